@@ -1,0 +1,97 @@
+# `make` alone lists the targets. All that they need is Python 3.11 or newer: each target that runs
+# something sets up .venv first, from requirements.lock, and again when that or pyproject.toml has
+# changed.
+#
+#   make test ARGS="tests/unit -k lease"     pass arguments on
+#   make setup PYTHON=python3.12             choose the interpreter
+
+ARGS ?=
+PYTHON ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --quiet --no-input --disable-pip-version-check
+UV ?= $(BIN)/uv
+PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
+
+# pyright's wrapper would ask the network whether there is a newer one.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo dev test lint types check format lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(VENV)/.ready ## Make .venv with everything in requirements.lock, and `broker` in it
+
+demo: setup ## Show the whole life of a credential, against real servers started here
+	@$(BIN)/python -m broker.dev.demo $(ARGS)
+
+dev: setup ## Run the broker with its servers embedded
+	@$(BIN)/broker dev $(ARGS)
+
+test: setup ## Run the tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## Check style, formatting, and who imports whom
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/lint-imports --no-logo
+
+types: setup ## Check types, strictly, in the package and the tests
+	@$(BIN)/pyright
+
+check: lint types test ## lint, types, then test: exactly what CI runs
+
+format: setup ## Format the code, and fix what can be fixed
+	@$(BIN)/ruff check --fix-only
+	@$(BIN)/ruff format
+
+lock: $(UV) ## Write requirements.lock anew (ARGS=--upgrade for newer versions)
+	@$(UV) pip compile pyproject.toml --extra embedded --group dev \
+		--universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command 'make lock' --quiet --output-file requirements.lock $(ARGS)
+	@if grep -nE '://|^-|file:|@ ' requirements.lock; then \
+		echo 'requirements.lock: the lines above name an address, an option or a path' >&2; exit 1; fi
+	@echo "requirements.lock: $$(grep -c == requirements.lock) packages"
+
+clean: ## Remove .venv, caches and build output
+	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ── the environment ───────────────────────────────────────────────────────────────────────────────
+
+$(VENV)/.ready: $(VENV)/.locked pyproject.toml
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip --no-input --disable-pip-version-check check >$@.log || { cat $@.log >&2; \
+		echo 'requirements.lock no longer fits pyproject.toml: run make lock' >&2; exit 1; }
+	@rm -f $@.log
+	@touch $@
+	@echo 'Ready: $(BIN)/broker' >&2
+
+# --no-deps: the lock is complete, so nothing is left to resolve. --no-compile: modules are compiled
+# when first imported, and most never are.
+$(VENV)/.locked: requirements.lock
+	@for python in $(PYTHONS); do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; \
+		seen=$$("$$python" --version 2>/dev/null) && found="$$found, $$seen"; python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+		found=$${found#, }; \
+		echo "broker needs Python 3.11 or newer; found here: $${found:-none}." >&2; \
+		echo 'Install it, or say where it is: make setup PYTHON=/path/to/python3' >&2; exit 1; \
+	fi; \
+	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+		echo "Making $(VENV) with $$("$$python" --version)" >&2; \
+		"$$python" -m venv --clear $(VENV) || { \
+			echo 'No .venv without the venv module (on Debian: apt-get install python3-venv)' >&2; \
+			exit 1; }; \
+	fi
+	@echo "Installing $$(grep -c == requirements.lock) locked packages (half a minute or so)" >&2
+	@$(PIP) install --require-hashes --no-deps --no-compile --only-binary :all: \
+		--requirement requirements.lock
+	@touch $@
+
+$(BIN)/uv: $(VENV)/.locked

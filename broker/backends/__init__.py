@@ -1,0 +1,1 @@
+"""Where credentials come from: the Protocol every backend follows, and the backends."""

@@ -1,0 +1,103 @@
+"""What a backend does: five verbs over grants and handles.
+
+Whoever writes one gets the contract suite for free (``tests/contract``). The pipeline in
+``service.py`` is the only caller, and calls in the order of its steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from broker.catalog import Capability
+    from broker.grants import Grant
+    from broker.secret import Secret
+    from broker.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is known of a credential before it exists, written down at step 4.
+
+    ``handle`` names what can kill it without its lease; ``lease`` is set by backends that choose
+    the lease's id themselves.
+    """
+
+    handle: str = ""
+    lease: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """A credential fresh from the backend, for one delivery.
+
+    ``fields`` holds what the caller gets, secrets wrapped; ``lifetime_ms`` is how long the
+    backend lets it live at most.
+    """
+
+    lease: str
+    lifetime_ms: int
+    type: str
+    fields: Mapping[str, str | Secret]
+
+
+class Backend(Protocol):
+    """One kind of place that makes credentials.
+
+    Every method raises ``BackendRefused`` when the backend answered no and did nothing, and
+    ``BackendUnavailable`` when nobody knows what it did.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name by which capabilities and the ledger refer to it."""
+        ...
+
+    async def prepare(self, task: Task, capability: Capability) -> Prepared:
+        """Make ready to mint for a task, so that what is minted can be killed whatever happens."""
+        ...
+
+    async def mint(self, grant: Grant, task: Task, capability: Capability) -> Minted:
+        """Step 5: make the credential."""
+        ...
+
+    async def revoke(self, grant: Grant) -> None:
+        """Step 9: end a credential by its lease. Idempotent: "already gone" is success."""
+        ...
+
+    async def is_live(self, grant: Grant) -> bool:
+        """Step 10: look the credential up at the backend by its lease."""
+        ...
+
+    async def revoke_handle(self, task: Task, handle: str) -> None:
+        """End everything that hangs from a task's handle. Idempotent."""
+        ...
+
+    async def handle_is_live(self, task: Task, handle: str, lost: Sequence[Grant]) -> bool:
+        """Look a handle up, and with it the ``lost`` grants whose leases were never learnt."""
+        ...
+
+    def forget(self, task_id: str) -> None:
+        """Drop whatever is kept in memory for a task."""
+        ...
+
+
+class HandleStore(Protocol):
+    """Where a backend writes its handles down (the ledger)."""
+
+    async def handle(  # noqa: PLR0913
+        self,
+        task_id: str,
+        op: str,
+        handle: str,
+        *,
+        backend: str,
+        actor: str,
+        value: str = "",
+        refused: bool = False,
+    ) -> str:
+        """Apply ``expect``, ``record``, ``retire`` or ``drop`` to a handle of a task."""
+        ...

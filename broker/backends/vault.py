@@ -1,0 +1,243 @@
+"""Vault and OpenBao: dynamic secrets, each leased under a token that belongs to one task.
+
+For a task this replica makes one service token through the token role: orphan, not renewable, dead
+at the task's deadline by Vault's own clock, able to read that task's capabilities and nothing else.
+Its accessor is in the ledger before the token is used, and that it *may* exist is in the ledger
+before Vault is asked for it. The token stays in this process's memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from broker.backends.protocol import Minted, Prepared
+from broker.backends.vault_api import VaultForbidden, VaultGone
+from broker.errors import BackendRefused, BackendUnavailable, TaskNotActive
+from broker.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+
+    from broker.backends.protocol import HandleStore
+    from broker.backends.vault_api import VaultApi
+    from broker.catalog import Capability
+    from broker.clock import Clock
+    from broker.grants import Grant
+    from broker.tasks import Task
+
+NAME: Final = "vault"
+_ACTOR: Final = "broker"
+_LOOKUPS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _TaskToken:
+    handle: str
+    token: Secret
+
+
+class VaultBackend:
+    """Mints with task tokens; revokes leases synchronously; confirms by looking them up."""
+
+    name = NAME
+
+    def __init__(  # noqa: PLR0913
+        self,
+        api: VaultApi,
+        handles: HandleStore,
+        capabilities: Iterable[Capability],
+        clock: Clock,
+        *,
+        broker_id: str,
+        token_role: str = "broker-task",  # noqa: S107  the name of a role
+        policy_prefix: str = "broker-cap-",
+    ) -> None:
+        """``broker_id`` marks our tokens in Vault, so that they can be told from others'."""
+        self._api = api
+        self._handles = handles
+        self._policies = {c.name: f"{policy_prefix}{c.name}" for c in capabilities if c.backend == NAME}
+        self._clock = clock
+        self._broker_id = broker_id
+        self._role = token_role
+        self._tokens: dict[str, asyncio.Future[_TaskToken]] = {}
+
+    async def prepare(self, task: Task, capability: Capability) -> Prepared:  # noqa: ARG002
+        """Have a token for the task, made now or ahead; one per task and replica."""
+        return Prepared(handle=(await self._token_for(task)).handle)
+
+    async def mint(self, grant: Grant, task: Task, capability: Capability) -> Minted:
+        """Read the secret with the task's token: one call to Vault."""
+        held = await self._token_for(task)
+        try:
+            answer = await self._api.as_task(held.token, "get", capability.path)
+        except VaultForbidden as error:
+            # The token is dead or was never allowed this; another may be made next time.
+            self.forget(task.id)
+            msg = f"Vault doesn't let this task read {capability.path!r}; run `broker doctor`."
+            raise BackendRefused(msg) from error
+        except VaultGone as error:
+            msg = f"Vault has nothing at {capability.path!r}; check the capability's path."
+            raise BackendRefused(msg) from error
+        except BackendUnavailable:
+            # It may have been minted. Nothing more is hung from this token, so that it can go.
+            self.forget(task.id)
+            raise
+        return Minted(
+            lease=answer.get("lease_id") or "",
+            lifetime_ms=int(answer.get("lease_duration") or 0) * 1000,
+            type=capability.path.partition("/")[0],
+            fields=_fields(answer.get("data") or {}, capability),
+        )
+
+    async def revoke(self, grant: Grant) -> None:
+        """Revoke the lease and wait until Vault has run its revocation statements."""
+        body = {"lease_id": grant.lease, "sync": True}
+        with contextlib.suppress(VaultGone):
+            await self._api.as_broker("put", "sys/leases/revoke", body, revoking=True)
+
+    async def is_live(self, grant: Grant) -> bool:
+        """Look the lease up."""
+        return await self._lease(grant.lease) is not None
+
+    async def revoke_handle(self, task: Task, handle: str) -> None:
+        """Revoke a task token by its accessor; everything minted with it dies too."""
+        for accessor in await self._accessors(task, handle):
+            body = {"accessor": accessor}
+            with contextlib.suppress(VaultGone):
+                await self._api.as_broker("post", "auth/token/revoke-accessor", body, revoking=True)
+
+    async def handle_is_live(self, task: Task, handle: str, lost: Sequence[Grant]) -> bool:
+        """Whether the token, or anything that was minted with it and never recorded, is there yet.
+
+        Vault answers an accessor revoke before the leases below it are gone. A lease it is still
+        working on is listed with its time already over: those are waited for.
+        """
+        for accessor in await self._accessors(task, handle):
+            try:
+                await self._api.as_broker(
+                    "post", "auth/token/lookup-accessor", {"accessor": accessor}, revoking=True
+                )
+            except VaultGone:
+                continue
+            return True
+        return any([await self._dying_below(path) for path in {grant.path for grant in lost}])
+
+    def forget(self, task_id: str) -> None:
+        """Drop the task's token from memory."""
+        self._tokens.pop(task_id, None)
+
+    async def _token_for(self, task: Task) -> _TaskToken:
+        """Make the task's token once, however many grants ask for it at the same time."""
+        future = self._tokens.get(task.id)
+        if future is None:
+            future = asyncio.ensure_future(self._make_token(task))
+            self._tokens[task.id] = future
+        try:
+            return await asyncio.shield(future)
+        except Exception:
+            if self._tokens.get(task.id) is future:
+                self.forget(task.id)
+            raise
+
+    async def _make_token(self, task: Task) -> _TaskToken:
+        handle = secrets.token_hex(6)
+        seconds = math.ceil(task.expires_at / 1000 - self._clock.now())
+        if seconds <= 0 or await self._write("expect", task, handle) == "task_not_active":
+            raise TaskNotActive("The task is not active: its time is up.")
+        body = {
+            "policies": [self._policies[c] for c in task.capabilities if c in self._policies],
+            "explicit_max_ttl": f"{seconds}s",
+            "ttl": f"{seconds}s",
+            "renewable": False,
+            "no_default_policy": True,
+            "display_name": "broker",
+            "meta": {"broker": self._broker_id, "task": task.id, "handle": handle},
+        }
+        try:
+            answer = await self._api.as_broker("post", f"auth/token/create/{self._role}", body)
+        except BackendRefused:
+            await self._handles.handle(
+                task.id, "drop", handle, backend=NAME, actor=_ACTOR, refused=True
+            )
+            raise
+        auth = answer["auth"]
+        # Only once the accessor is in the ledger may the token be used.
+        state = await self._write("record", task, handle, auth["accessor"])
+        if state != "active":
+            # Recorded, it goes with the ended task; if the task was closed already, we end it here.
+            body = {"accessor": auth["accessor"]}
+            await self._api.as_broker("post", "auth/token/revoke-accessor", body, revoking=True)
+            raise TaskNotActive("The task ended while its credential was being prepared.")
+        return _TaskToken(handle, Secret(auth["client_token"]))
+
+    async def _write(self, op: str, task: Task, handle: str, value: str = "") -> str:
+        return await self._handles.handle(
+            task.id, op, handle, backend=NAME, actor=_ACTOR, value=value
+        )
+
+    async def _accessors(self, task: Task, handle: str) -> list[str]:
+        """Return the handle's accessor; if its answer was lost, search Vault by our metadata."""
+        value = str(task.handles.get(handle, {}).get("value", ""))
+        if value:
+            return [value]
+        return [a async for a, meta in self.task_tokens() if meta.get("handle") == handle]
+
+    async def task_tokens(self) -> AsyncIterator[tuple[str, Mapping[str, str]]]:
+        """Yield (accessor, metadata) of every token this broker made that Vault still knows."""
+        listed = await self._listed("auth/token/accessors")
+        for accessor in listed:
+            try:
+                answer = await self._api.as_broker(
+                    "post", "auth/token/lookup-accessor", {"accessor": accessor}, revoking=True
+                )
+            except VaultGone:
+                continue
+            meta: Mapping[str, str] = answer["data"].get("meta") or {}
+            if meta.get("broker") == self._broker_id:
+                yield accessor, meta
+
+    async def _lease(self, lease: str) -> Mapping[str, Any] | None:
+        try:
+            answer = await self._api.as_broker(
+                "put", "sys/leases/lookup", {"lease_id": lease}, revoking=True
+            )
+        except VaultGone:
+            return None
+        return answer["data"]
+
+    async def _dying_below(self, path: str) -> bool:
+        leases = [f"{path}/{name}" for name in await self._listed(f"sys/leases/lookup/{path}")]
+        gate = asyncio.Semaphore(_LOOKUPS)
+
+        async def dying(lease: str) -> bool:
+            async with gate:
+                row = await self._lease(lease)
+            return row is not None and (row.get("ttl") or 0) <= 0
+
+        return any(await asyncio.gather(*map(dying, leases)))
+
+    async def _listed(self, path: str) -> list[str]:
+        try:
+            answer = await self._api.as_broker("list", path, revoking=True)
+        except VaultGone:
+            return []
+        return [str(key) for key in answer["data"].get("keys") or ()]
+
+
+_PLAIN: Final = frozenset({"username", "ttl", "serial_number", "expiration"})
+
+
+def _fields(data: Mapping[str, Any], capability: Capability) -> dict[str, str | Secret]:
+    """Wrap all that Vault returned but what is known to be public, and add the DSN."""
+    fields: dict[str, str | Secret] = {
+        key: str(value) if key in _PLAIN else Secret(str(value)) for key, value in data.items()
+    }
+    if capability.dsn:
+        plain = {key: str(value) for key, value in data.items()}
+        fields["dsn"] = Secret(capability.dsn.format_map(plain))
+    return fields

@@ -1,0 +1,215 @@
+"""The few calls made to Vault or OpenBao, over hvac's adapter. The only file that knows hvac.
+
+hvac is synchronous and runs in two bounded thread pools, one for issuing and one for revoking, so
+that a mass revocation never starves issuing. It reads ``VAULT_TOKEN`` and ``~/.vault-token`` when
+it is given no token: every call here passes one explicitly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import requests
+from hvac import exceptions as vault_errors
+from hvac.adapters import JSONAdapter
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+from broker.errors import BackendRefused, BackendUnavailable
+from broker.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from broker.clock import Clock
+
+_RETRY_AFTER: Final = 5
+_GONE: Final = ("invalid lease", "lease not found", "invalid accessor")
+
+
+class VaultGone(BackendRefused):
+    """What was asked about doesn't exist any more."""
+
+
+class VaultForbidden(BackendRefused):
+    """403: the token is dead or lacks the right."""
+
+
+@dataclass(frozen=True, slots=True)
+class VaultLogin:
+    """How the broker proves itself to Vault: ``kind`` approle, jwt, kubernetes or token_file.
+
+    ``body`` makes the login request anew each time, since the files behind it rotate; for
+    ``token_file`` it holds the token itself.
+    """
+
+    kind: str
+    mount: str
+    body: Callable[[], Mapping[str, str]]
+
+
+class VaultApi:
+    """One Vault, as the broker's own identity or as a task's token."""
+
+    def __init__(  # noqa: PLR0913
+        self,
+        address: str,
+        login: VaultLogin,
+        clock: Clock,
+        *,
+        namespace: str = "",
+        ca_file: Path | None = None,
+        timeout_s: float = 5.0,
+        issue_concurrency: int = 16,
+        revoke_concurrency: int = 16,
+    ) -> None:
+        """``timeout_s`` bounds each call; the concurrencies bound each thread pool."""
+        self._login = login
+        self._clock = clock
+        self._own: tuple[Secret, float] | None = None
+        self._login_lock = asyncio.Lock()
+        session = requests.Session()
+        session.trust_env = False
+        session.verify = str(ca_file) if ca_file else True
+        size = issue_concurrency + revoke_concurrency
+        adapter = HTTPAdapter(pool_connections=size, pool_maxsize=size)
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+        self._session = session
+        self._base: dict[str, Any] = {
+            "base_uri": address,
+            "session": session,
+            "timeout": timeout_s,
+            "allow_redirects": False,
+            "namespace": namespace or None,
+        }
+        self._issue = ThreadPoolExecutor(issue_concurrency, "vault-issue")
+        self._revoke = ThreadPoolExecutor(revoke_concurrency, "vault-revoke")
+
+    async def as_task(self, token: Secret, method: str, path: str) -> dict[str, Any]:
+        """Call with a task's own token."""
+        return await self._run(self._issue, token.reveal(), method, path, None)
+
+    async def as_broker(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        revoking: bool = False,
+    ) -> dict[str, Any]:
+        """Call as the broker; a dead token of the broker's own is replaced once."""
+        pool = self._revoke if revoking else self._issue
+        token = await self._own_token()
+        try:
+            return await self._run(pool, token.reveal(), method, path, body)
+        except VaultForbidden:
+            if not await self._is_dead(token):
+                raise
+            self._own = None
+            token = await self._own_token()
+            return await self._run(pool, token.reveal(), method, path, body)
+
+    async def health(self) -> dict[str, Any]:
+        """Return ``sys/health``, whatever state the server says it is in."""
+        query = "?standbyok=true&sealedcode=200&uninitcode=200&perfstandbyok=true"
+        return await self._run(self._issue, "", "get", f"sys/health{query}", None)
+
+    async def _is_dead(self, token: Secret) -> bool:
+        try:
+            await self._run(self._issue, token.reveal(), "get", "auth/token/lookup-self", None)
+        except VaultForbidden:
+            return True
+        return False
+
+    async def _own_token(self) -> Secret:
+        if self._login.kind == "token_file":
+            return Secret(self._login.body()["token"])
+        async with self._login_lock:
+            if self._own is not None and self._clock.monotonic() < self._own[1]:
+                return self._own[0]
+            answer = await self._run(
+                self._issue,
+                "",
+                "post",
+                f"auth/{self._login.mount}/login",
+                self._login.body(),
+            )
+            lifetime = answer["auth"]["lease_duration"] or 3600
+            token = Secret(answer["auth"]["client_token"])
+            self._own = (token, self._clock.monotonic() + lifetime * 2 / 3)
+            return token
+
+    async def _run(
+        self,
+        pool: ThreadPoolExecutor,
+        token: str,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(pool, self._call, token, method, path, body)
+
+    def _call(
+        self, token: str, method: str, path: str, body: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        adapter = JSONAdapter(token=token, **self._base)
+        with _mapped_errors(method, path):
+            answer = adapter.request(method, f"/v1/{path}", **({"json": body} if body else {}))
+        return answer if isinstance(answer, dict) else {}
+
+    def close(self) -> None:
+        """Close connections and threads."""
+        self._issue.shutdown(wait=False, cancel_futures=True)
+        self._revoke.shutdown(wait=False, cancel_futures=True)
+        self._session.close()
+
+
+@contextlib.contextmanager
+def _mapped_errors(method: str, path: str) -> Any:  # noqa: ANN401, C901
+    """Sort failures into: it did nothing, and nobody knows what it did."""
+    what = f"Vault {method.upper()} {path.partition('?')[0]}"
+    try:
+        yield
+    except vault_errors.InvalidPath as error:
+        raise VaultGone(f"{what}: 404") from error
+    except vault_errors.Forbidden as error:
+        if "invalid accessor" in _text(error):  # what HashiCorp Vault answers; OpenBao says 400
+            raise VaultGone(f"{what}: gone") from error
+        raise VaultForbidden(f"{what}: 403 permission denied") from error
+    except vault_errors.InvalidRequest as error:
+        if any(gone in _text(error) for gone in _GONE):
+            raise VaultGone(f"{what}: gone") from error
+        raise BackendRefused(f"{what}: 400 bad request") from error
+    except vault_errors.VaultDown as error:
+        raise BackendRefused(
+            f"{what}: sealed or standby", retry_after=_RETRY_AFTER
+        ) from error
+    except (vault_errors.Unauthorized, vault_errors.RateLimitExceeded) as error:
+        raise BackendRefused(
+            f"{what}: {type(error).__name__}", retry_after=_RETRY_AFTER
+        ) from error
+    except requests.exceptions.ConnectionError as error:
+        if _never_sent(error):
+            raise BackendRefused(f"{what}: no connection", retry_after=_RETRY_AFTER) from error
+        raise BackendUnavailable(f"{what}: connection lost", retry_after=_RETRY_AFTER) from error
+    except (vault_errors.VaultError, requests.exceptions.RequestException, ValueError) as error:
+        raise BackendUnavailable(
+            f"{what}: {type(error).__name__}", retry_after=_RETRY_AFTER
+        ) from error
+
+
+def _text(error: vault_errors.VaultError) -> str:
+    return " ".join(map(str, error.errors or ()))
+
+
+def _never_sent(error: requests.exceptions.ConnectionError) -> bool:
+    """Whether the connection was never made, so that Vault can't have acted on the request."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    return isinstance(reason, (NewConnectionError, ConnectTimeoutError))

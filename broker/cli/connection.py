@@ -1,0 +1,95 @@
+"""The options that every client command has, and the client they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+
+from cyclopts import Group, Parameter
+
+from broker.cli.refusals import UsageError
+from broker.durations import parse_duration
+
+if TYPE_CHECKING:
+    from broker.client import Client, Page
+
+T = TypeVar("T")
+_PAGE_SIZE: Final = 100
+
+
+@Parameter(name="*", group=Group("Connection", sort_key=30))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """Where the broker is, who asks, and how the answer is printed."""
+
+    server: Annotated[
+        str | None,
+        Parameter(
+            env_var="BROKER_URL",
+            help="The broker's URL, http://127.0.0.1:8700 unless set.",
+            metavar="URL",
+        ),
+    ] = None
+    token_file: Annotated[
+        str | None,
+        Parameter(
+            env_var="BROKER_IDENTITY_TOKEN_FILE",
+            help="A file with your workload JWT.",
+            metavar="FILE",
+        ),
+    ] = None
+    as_task: Annotated[
+        str | None,
+        Parameter(
+            env_var="BROKER_TASK_ID",
+            help="Act under this task, as an agent must.",
+            metavar="TASK",
+        ),
+    ] = None
+    json: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Print one JSON document.")
+    ] = False
+
+    def client(self) -> Client:
+        """Make the client; nothing is sent yet."""
+        from broker.client import Client, token_file
+
+        identity = token_file(self.token_file) if self.token_file else None
+        return Client(self.server, identity, task_id=self.as_task)
+
+
+DEFAULT: Final = Connection()
+
+
+@Parameter(name="*", group=Group("Paging", sort_key=20))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paging:
+    """How much of a list is read."""
+
+    limit: Annotated[int, Parameter(help="Show at most this many.", metavar="N")] = 50
+    cursor: Annotated[
+        str | None, Parameter(help="Go on from a list's `next`.", metavar="CURSOR")
+    ] = None
+
+    def collect(self, fetch: Callable[[str | None, int], Page[T]]) -> Page[T]:
+        """Read pages with ``fetch(cursor, size)`` until there are enough, or no more."""
+        if self.limit < 1:
+            raise UsageError("--limit must be at least 1")
+        items: list[T] = []
+        cursor = self.cursor
+        while True:
+            page = fetch(cursor, min(self.limit - len(items), _PAGE_SIZE))
+            items += page.items
+            if page.next is None or len(items) >= self.limit or page.next == cursor:
+                return type(page)(tuple(items), page.next)
+            cursor = page.next
+
+
+FIRST: Final = Paging()
+
+
+def duration(_type: object, text: str) -> None:
+    """Check a duration on the command line, before anything is sent."""
+    if text:
+        parse_duration(text)

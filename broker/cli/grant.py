@@ -1,0 +1,172 @@
+"""``broker grant``: credentials, one by one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+from cyclopts import App, Parameter
+
+from broker.cli import delivery, output
+from broker.cli.connection import DEFAULT, FIRST, Connection, Paging, duration
+from broker.cli.pairs import parse_pairs
+from broker.cli.refusals import UsageError
+from broker.cli.text import when
+from broker.clock import SystemClock
+
+if TYPE_CHECKING:
+    from broker.client import Grant
+
+GrantId = Annotated[str, Parameter(help="The grant's id.", metavar="GRANT", name="grant")]
+State = Literal["pending", "active", "revoking", "stuck", "revoked", "failed"]
+
+_REQUEST: Final = """\
+The credential is printed once; the broker keeps no copy. Prefer --field or \
+--env, which leave nothing on the screen.
+
+Examples:
+
+  broker grant request tsk_… orders-read --intent "count orders"
+
+  psql "$(broker grant request tsk_… orders-read --field dsn)"
+
+  eval "$(broker grant request tsk_… orders-read --env)"
+  echo "$BROKER_CREDENTIAL_USERNAME"
+"""
+_LIST: Final = """\
+Examples:
+
+  broker grant list --task tsk_…
+  broker grant list --state stuck --json
+"""
+
+app = App(name="grant", help="Ask for credentials, list and revoke them.")
+
+
+@app.command(name="request", help_epilogue=_REQUEST)
+def request_grant(
+    task: Annotated[str, Parameter(help="The task's id.", metavar="TASK", name="task")],
+    capability: Annotated[str, Parameter(help="What to be granted.", metavar="CAPABILITY")],
+    /,
+    *,
+    ttl: Annotated[
+        str | None,
+        Parameter(help="How long it should last, such as 5m.", validator=duration, metavar="TIME"),
+    ] = None,
+    parameter: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="A parameter; repeat for more.",
+            metavar="KEY=VALUE",
+            negative="",
+            show_default=False,
+        ),
+    ] = (),
+    intent: Annotated[
+        str | None, Parameter(help="What you will do with it, for the log.", metavar="TEXT")
+    ] = None,
+    field: Annotated[
+        str | None, Parameter(help="Print this member alone, such as dsn.", metavar="NAME")
+    ] = None,
+    env: Annotated[
+        bool, Parameter(help="Print export lines for a shell.", negative="", show_default=False)
+    ] = False,
+    connection: Connection = DEFAULT,
+) -> None:
+    """Ask for a credential under a task, and print it."""
+    if (field is not None) + env + connection.json > 1:
+        raise UsageError("--field, --env and --json exclude each other")
+    parameters = parse_pairs(parameter, "--parameter")
+    with connection.client() as broker:
+        issued = broker.request_grant(
+            task, capability, ttl=ttl, parameters=parameters or None, intent=intent
+        )
+    if connection.json:
+        output.model(issued, reveal=True)
+    elif field is not None:
+        delivery.one_field(issued, field)
+    elif env:
+        delivery.exports(issued)
+    else:
+        delivery.table(issued)
+
+
+@app.command(name="list", help_epilogue=_LIST)
+def list_grants(
+    *,
+    task: Annotated[str | None, Parameter(help="Only this task's.", metavar="TASK")] = None,
+    agent: Annotated[str | None, Parameter(help="Only this agent's.", metavar="NAME")] = None,
+    state: Annotated[State | None, Parameter(help="Only those in this state.")] = None,
+    paging: Paging = FIRST,
+    connection: Connection = DEFAULT,
+) -> None:
+    """List the grants that you may see; never a credential."""
+    with connection.client() as broker:
+        page = paging.collect(
+            lambda cursor, limit: broker.list_grants(
+                task_id=task, agent=agent, state=state, cursor=cursor, limit=limit
+            )
+        )
+    if connection.json:
+        output.page_document(page)
+        return
+    now = SystemClock().now()
+    output.rows(
+        ("grant", "state", "agent", "capability", "power", "expires"),
+        (
+            (g.grant_id, g.state, g.agent, g.capability, g.power, when(g.expires_at, now))
+            for g in page.items
+        ),
+        empty="No grants.",
+    )
+    output.more(page)
+
+
+@app.command(name="show")
+def show_grant(grant: GrantId, /, *, connection: Connection = DEFAULT) -> None:
+    """Show one grant; never its credential."""
+    with connection.client() as broker:
+        found = broker.get_grant(grant)
+    if connection.json:
+        output.model(found)
+    else:
+        output.record(_pairs(found))
+
+
+@app.command(name="revoke")
+def revoke_grant(grant: GrantId, /, *, connection: Connection = DEFAULT) -> None:
+    """Revoke one grant. If it is dead already, that is no error."""
+    with connection.client() as broker:
+        found = broker.revoke_grant(grant)
+    if connection.json:
+        output.model(found)
+        return
+    output.line(f"{grant}: {found.state}")
+    if found.state not in {"revoked", "failed"}:
+        output.note(f"not yet confirmed dead: broker grant show {grant}")
+
+
+def _pairs(grant: Grant) -> dict[str, str]:
+    now = SystemClock().now()
+    times = {
+        "created": grant.created_at,
+        "expires": grant.expires_at,
+        "revoke asked": grant.revoke_requested_at,
+        "next attempt": grant.next_attempt_at,
+        "ended": grant.ended_at,
+    }
+    dead = grant.time_to_dead_ms
+    return {
+        "grant": grant.grant_id,
+        "state": grant.state,
+        "reason": grant.reason,
+        "error": grant.error,
+        "task": grant.task_id,
+        "agent": grant.agent,
+        "capability": grant.capability,
+        "backend": grant.backend,
+        "power": grant.power,
+        **{name: when(moment, now) for name, moment in times.items() if moment},
+        "intent": grant.intent,
+        "time to dead": "" if dead is None else f"{dead} ms",
+        "attempts": str(grant.attempts or ""),
+    }

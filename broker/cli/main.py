@@ -1,0 +1,104 @@
+"""The ``broker`` command: what there is, how it ends, and nothing that takes time to import."""
+
+from __future__ import annotations
+
+import os
+import sys
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Final
+
+from cyclopts import App, Group
+
+from broker import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_EPILOGUE: Final = """\
+Environment of the client commands:
+
+  BROKER_URL                  where the broker is (http://127.0.0.1:8700)
+  BROKER_IDENTITY_TOKEN_FILE  a file with your workload JWT
+  BROKER_IDENTITY_TOKEN       the workload JWT itself, if no file is set
+  BROKER_TASK_ID              the task that an agent acts under
+  NO_COLOR                    any value: no colours
+
+Exit codes:
+
+    0  done
+    1  refused by the broker, failed, or not confirmed by you
+    2  wrong usage; nothing was sent
+    3  the broker can't be reached, or something that it needs is down
+    4  your identity isn't accepted, or isn't allowed this
+    5  approval is needed; ask again once approved
+  130  interrupted
+"""
+
+_WORK: Final = Group("Tasks and credentials", sort_key=1)
+_OPERATE: Final = Group("For operators", sort_key=2)
+_RUN: Final = Group("Running a broker", sort_key=3)
+_OTHER: Final = Group("Other", sort_key=4)
+
+# Import paths, not functions: a command's module, and what it needs, is imported when it is run.
+_COMMANDS: Final[tuple[tuple[str, str, Group, str], ...]] = (
+    ("task", "broker.cli.task:app", _WORK, "Open, watch and end tasks."),
+    ("grant", "broker.cli.grant:app", _WORK, "Ask for credentials, list and revoke them."),
+    ("revoke", "broker.cli.revoke:app", _OPERATE, "Revoke every credential that matches."),
+    ("freeze", "broker.cli.freeze:freeze_app", _OPERATE, "Issue nothing more that matches."),
+    ("thaw", "broker.cli.freeze:thaw_app", _OPERATE, "Lift a freeze."),
+    ("freezes", "broker.cli.freeze:freezes_app", _OPERATE, "List the freezes in force."),
+    ("audit", "broker.cli.audit:app", _OPERATE, "Read the log."),
+    ("dev", "broker.cli.dev:app", _RUN, "Run a whole broker here, with its servers embedded."),
+    ("serve", "broker.cli.serve:serve", _RUN, "Run the broker against real servers."),
+    ("check-config", "broker.cli.check:check_config", _RUN, "Check a configuration file."),
+    ("doctor", "broker.cli.doctor:doctor", _RUN, "Check the servers that the broker needs."),
+    ("vault", "broker.cli.vault:app", _RUN, "Prepare Vault or OpenBao for the broker."),
+)
+
+
+def build() -> App:
+    """Make the application, with every command still unloaded."""
+    app = App(
+        name="broker",
+        help="A just-in-time credential broker for AI agents: every credential lives for one "
+        "task, and is confirmed dead when the task ends.",
+        help_epilogue=_EPILOGUE,
+        help_format="plaintext",
+        version=__version__,
+        version_flags=["--version", "-V"],
+        group_commands=_OTHER,
+        suppress_keyboard_interrupt=False,
+        result_action="return_int_as_exit_code_else_zero",
+        exit_on_error=False,
+        print_error=False,
+    )
+    for order, (name, path, group, help_text) in enumerate(_COMMANDS):
+        app.command(path, name=name, group=group, help=help_text, sort_key=order)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code that ``broker --help`` documents."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal without UTF-8 gets escapes, not an error
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = int(build()(tokens))
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader has gone (`broker task list | head`). Python would complain at exit as well.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        from broker.cli.failures import report
+
+        own = tokens[: tokens.index("--")] if "--" in tokens else tokens
+        commands = [name for name, *_ in _COMMANDS]
+        failure = report(error, json="--json" in own, commands=commands)
+        if failure is None:
+            raise
+        return failure
+    return code

@@ -1,0 +1,131 @@
+"""Where a command's result goes: a table for people, or one JSON document for programs.
+
+rich is imported only when a table is drawn. It leaves colours out if NO_COLOR is set or standard
+output is no terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from broker.cli.text import clean
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from broker.client import Page
+
+_STATE_STYLES: Final = {
+    "active": "green",
+    "pending_approval": "yellow",
+    "pending": "yellow",
+    "revoking": "yellow",
+    "stuck": "bold red",
+    "failed": "red",
+    "denied": "red",
+}
+_STATE_COLUMN: Final = "state"
+_WIDE: Final = 60
+_PIPE_WIDTH: Final = 200
+"""What a table may take where no terminal's width bounds it."""
+
+
+def document(value: Mapping[str, Any]) -> None:
+    """Print one JSON document; characters that a terminal would obey are escaped."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def model(instance: DataclassInstance, *, reveal: bool = False) -> None:
+    """Print one answer of the broker's as a JSON document."""
+    from broker.client.models import encode
+
+    document(encode(instance, reveal=reveal))
+
+
+def page_document(page: Page[Any]) -> None:
+    """Print a part of a list as a JSON document."""
+    from broker.client.models import encode
+
+    document({"items": [encode(item) for item in page.items], "next": page.next})
+
+
+def more(page: Page[Any], option: str = "--cursor") -> None:
+    """Say how to go on, if there is more."""
+    if page.next is not None:
+        note(f"There is more: raise --limit, or go on with {option} {page.next}")
+
+
+def line(text: str) -> None:
+    """Print one line to standard output."""
+    sys.stdout.write(clean(text) + "\n")
+
+
+def note(text: str) -> None:
+    """Print one line for the person, to standard error, out of a script's way."""
+    sys.stderr.write(clean(text) + "\n")
+
+
+def rows(columns: Sequence[str], cells: Iterable[Sequence[str]], *, empty: str) -> None:
+    """Print a table as wide as it needs and the terminal allows; long cells wrap, none is cut.
+
+    The first column holds ids, which are to be copied, so it wraps only if it must.
+    """
+    from rich.table import Table
+
+    console = _console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        whole = column == columns[0] and console.width >= _WIDE
+        table.add_column(column, overflow="fold", no_wrap=whole)
+    for row in cells:
+        table.add_row(*(_cell(*pair) for pair in zip(columns, row, strict=True)))
+    if table.row_count:
+        _print(console, table)
+    else:
+        note(empty)
+
+
+def record(pairs: Mapping[str, str]) -> None:
+    """Print one thing, a member a line; members without a value are left out."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs.items():
+        if value:
+            table.add_row(clean(name), _cell(name, value))
+    _print(_console(), table)
+
+
+def _cell(column: str, value: str) -> Text:
+    from rich.text import Text
+
+    return Text(clean(value), style=_STATE_STYLES.get(value, "") if column == _STATE_COLUMN else "")
+
+
+def _print(console: Console, table: Table) -> None:
+    # Not straight to the terminal: rich would end the program when the reader has gone.
+    with console.capture() as capture:
+        console.print(table)
+    sys.stdout.write(capture.get())
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    free = not sys.stdout.isatty() and not os.environ.get("COLUMNS")
+    return Console(
+        file=sys.stdout,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        width=_PIPE_WIDTH if free else None,
+    )

@@ -1,0 +1,227 @@
+"""``broker task``: the unit of work, and of revocation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+from cyclopts import App, Parameter
+
+from broker.cli import output
+from broker.cli.connection import DEFAULT, FIRST, Connection, Paging, duration
+from broker.cli.pairs import parse_pairs
+from broker.cli.text import plural, when
+from broker.clock import SystemClock
+
+if TYPE_CHECKING:
+    from broker.client import Task
+    from broker.client.calls import Outcome
+
+TaskId = Annotated[str, Parameter(help="The task's id.", metavar="TASK", name="task")]
+Summary = Annotated[str | None, Parameter(help="What came of it, for the log.", metavar="TEXT")]
+State = Literal[
+    "pending_approval",
+    "active",
+    "completed",
+    "failed",
+    "cancelled",
+    "expired",
+    "revoked",
+    "denied",
+]
+
+_OPEN: Final = """\
+Examples:
+
+  broker task open --agent report-writer --purpose "nightly report" \\
+      --capability orders-read --ttl 15m
+
+  broker task open --agent helper --purpose "fetch page 2" \\
+      --capability web-get --parent tsk_… --heartbeat 30s --json
+"""
+_LIST: Final = """\
+Examples:
+
+  broker task list --state active
+  broker task list --agent report-writer --limit 500 --json
+"""
+_END: Final = """\
+Every credential under the task and its children is revoked. Some may not be \
+confirmed dead yet: `broker grant list --task TASK` follows them.
+"""
+
+app = App(name="task", help="Open, watch and end tasks.")
+
+
+@app.command(name="open", help_epilogue=_OPEN)
+def open_task(  # noqa: PLR0913  one option for each member of the request
+    *,
+    agent: Annotated[str, Parameter(help="The agent that will run it.", metavar="NAME")],
+    purpose: Annotated[str, Parameter(help="What it is for, in a sentence.", metavar="TEXT")],
+    capability: Annotated[
+        tuple[str, ...],
+        Parameter(help="What it may be granted; repeat for more.", metavar="NAME", negative=""),
+    ],
+    ttl: Annotated[
+        str | None,
+        Parameter(
+            help="How long it may last, such as 15m or 1h30m.", validator=duration, metavar="TIME"
+        ),
+    ] = None,
+    parent: Annotated[
+        str | None, Parameter(help="The task that it is part of.", metavar="TASK")
+    ] = None,
+    on_behalf_of: Annotated[
+        str | None,
+        Parameter(help="A file with a JWT of the person it runs for.", metavar="FILE"),
+    ] = None,
+    context: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="A fact for policy; repeat for more.",
+            metavar="KEY=VALUE",
+            negative="",
+            show_default=False,
+        ),
+    ] = (),
+    heartbeat: Annotated[
+        str | None,
+        Parameter(
+            help="End it when it is silent for this long.", validator=duration, metavar="TIME"
+        ),
+    ] = None,
+    idempotency_key: Annotated[
+        str | None, Parameter(help="Opens one task, however often it is used.", metavar="KEY")
+    ] = None,
+    connection: Connection = DEFAULT,
+) -> None:
+    """Open a task for an agent."""
+    from broker.client import token_file
+
+    facts = parse_pairs(context, "--context")
+    person = token_file(on_behalf_of)() if on_behalf_of else None
+    with connection.client() as broker:
+        task = broker.open_task(
+            agent,
+            purpose,
+            capability,
+            ttl=ttl,
+            parent_task_id=parent,
+            on_behalf_of=person,
+            context=facts or None,
+            heartbeat=heartbeat,
+            idempotency_key=idempotency_key,
+        )
+    _show(task, connection)
+
+
+@app.command(name="list", help_epilogue=_LIST)
+def list_tasks(
+    *,
+    state: Annotated[State | None, Parameter(help="Only those in this state.")] = None,
+    agent: Annotated[str | None, Parameter(help="Only this agent's.", metavar="NAME")] = None,
+    paging: Paging = FIRST,
+    connection: Connection = DEFAULT,
+) -> None:
+    """List the tasks that you may see."""
+    with connection.client() as broker:
+        page = paging.collect(
+            lambda cursor, limit: broker.list_tasks(
+                state=state, agent=agent, cursor=cursor, limit=limit
+            )
+        )
+    if connection.json:
+        output.page_document(page)
+        return
+    now = SystemClock().now()
+    output.rows(
+        ("task", "state", "agent", "purpose", "expires"),
+        ((t.task_id, t.state, t.agent, t.purpose, when(t.expires_at, now)) for t in page.items),
+        empty="No tasks.",
+    )
+    output.more(page)
+
+
+@app.command(name="show")
+def show_task(task: TaskId, /, *, connection: Connection = DEFAULT) -> None:
+    """Show one task."""
+    with connection.client() as broker:
+        _show(broker.get_task(task), connection)
+
+
+@app.command(name="complete", help_epilogue=_END)
+def complete_task(
+    task: TaskId, /, *, summary: Summary = None, connection: Connection = DEFAULT
+) -> None:
+    """End a task that reached its purpose."""
+    _end(task, "completed", summary, connection)
+
+
+@app.command(name="fail", help_epilogue=_END)
+def fail_task(
+    task: TaskId, /, *, summary: Summary = None, connection: Connection = DEFAULT
+) -> None:
+    """End a task that did not reach its purpose."""
+    _end(task, "failed", summary, connection)
+
+
+@app.command(name="cancel", help_epilogue=_END)
+def cancel_task(
+    task: TaskId, /, *, summary: Summary = None, connection: Connection = DEFAULT
+) -> None:
+    """End a task that is no longer wanted."""
+    _end(task, "cancelled", summary, connection)
+
+
+@app.command
+def heartbeat(task: TaskId, /, *, connection: Connection = DEFAULT) -> None:
+    """Say that a task is still being worked on."""
+    with connection.client() as broker:
+        found = broker.heartbeat(task)
+    if connection.json:
+        output.model(found)
+        return
+    due = when(found.heartbeat_due_at, SystemClock().now())
+    output.line(f"{found.task_id}: {found.state}, next heartbeat due {due}")
+
+
+def _end(task_id: str, outcome: Outcome, summary: str | None, connection: Connection) -> None:
+    with connection.client() as broker:
+        end = broker.complete(task_id, outcome, summary=summary)
+    if connection.json:
+        output.model(end)
+        return
+    grants = end.grants
+    output.line(f"{task_id}: {end.state}, {plural(grants.revoked, 'grant')} revoked")
+    if grants.revoking:
+        output.note(
+            f"{plural(grants.revoking, 'grant')} not yet confirmed dead: "
+            f"broker grant list --task {task_id}"
+        )
+
+
+def _show(task: Task, connection: Connection) -> None:
+    if connection.json:
+        output.model(task)
+        return
+    now = SystemClock().now()
+    output.record(
+        {
+            "task": task.task_id,
+            "state": task.state,
+            "reason": task.reason,
+            "agent": task.agent,
+            "owner": task.owner,
+            "purpose": task.purpose,
+            "capabilities": ", ".join(task.capabilities),
+            "created": when(task.created_at, now) if task.created_at else "",
+            "created by": task.created_by,
+            "expires": when(task.expires_at, now),
+            "ended": when(task.ended_at, now) if task.ended_at else "",
+            "summary": task.summary,
+            "parent": task.parent_task_id,
+            "on behalf of": task.on_behalf_of,
+            "heartbeat": f"every {task.heartbeat}" if task.heartbeat else "",
+        }
+    )
+    for text in task.notes:
+        output.note(f"note: {text}")

@@ -1,0 +1,69 @@
+"""The client of the broker, for orchestrators, agents and operators.
+
+    from broker.client import Client
+
+    with Client() as broker:
+        task = broker.open_task("report-writer", "nightly report", ["orders-read"], ttl="15m")
+
+It speaks the public HTTP contract and imports none of the server. ``AsyncClient`` has the same
+methods to await. Every error is a ``BrokerClientError``.
+"""
+
+from broker.client.aio import AsyncClient
+from broker.client.credential import Credential
+from broker.client.environment import Identity, token_file
+from broker.client.errors import (
+    ApprovalPending,
+    BrokerClientError,
+    Conflict,
+    ConnectionFailed,
+    Denied,
+    InvalidRequest,
+    NotFound,
+    RateLimited,
+    Unauthenticated,
+    Unavailable,
+    UnexpectedAnswer,
+)
+from broker.client.messages import Page
+from broker.client.models import (
+    AuditEvent,
+    Freeze,
+    Grant,
+    GrantCounts,
+    IssuedGrant,
+    Revocation,
+    Task,
+    TaskEnd,
+)
+from broker.client.sync import Client
+from broker.secret import Secret
+
+__all__ = [
+    "ApprovalPending",
+    "AsyncClient",
+    "AuditEvent",
+    "BrokerClientError",
+    "Client",
+    "Conflict",
+    "ConnectionFailed",
+    "Credential",
+    "Denied",
+    "Freeze",
+    "Grant",
+    "GrantCounts",
+    "Identity",
+    "InvalidRequest",
+    "IssuedGrant",
+    "NotFound",
+    "Page",
+    "RateLimited",
+    "Revocation",
+    "Secret",
+    "Task",
+    "TaskEnd",
+    "Unauthenticated",
+    "Unavailable",
+    "UnexpectedAnswer",
+    "token_file",
+]

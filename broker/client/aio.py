@@ -1,0 +1,125 @@
+"""The asynchronous client: as ``Client``, with ``await`` and ``async for``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
+
+import httpx2
+
+from broker.client import calls, transport
+from broker.client.errors import ConnectionFailed
+from broker.client.methods import describe
+from broker.client.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+    from typing import Any
+
+    from broker.client.environment import Identity
+    from broker.client.messages import Call, PageCall, Request, Response
+    from broker.clock import Clock
+
+    Answer = Coroutine[Any, Any, "T"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _one(build: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncClient, P], Answer[T]]:
+    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.run(build(*args, **kwargs))
+
+    describe(method, build, "T")
+    return method
+
+
+def _each(
+    build: Callable[P, PageCall[T]],
+) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[T]]:
+    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+        call = build(*args, **kwargs)
+        while True:
+            page = await self.run(call)
+            for item in page.items:
+                yield item
+            if page.next is None:
+                return
+            call = call.turn(page.next)
+
+    describe(method, build, "AsyncIterator[T]")
+    return method
+
+
+class AsyncClient:
+    """Talks to a broker without blocking the event loop; takes what ``Client`` takes."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        identity: Identity | None = None,
+        *,
+        task_id: str | None = None,
+        timeout: float = transport.TIMEOUT,
+        http_transport: httpx2.AsyncBaseTransport | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """Nothing is sent until the first call."""
+        self._session = Session.configured(url, identity, task_id, clock)
+        self._http = httpx2.AsyncClient(transport=http_transport, **transport.settings(timeout))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def run(self, call: Call[T]) -> T:
+        """Make one call; the methods below are this with a call already made up."""
+        flow = self._session.run(call)
+        try:
+            request = next(flow)
+            while True:
+                try:
+                    response = await self._send(request)
+                except ConnectionFailed as error:
+                    request = flow.throw(error)
+                else:
+                    request = flow.send(response)
+        except StopIteration as end:
+            return end.value
+
+    async def _send(self, request: Request) -> Response:
+        if request.delay:
+            await asyncio.sleep(request.delay)
+        try:
+            answer = await self._http.request(**transport.arguments(self._session.url, request))
+        except httpx2.RequestError as error:
+            raise transport.failed(self._session.url, error) from error
+        return transport.received(answer)
+
+    open_task = _one(calls.open_task)
+    list_tasks = _one(calls.list_tasks)
+    iter_tasks = _each(calls.list_tasks)
+    get_task = _one(calls.get_task)
+    heartbeat = _one(calls.heartbeat)
+    complete = _one(calls.complete)
+
+    request_grant = _one(calls.request_grant)
+    list_grants = _one(calls.list_grants)
+    iter_grants = _each(calls.list_grants)
+    get_grant = _one(calls.get_grant)
+    revoke_grant = _one(calls.revoke_grant)
+
+    revoke = _one(calls.revoke)
+    freeze = _one(calls.freeze)
+    thaw = _one(calls.thaw)
+    list_freezes = _one(calls.list_freezes)
+    iter_freezes = _each(calls.list_freezes)
+    audit_events = _one(calls.audit_events)
+    iter_audit_events = _each(calls.audit_events)
+    introspect = _one(calls.introspect)

@@ -1,0 +1,203 @@
+"""Every call of the API, as a function that says what to send and how to read the answer.
+
+Nothing is sent from here: ``Client`` and ``AsyncClient`` turn each function into a method of the
+same name and arguments. A time to live is a text like ``"15m"`` or a ``timedelta``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from broker.client.building import (
+    Duration,
+    duration,
+    keyed,
+    one,
+    page,
+    path_to,
+    plain,
+    selected,
+)
+from broker.client.errors import InvalidRequest, from_response
+from broker.client.messages import Call, PageCall, Request, Response, get, send_form, send_json
+from broker.client.models import (
+    AuditEvent,
+    Freeze,
+    Grant,
+    IssuedGrant,
+    Revocation,
+    Task,
+    TaskEnd,
+    decode,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from broker.secret import Secret
+
+Outcome = Literal["completed", "failed", "cancelled"]
+
+
+def open_task(  # noqa: PLR0913  the members of the request
+    agent: str,
+    purpose: str,
+    capabilities: Sequence[str],
+    *,
+    ttl: Duration | None = None,
+    parent_task_id: str | None = None,
+    on_behalf_of: Secret | str | None = None,
+    context: Mapping[str, Any] | None = None,
+    heartbeat: Duration | None = None,
+    idempotency_key: str | None = None,
+) -> Call[Task]:
+    """Open a task for an agent; it may be granted the capabilities until it ends.
+
+    ``on_behalf_of`` is a JWT that proves the person it runs for. The same ``idempotency_key``
+    never opens a second task; one is made up unless given, so a lost answer can be asked for again.
+    """
+    if isinstance(capabilities, str):
+        raise InvalidRequest("capabilities is a list of names, not one text")
+    document = {
+        "agent": agent,
+        "purpose": purpose,
+        "capabilities": list(capabilities),
+        "ttl": duration(ttl),
+        "parent_task_id": parent_task_id,
+        "on_behalf_of": plain(on_behalf_of),
+        "context": None if context is None else dict(context),
+        "heartbeat": duration(heartbeat),
+    }
+    request = send_json("POST", "/v1/tasks", document, repeatable=True)
+    return one(Task, keyed(request, idempotency_key))
+
+
+def list_tasks(
+    *,
+    state: str | None = None,
+    agent: str | None = None,
+    cursor: str | None = None,
+    limit: int | None = None,
+) -> PageCall[Task]:
+    """Read one page of the tasks that the caller may see; ``limit`` is the page's size."""
+    query = {"state": state, "agent": agent, "cursor": cursor, "limit": limit}
+    return page(Task, "/v1/tasks", query)
+
+
+def get_task(task_id: str) -> Call[Task]:
+    """Read one task."""
+    return one(Task, get(path_to("/v1/tasks", task_id)))
+
+
+def request_grant(
+    task_id: str,
+    capability: str,
+    *,
+    ttl: Duration | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    intent: str | None = None,
+    idempotency_key: str | None = None,
+) -> Call[IssuedGrant]:
+    """Ask for a credential under a task. It is delivered once; the broker keeps no copy.
+
+    Raises ``ApprovalPending`` when a human has to say yes first: ask again, with the same
+    arguments, once that is done.
+    """
+    document = {
+        "capability": capability,
+        "ttl": duration(ttl),
+        "parameters": None if parameters is None else dict(parameters),
+        "intent": intent,
+    }
+    # Repeated with the same key after a lost answer, this never issues a second credential: it
+    # raises Conflict (credential_already_delivered), whose `grant_id` can be revoked.
+    path = path_to("/v1/tasks", task_id, "grants")
+    request = send_json("POST", path, document, repeatable=True)
+    return Call(keyed(request, idempotency_key), _read_issued)
+
+
+def heartbeat(task_id: str) -> Call[Task]:
+    """Say that the task is still being worked on."""
+    request = send_json("POST", path_to("/v1/tasks", task_id, "heartbeat"), {}, repeatable=True)
+    return one(Task, request)
+
+
+def complete(
+    task_id: str, outcome: Outcome = "completed", *, summary: str | None = None
+) -> Call[TaskEnd]:
+    """End a task, and with it every credential under it."""
+    document = {"outcome": outcome, "summary": summary}
+    return one(TaskEnd, send_json("POST", path_to("/v1/tasks", task_id, "complete"), document))
+
+
+def list_grants(
+    *,
+    task_id: str | None = None,
+    agent: str | None = None,
+    state: str | None = None,
+    cursor: str | None = None,
+    limit: int | None = None,
+) -> PageCall[Grant]:
+    """Read one page of the grants that the caller may see; ``limit`` is the page's size."""
+    query = {"task_id": task_id, "agent": agent, "state": state, "cursor": cursor, "limit": limit}
+    return page(Grant, "/v1/grants", query)
+
+
+def get_grant(grant_id: str) -> Call[Grant]:
+    """Read one grant."""
+    return one(Grant, get(path_to("/v1/grants", grant_id)))
+
+
+def revoke_grant(grant_id: str) -> Call[Grant]:
+    """Revoke one grant: ``revoked`` only once its death is confirmed. Again is no error."""
+    request = Request("DELETE", path_to("/v1/grants", grant_id), repeatable=True)
+    return one(Grant, request)
+
+
+def revoke(
+    selector: Mapping[str, str | bool], reason: str, *, freeze: bool = False
+) -> Call[Revocation]:
+    """Revoke all that the selector matches; with ``freeze`` also issue nothing more of it.
+
+    A selector has exactly one member: ``grant_id``, ``task_id``, ``agent``, ``owner``,
+    ``capability``, ``backend``, or ``all`` with the value True.
+    """
+    document = {"selector": selected(selector), "reason": reason, "freeze": freeze or None}
+    return one(Revocation, send_json("POST", "/v1/revocations", document))
+
+
+def freeze(selector: Mapping[str, str | bool], reason: str) -> Call[dict[str, Any]]:
+    """Issue nothing more that the selector matches; what is live stays."""
+    document = {"selector": selected(selector), "reason": reason}
+    return Call(send_json("POST", "/v1/freezes", document), Response.mapping)
+
+
+def thaw(selector: Mapping[str, str | bool], reason: str) -> Call[dict[str, Any]]:
+    """Lift the freeze with exactly this selector."""
+    document = {"selector": selected(selector), "reason": reason}
+    return Call(send_json("DELETE", "/v1/freezes", document), Response.mapping)
+
+
+def list_freezes(*, cursor: str | None = None, limit: int | None = None) -> PageCall[Freeze]:
+    """Read one page of the freezes in force."""
+    return page(Freeze, "/v1/freezes", {"cursor": cursor, "limit": limit})
+
+
+def audit_events(
+    *, task_id: str | None = None, after: str | None = None, limit: int | None = None
+) -> PageCall[AuditEvent]:
+    """Read one page of the log, from the event that follows ``after``."""
+    # The log only grows, so its cursor is a place in it: `next` goes back in as `after`.
+    query = {"task_id": task_id, "after": after, "limit": limit}
+    return page(AuditEvent, "/v1/audit/events", query, cursor_name="after")
+
+
+def introspect(token: Secret | str) -> Call[dict[str, Any]]:
+    """Ask what a token of the broker's stands for (RFC 7662); ``active`` says if it is valid."""
+    return Call(send_form("/oauth/introspect", {"token": plain(token)}), Response.mapping)
+
+
+def _read_issued(response: Response) -> IssuedGrant:
+    if response.status == 202:  # noqa: PLR2004  Accepted: approval is needed
+        raise from_response(response)
+    return decode(IssuedGrant, response.json())

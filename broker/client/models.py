@@ -1,0 +1,232 @@
+"""What the broker answers, as frozen objects.
+
+Members that a newer broker adds are kept in ``extra``, and states are plain text, so an old client
+still reads a new broker's answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field, fields
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
+
+from broker.client.credential import Credential
+from broker.client.errors import UnexpectedAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from _typeshed import DataclassInstance
+
+    M = TypeVar("M", bound=DataclassInstance)
+
+_mapping = dict[str, Any]
+Selector: TypeAlias = "Mapping[str, Any]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """The unit of work, and of revocation. ``notes`` say what the broker changed, and why."""
+
+    task_id: str
+    state: str
+    agent: str = ""
+    owner: str = ""
+    purpose: str = ""
+    capabilities: tuple[str, ...] = ()
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+    parent_task_id: str = ""
+    root_task_id: str = ""
+    created_by: str = ""
+    on_behalf_of: str = ""
+    heartbeat: str = ""
+    heartbeat_due_at: datetime | None = None
+    ended_at: datetime | None = None
+    reason: str = ""
+    summary: str = ""
+    notes: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuedGrant:
+    """A grant just made, with its credential. The broker has forgotten the credential by now."""
+
+    grant_id: str
+    state: str
+    credential: Credential
+    capability: str = ""
+    expires_at: datetime | None = None
+    notes: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """One credential under one task, as the ledger knows it: never the credential itself."""
+
+    grant_id: str
+    state: str
+    task_id: str = ""
+    agent: str = ""
+    capability: str = ""
+    backend: str = ""
+    power: str = ""
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+    revoke_requested_at: datetime | None = None
+    ended_at: datetime | None = None
+    time_to_dead_ms: int | None = None
+    attempts: int = 0
+    next_attempt_at: datetime | None = None
+    reason: str = ""
+    error: str = ""
+    intent: str = ""
+    extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantCounts:
+    """How many grants are confirmed dead, and how many are being killed."""
+
+    revoked: int = 0
+    revoking: int = 0
+    extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEnd:
+    """What ending a task did."""
+
+    state: str
+    grants: GrantCounts = GrantCounts()
+    extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """What a revocation matched. ``revoking`` ones are on their way, not yet confirmed dead."""
+
+    revocation_id: str
+    matched: int = 0
+    revoked: int = 0
+    revoking: int = 0
+    extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freeze:
+    """A standing order: nothing that the selector matches is issued until it is thawed."""
+
+    selector: Selector
+    reason: str = ""
+    by: str = ""
+    at: datetime | None = None
+    extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEvent:
+    """One line of the tamper-evident log."""
+
+    id: str
+    type: str
+    time: datetime | None = None
+    task_id: str = ""
+    grant_id: str = ""
+    principal: str = ""
+    data: Mapping[str, Any] = field(default_factory=_mapping)
+    extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("text")
+    return value
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError("a whole number")
+    return value
+
+
+def _time(value: object) -> datetime:
+    if isinstance(value, int):  # a freeze's time is the ledger's: epoch milliseconds
+        return datetime.fromtimestamp(value / 1000, UTC)
+    try:
+        return datetime.fromisoformat(_text(value)).astimezone(UTC)
+    except ValueError:
+        raise TypeError("an RFC 3339 time") from None
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError("a list of texts")
+    return tuple(_text(item) for item in cast("list[object]", value))
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError("an object")
+    return cast("dict[str, Any]", value)
+
+
+def _selector(value: object) -> dict[str, Any]:
+    if not isinstance(value, str):
+        return _object(value)
+    name, _, text = value.partition(":")
+    return {name: text or True}
+
+
+_READERS: Final[dict[str, Callable[[object], Any]]] = {
+    "str": _text,
+    "int": _count,
+    "int | None": _count,
+    "datetime | None": _time,
+    "tuple[str, ...]": _texts,
+    "Mapping[str, Any]": _object,
+    "Selector": _selector,
+    "Credential": lambda value: Credential(_object(value)),
+    "GrantCounts": lambda value: decode(GrantCounts, value),
+}
+"""How a member is read, by the type its model declares."""
+
+
+def decode(model: type[M], document: object) -> M:
+    """Read a JSON object into a model. Null counts as absent.
+
+    Raises:
+        UnexpectedAnswer: a member is missing or has the wrong type; never shows its value.
+    """
+    kinds = {f.name: str(f.type) for f in fields(model) if f.name != "extra"}
+    values: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    try:
+        for name, value in _object(document).items():
+            if name not in kinds:
+                extra[name] = value
+            elif value is not None:
+                values[name] = _READERS[kinds[name]](value)
+    except TypeError as error:
+        raise UnexpectedAnswer(f"The broker's {model.__name__} doesn't hold {error}") from None
+    for f in fields(model):
+        if f.name not in values and f.default is MISSING and f.default_factory is MISSING:
+            raise UnexpectedAnswer(f"The broker's {model.__name__} has no {f.name!r}")
+    return cast("Any", model)(**values, extra=extra)
+
+
+def encode(instance: DataclassInstance, *, reveal: bool = False) -> dict[str, Any]:
+    """Return a model as a JSON object; ``reveal`` shows a credential instead of redacting it."""
+    document: dict[str, Any] = {}
+    for f in fields(instance):
+        value = getattr(instance, f.name)
+        if isinstance(value, datetime):
+            value = value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        elif isinstance(value, Credential):
+            value = value.reveal() if reveal else value.redacted()
+        elif isinstance(value, GrantCounts):
+            value = encode(value)
+        document[f.name] = value
+    return {**document.pop("extra"), **document}

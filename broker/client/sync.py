@@ -1,0 +1,132 @@
+"""The blocking client."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
+
+import httpx2
+
+from broker.client import calls, transport
+from broker.client.errors import ConnectionFailed
+from broker.client.methods import describe
+from broker.client.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from broker.client.environment import Identity
+    from broker.client.messages import Call, PageCall, Request, Response
+    from broker.clock import Clock
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _one(build: Callable[P, Call[T]]) -> Callable[Concatenate[Client, P], T]:
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.run(build(*args, **kwargs))
+
+    describe(method, build, "T")
+    return method
+
+
+def _each(build: Callable[P, PageCall[T]]) -> Callable[Concatenate[Client, P], Iterator[T]]:
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        call = build(*args, **kwargs)
+        while True:
+            page = self.run(call)
+            yield from page.items
+            if page.next is None:
+                return
+            call = call.turn(page.next)
+
+    describe(method, build, "Iterator[T]")
+    return method
+
+
+class Client:
+    """Talks to a broker and waits for its answers; safe to share among threads.
+
+    Without ``url`` or ``identity`` they come from the environment: ``BROKER_URL``, and
+    ``BROKER_IDENTITY_TOKEN_FILE`` or ``BROKER_IDENTITY_TOKEN``. ``identity`` returns the caller's
+    workload JWT, and is asked again whenever one is needed. An agent acts under one task at a
+    time: give its ``task_id``, or set ``BROKER_TASK_ID``; an empty text means none. ``timeout`` is
+    in seconds, ``http_transport`` the seam for tests and for other ways to reach the broker.
+
+        with Client() as broker:
+            task = broker.open_task("report-writer", "nightly report", ["orders-read"], ttl="15m")
+            grant = broker.request_grant(task.task_id, "orders-read")
+
+    The ``list_`` methods read one page, the ``iter_`` ones go through all pages.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        identity: Identity | None = None,
+        *,
+        task_id: str | None = None,
+        timeout: float = transport.TIMEOUT,
+        http_transport: httpx2.BaseTransport | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """Nothing is sent until the first call."""
+        self._session = Session.configured(url, identity, task_id, clock)
+        self._http = httpx2.Client(transport=http_transport, **transport.settings(timeout))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def run(self, call: Call[T]) -> T:
+        """Make one call; the methods below are this with a call already made up."""
+        flow = self._session.run(call)
+        try:
+            request = next(flow)
+            while True:
+                try:
+                    response = self._send(request)
+                except ConnectionFailed as error:
+                    request = flow.throw(error)
+                else:
+                    request = flow.send(response)
+        except StopIteration as end:
+            return end.value
+
+    def _send(self, request: Request) -> Response:
+        if request.delay:
+            time.sleep(request.delay)
+        try:
+            answer = self._http.request(**transport.arguments(self._session.url, request))
+        except httpx2.RequestError as error:
+            raise transport.failed(self._session.url, error) from error
+        return transport.received(answer)
+
+    open_task = _one(calls.open_task)
+    list_tasks = _one(calls.list_tasks)
+    iter_tasks = _each(calls.list_tasks)
+    get_task = _one(calls.get_task)
+    heartbeat = _one(calls.heartbeat)
+    complete = _one(calls.complete)
+
+    request_grant = _one(calls.request_grant)
+    list_grants = _one(calls.list_grants)
+    iter_grants = _each(calls.list_grants)
+    get_grant = _one(calls.get_grant)
+    revoke_grant = _one(calls.revoke_grant)
+
+    revoke = _one(calls.revoke)
+    freeze = _one(calls.freeze)
+    thaw = _one(calls.thaw)
+    list_freezes = _one(calls.list_freezes)
+    iter_freezes = _each(calls.list_freezes)
+    audit_events = _one(calls.audit_events)
+    iter_audit_events = _each(calls.audit_events)
+    introspect = _one(calls.introspect)

@@ -1,0 +1,207 @@
+"""Who is believed, who may call, and what can be granted: the arrays of tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from broker.catalog import Capability, Power, Principal, Revocability
+from broker.config.addresses import KeysUrl, OtherIssuerUrl, ResourceUri, is_safe_url
+from broker.config.fields import (
+    Count,
+    CredentialPath,
+    DsnTemplate,
+    DurationMs,
+    Effect,
+    ExistingFile,
+    Many,
+    Name,
+    Text,
+    WholeSeconds,
+    at_most,
+    member_of,
+    one_of,
+)
+from broker.config.problems import Fault
+from broker.config.table import Keys, Table, written
+from broker.identity.models import WORKLOAD_ALGORITHMS, IssuerSettings, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BACKEND_KEYS: Final[Mapping[str, Keys]] = {
+    "vault": {"path": True, "dsn": False},
+    "token": {"resource": True, "scope": False},
+}
+"""Every backend a capability can name."""
+
+_ROLE_KEYS: Final[Mapping[str, Keys]] = {
+    **{role: {} for role in Role},
+    Role.AGENT: {"capabilities": False},
+    Role.RESOURCE_SERVER: {"resource": True},
+}
+_ALGORITHMS: Final = tuple(sorted(WORKLOAD_ALGORITHMS))
+
+
+class IssuerEntry(Table):
+    """``[[identity.issuers]]``: somebody whose workload tokens are believed, and its keys."""
+
+    name: Name = Field(examples=['"ci"'])
+    issuer: OtherIssuerUrl = Field(examples=['"https://issuer.example"'])
+    audience: Text = Field(examples=['"broker"'])
+    algorithms: Many[Annotated[str, one_of(_ALGORITHMS)]] = ("ES256", "RS256")
+    jwks_url: KeysUrl | None = None
+    jwks_file: ExistingFile | None = None
+    discovery: bool = False
+    leeway: Annotated[WholeSeconds, at_most("5m")] = written("30s")
+    max_lifetime: WholeSeconds = written("24h")
+    max_stale: WholeSeconds = written("24h")
+    refresh: WholeSeconds = written("5m")
+
+    @field_validator("algorithms")
+    @classmethod
+    def _some_algorithm(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise Fault("names no algorithm", f"name some of: {', '.join(_ALGORITHMS)}")
+        return value
+
+    @field_validator("discovery")
+    @classmethod
+    def _one_source_of_keys(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001
+        sources = {**info.data, "discovery": value}
+        keys = ("jwks_url", "jwks_file", "discovery")
+        if set(keys) <= set(sources) and sum(map(bool, map(sources.get, keys))) != 1:
+            raise Fault(
+                "needs exactly one of jwks_url, jwks_file and discovery = true, to find its keys"
+            )
+        if value and "issuer" in info.data and not is_safe_url(info.data["issuer"]):
+            raise Fault(
+                "would fetch keys from an http URL, where anyone on the way could change them",
+                "use an https issuer, or give jwks_file instead",
+            )
+        return value
+
+    @field_validator("refresh")
+    @classmethod
+    def _refreshed_before_stale(cls, value: int, info: ValidationInfo) -> int:
+        return cls._check_order(value, info, "max_stale")
+
+    def settings(self) -> IssuerSettings:
+        """Return what ``identity`` works with."""
+        return IssuerSettings(
+            name=self.name,
+            issuer=self.issuer,
+            audience=self.audience,
+            algorithms=self.algorithms,
+            jwks_url=self.jwks_url,
+            jwks_file=self.jwks_file,
+            discovery=self.discovery,
+            leeway_s=self.leeway // 1000,
+            max_lifetime_s=self.max_lifetime // 1000,
+            refresh_s=self.refresh // 1000,
+            max_stale_s=self.max_stale // 1000,
+        )
+
+
+class IdentitySection(Table):
+    """``[identity]``: who is believed about who is calling."""
+
+    issuers: Many[IssuerEntry] = ()
+
+
+class PrincipalIdentity(Table):
+    """``identity = { issuer, subject }`` of a principal; the issuer by its name here."""
+
+    issuer: Name = Field(examples=['"ci"'])
+    subject: Text = Field(examples=['"agent/report-writer"'])
+
+
+class PrincipalEntry(Table):
+    """``[[principals]]``: a workload or person that may call."""
+
+    name: Name = Field(examples=['"report-writer"'])
+    role: Annotated[Role, member_of(Role)] = Field(examples=['"agent"'])
+    owner: str = ""
+    identity: PrincipalIdentity = Field(
+        examples=['{ issuer = "ci", subject = "agent/report-writer" }']
+    )
+    capabilities: Many[Name] = ()
+    resource: ResourceUri | None = Field(None, examples=['"https://orders.example.com"'])
+    max_ttl: DurationMs | None = None
+
+    @field_validator("owner")
+    @classmethod
+    def _owned(cls, value: str) -> str:
+        if not value.strip() or not value.isprintable():
+            raise Fault(
+                "names nobody: no owner, no issuance",
+                'add owner = "team@example.com": who answers for this principal',
+            )
+        return value
+
+    @field_validator("capabilities", "resource")
+    @classmethod
+    def _goes_with_role(cls, value: object, info: ValidationInfo) -> object:
+        cls._check_key(value, info, "role", _ROLE_KEYS)
+        return value
+
+    def entry(self) -> Principal:
+        """Return what the catalogue holds."""
+        return Principal(
+            name=self.name,
+            role=self.role,
+            owner=self.owner,
+            issuer_name=self.identity.issuer,
+            subject=self.identity.subject,
+            capabilities=frozenset(self.capabilities),
+            resource=self.resource or "",
+            max_ttl_ms=self.max_ttl or 0,
+        )
+
+
+class CapabilityEntry(Table):
+    """``[[capabilities]]``: something that can be granted."""
+
+    name: Name = Field(examples=['"orders-read"'])
+    power: Annotated[Power, member_of(Power)] = Field(examples=['"read"'])
+    backend: Annotated[str, one_of(tuple(BACKEND_KEYS))] = Field(examples=['"vault"'])
+    path: CredentialPath | None = Field(None, examples=['"database/creds/orders-read"'])
+    dsn: DsnTemplate | None = None
+    resource: ResourceUri | None = Field(None, examples=['"https://orders.example.com"'])
+    scope: Text | None = None
+    max_ttl: DurationMs = written("15m")
+    ttl: DurationMs = written("5m")
+    data_class: Name = "internal"
+    effects: Many[Effect] = ()
+    revocability: Annotated[Revocability, member_of(Revocability)] = Revocability.INSTANT
+    max_live: Count = 100
+
+    @field_validator("path", "dsn", "resource", "scope")
+    @classmethod
+    def _goes_with_backend(cls, value: str | None, info: ValidationInfo) -> str | None:
+        cls._check_key(value, info, "backend", BACKEND_KEYS)
+        return value
+
+    @field_validator("ttl")
+    @classmethod
+    def _ttl_within_max(cls, value: int, info: ValidationInfo) -> int:
+        return cls._check_order(value, info, "max_ttl")
+
+    def entry(self) -> Capability:
+        """Return what the catalogue holds."""
+        return Capability(
+            name=self.name,
+            power=self.power,
+            backend=self.backend,
+            ttl_ms=self.ttl,
+            max_ttl_ms=self.max_ttl,
+            path=self.path or "",
+            resource=self.resource or "",
+            scope=self.scope or "",
+            data_class=self.data_class,
+            effects=frozenset(self.effects),
+            revocability=self.revocability,
+            max_live=self.max_live,
+            dsn=self.dsn or "",
+        )

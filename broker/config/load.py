@@ -1,0 +1,157 @@
+"""The configuration file as a whole, and reading it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import ValidationError
+
+from broker.catalog import Catalog
+from broker.config.entries import CapabilityEntry, IdentitySection, PrincipalEntry
+from broker.config.fields import Many  # noqa: TC001  pydantic reads the annotations below
+from broker.config.problems import config_error, model_faults
+from broker.config.references import reference_faults
+from broker.config.sections import (
+    BrokerSection,
+    PolicySection,
+    RedisSection,
+    RetentionSection,
+    RevocationSection,
+    TasksSection,
+    VaultSection,
+)
+from broker.config.table import Table
+from broker.errors import ConfigError
+from broker.secret import Secret
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from broker.identity.models import IssuerSettings
+
+MAX_CONFIG_BYTES: Final = 4 << 20
+MAX_SECRET_BYTES: Final = 64 << 10
+
+
+class Config(Table):
+    """The whole file."""
+
+    broker: BrokerSection
+    redis: RedisSection
+    vault: VaultSection | None = None
+    policy: PolicySection = PolicySection()
+    tasks: TasksSection = TasksSection()
+    revocation: RevocationSection = RevocationSection()
+    retention: RetentionSection = RetentionSection()
+    identity: IdentitySection = IdentitySection()
+    principals: Many[PrincipalEntry] = ()
+    capabilities: Many[CapabilityEntry] = ()
+
+    def catalog(self) -> Catalog:
+        """Return what can be granted, and to whom."""
+        return Catalog(
+            [principal.entry() for principal in self.principals],
+            [capability.entry() for capability in self.capabilities],
+        )
+
+    def issuers(self) -> tuple[IssuerSettings, ...]:
+        """Return whose workload tokens are believed."""
+        return tuple(issuer.settings() for issuer in self.identity.issuers)
+
+
+def load_config(path: Path) -> Config:
+    """Read and check a configuration file.
+
+    Raises:
+        ConfigError: it can't be read or used; the detail lists everything that is wrong.
+    """
+    try:
+        data = _read(path, MAX_CONFIG_BYTES)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no configuration file {path.absolute()}\n"
+            "    copy config.example.toml to there, or name another file with --config"
+        ) from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+    else:
+        return parse_config(text, path)
+    raise ConfigError(f"{path}:{line}: is not UTF-8 text\n    save the file as UTF-8")
+
+
+def parse_config(text: str, path: Path) -> Config:
+    """Check the text of a configuration; ``path`` is where it is, or would be.
+
+    Raises:
+        ConfigError: as ``load_config``.
+    """
+    data = _parse_toml(text, path)
+    config, faults = None, list(reference_faults(data))
+    try:
+        config = Config.model_validate(data, context={"folder": path.absolute().parent})
+    except ValidationError as error:
+        faults = [*model_faults(error, Config), *faults]
+    # Raised out here: an error raised in the handler would carry the file's values as context.
+    if config is None or faults:
+        raise config_error(path, text, faults)
+    return config
+
+
+def read_secret_file(path: Path) -> Secret:
+    """Read a secret, without the line break editors put at the end.
+
+    Raises:
+        ConfigError: the file is missing, empty, too big, or no text. What is in it is not said.
+    """
+    reason = ""
+    text = ""
+    try:
+        text = _read(path, MAX_SECRET_BYTES).decode()
+    except FileNotFoundError:
+        reason = "there is no such file: create it, holding the secret and nothing else"
+    except UnicodeDecodeError:
+        reason = "is not UTF-8 text: it should hold the secret and nothing else"
+    if not reason and not text.strip():
+        reason = "is empty: it should hold the secret and nothing else"
+    if reason:
+        raise ConfigError(f"secret file {path.absolute()}: {reason}")
+    return Secret(re.sub(r"\r?\n\Z", "", text))
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """Read a file, but not without end.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ConfigError: it can't be read, or is too big.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"{path.absolute()} can't be read: {error.strerror}") from error
+    if len(data) > limit:
+        raise ConfigError(f"{path.absolute()} is over {limit >> 10} KiB: is it the right file?")
+    return data
+
+
+def _parse_toml(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        place, reason = "", "arrays or tables are nested too deeply"
+    except ValueError as error:  # of it TOMLDecodeError is one; an absurdly long number another
+        found = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", str(error))
+        last = str(text.count("\n") + 1)
+        place = f":{found[1]}:{found[2]}" if found and found[1] else f":{last}" if found else ""
+        reason = str(error)[: found.start() if found else None]
+    raise ConfigError(
+        f"{path}{place}: not valid TOML: {reason[:1].lower()}{reason[1:]}\n"
+        '    text goes in double quotes (key = "value"), and every key is written once per table'
+    )

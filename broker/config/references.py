@@ -1,0 +1,112 @@
+"""What no single table can know: names that repeat, and names that lead nowhere.
+
+This looks at the file as TOML yields it, not at the models, so that a fault in one entry doesn't
+hide those of another, nor make a reference to it look wrong.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from broker.config.problems import Fault, Loc, did_you_mean, dotted, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+Raw = dict[str, Any]
+Entries = list[tuple[Loc, Raw]]
+
+_ISSUERS: Final = ("identity", "issuers")
+
+
+def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
+    """Check every name and identifier against the rest of the file."""
+    issuers = _entries(data, *_ISSUERS)
+    principals = _entries(data, "principals")
+    capabilities = _entries(data, "capabilities")
+    for entries in (issuers, principals, capabilities):
+        yield from _repeats(entries, ("name",))
+    yield from _repeats(issuers, ("issuer",))
+    yield from _repeats(principals, ("identity", "subject"), ("identity", "issuer"))
+    yield from _repeats(principals, ("resource",))
+    yield from _own_issuer(data, issuers, "issuer")
+    yield from _own_issuer(data, [*principals, *capabilities], "resource")
+    for loc, principal in principals:
+        yield from _unknown(loc, principal, ("identity", "issuer"), _names(issuers))
+        for index in range(len(_list(principal.get("capabilities")))):
+            yield from _unknown(loc, principal, ("capabilities", index), _names(capabilities))
+    for loc, capability in capabilities:
+        if capability.get("backend") == "vault" and "vault" not in data:
+            yield (
+                (*loc, "backend"),
+                Fault("needs a [vault] section", "add [vault] with address and auth"),
+            )
+
+
+def _entries(data: Raw, *way: str) -> Entries:
+    """Return the tables of an array of tables, or as many as there are."""
+    items = enumerate(_list(_dig(data, way)))
+    return [((*way, index), item) for index, item in items if isinstance(item, dict)]
+
+
+def _list(value: Any) -> list[Any]:  # noqa: ANN401  whatever TOML yields
+    return cast("list[Any]", value) if isinstance(value, list) else []
+
+
+def _dig(value: Any, way: Sequence[str | int]) -> Any:  # noqa: ANN401  whatever TOML yields
+    """Follow keys and indexes; None where they lead nowhere."""
+    for part in way:
+        if isinstance(part, int):
+            value = value[part]
+        else:
+            value = cast("Raw", value).get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _names(entries: Entries) -> list[str]:
+    names = [name for _, entry in entries if isinstance(name := entry.get("name"), str)]
+    return list(dict.fromkeys(names))
+
+
+def _repeats(entries: Entries, *ways: Loc) -> Iterator[tuple[Loc, Fault]]:
+    """Report entries that have the same values as one before them; the first way is the place."""
+    first: dict[tuple[str, ...], Loc] = {}
+    for loc, entry in entries:
+        values = tuple(_dig(entry, way) for way in ways)
+        if not all(isinstance(value, str) for value in values):
+            continue
+        earlier = first.setdefault(values, loc)
+        if earlier != loc:
+            what = " and ".join(dotted(way) for way in ways)
+            yield (
+                (*loc, *ways[0]),
+                Fault(
+                    f"{dotted(earlier)} has the same {what}",
+                    "each of them needs its own: change or remove one",
+                ),
+            )
+
+
+def _unknown(loc: Loc, entry: Raw, way: Loc, known: list[str]) -> Iterator[tuple[Loc, Fault]]:
+    name = _dig(entry, way)
+    if isinstance(name, str) and name not in known:
+        what = "capability" if "capabilities" in way else "issuer"
+        section = "capabilities" if "capabilities" in way else dotted(_ISSUERS)
+        yield (
+            (*loc, *way),
+            Fault(
+                f"there is no {what} {shown(name)}",
+                did_you_mean(name, known, f"names of [[{section}]]"),
+            ),
+        )
+
+
+def _own_issuer(data: Raw, entries: Entries, key: str) -> Iterator[tuple[Loc, Fault]]:
+    """Nobody else is the broker: its own tokens prove no workload, nor are they for others."""
+    own = _dig(data, ("broker", "issuer"))
+    for loc, entry in entries:
+        if isinstance(own, str) and entry.get(key) == own:
+            yield (
+                (*loc, key),
+                Fault("is the broker's own issuer URL", "write the URL of the other party"),
+            )

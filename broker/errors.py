@@ -1,0 +1,201 @@
+"""Every error the broker raises on purpose, in one tree.
+
+    BrokerError
+    ├── ConfigError               the configuration can't be used
+    ├── RequestError              the caller asked for something that can't be
+    │   ├── InvalidRequest          malformed or contradictory
+    │   ├── NotFound                unknown, or not yours: the two look the same
+    │   ├── PayloadTooLarge
+    │   ├── Conflict                the thing exists, its state forbids this
+    │   │   ├── TaskNotActive
+    │   │   ├── IdempotencyConflict
+    │   │   ├── RequestInProgress
+    │   │   └── AlreadyDelivered
+    │   └── QuotaExceeded           try again later
+    ├── AuthenticationError       who is calling could not be proved
+    │   └── InvalidToken
+    ├── AccessDenied              proved, and not allowed
+    │   ├── ApprovalRequired
+    │   └── Frozen
+    ├── OAuthError                an error of RFC 6749 section 5.2 and its extensions
+    └── Unavailable               a part we need doesn't answer
+        ├── LedgerUnavailable
+        ├── BackendUnavailable      and the outcome is unknown
+        └── BackendRefused          the backend said no: nothing was issued
+
+``code`` is stable and public, ``detail`` is public text, and the private cause travels as
+``__cause__`` and is logged, never shown. There is no HTTP in here: ``http/problems.py`` maps
+each class to a status once.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class BrokerError(Exception):
+    """Base of all errors; ``detail`` and ``extra`` may be shown to the caller."""
+
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(
+        self, detail: str = "", *, retry_after: int | None = None, **extra: object
+    ) -> None:
+        """``retry_after`` is in seconds; ``extra`` becomes members of the problem document."""
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+        self.retry_after = retry_after
+        self.extra = extra
+
+
+class ConfigError(BrokerError):
+    """The configuration can't be used; the detail says where, why, and what to write instead."""
+
+    code = "config_invalid"
+    title = "Invalid configuration"
+
+
+class RequestError(BrokerError):
+    """The caller asked for something that can't be."""
+
+    code = "invalid_request"
+    title = "Invalid request"
+
+
+class InvalidRequest(RequestError):
+    """A malformed or contradictory request."""
+
+
+class NotFound(RequestError):
+    """Unknown, or not the caller's: from outside the two can't be told apart."""
+
+    code = "not_found"
+    title = "Not found"
+
+
+class PayloadTooLarge(RequestError):
+    """The body is over the limit."""
+
+    code = "payload_too_large"
+    title = "Payload too large"
+
+
+class Conflict(RequestError):
+    """The thing exists, and its state forbids what was asked."""
+
+    code = "conflict"
+    title = "Conflict"
+
+
+class TaskNotActive(Conflict):
+    """The task has ended or is not approved yet."""
+
+    code = "task_not_active"
+    title = "Task not active"
+
+
+class IdempotencyConflict(Conflict):
+    """An idempotency key came back with another request."""
+
+    code = "idempotency_key_reused"
+    title = "Idempotency key reused"
+
+
+class RequestInProgress(Conflict):
+    """The first request with this idempotency key is still being worked on."""
+
+    code = "request_in_progress"
+    title = "Request in progress"
+
+
+class AlreadyDelivered(Conflict):
+    """The credential was delivered once and is stored nowhere."""
+
+    code = "credential_already_delivered"
+    title = "Credential already delivered"
+
+
+class QuotaExceeded(RequestError):
+    """A limit of live credentials or tasks is reached."""
+
+    code = "quota_exceeded"
+    title = "Quota exceeded"
+
+
+class AuthenticationError(BrokerError):
+    """Who is calling could not be proved."""
+
+    code = "unauthenticated"
+    title = "Authentication required"
+
+
+class InvalidToken(AuthenticationError):
+    """The token presented is malformed, expired, revoked, or meant for somebody else."""
+
+    code = "invalid_token"
+    title = "Invalid token"
+
+
+class AccessDenied(BrokerError):
+    """The caller is known, and policy or role says no."""
+
+    code = "access_denied"
+    title = "Access denied"
+
+
+class ApprovalRequired(AccessDenied):
+    """Policy asks for a human yes before this may happen."""
+
+    code = "approval_required"
+    title = "Approval required"
+
+
+class Frozen(AccessDenied):
+    """An operator froze what this request touches."""
+
+    code = "frozen"
+    title = "Frozen by an operator"
+
+
+class OAuthError(BrokerError):
+    """An error answer of the token endpoint (RFC 6749 section 5.2, RFC 8693 section 2.2.2).
+
+    ``error`` is the OAuth error code, which is also our ``code`` for it.
+    """
+
+    code = "oauth_error"
+    title = "OAuth error"
+
+    def __init__(self, error: str, detail: str = "") -> None:
+        """``error`` such as ``invalid_request`` or ``invalid_target``."""
+        super().__init__(detail or error)
+        self.error = error
+
+
+class Unavailable(BrokerError):
+    """A part the broker needs doesn't answer; trying again later may work."""
+
+    code = "unavailable"
+    title = "Temporarily unavailable"
+
+
+class LedgerUnavailable(Unavailable):
+    """Redis doesn't answer or refuses writes: nothing is issued."""
+
+    code = "ledger_unavailable"
+    title = "Ledger unavailable"
+
+
+class BackendUnavailable(Unavailable):
+    """A backend didn't answer: what it did, if anything, is unknown."""
+
+    code = "backend_unavailable"
+    title = "Backend unavailable"
+
+
+class BackendRefused(Unavailable):
+    """A backend answered no: it did nothing."""
+
+    code = "backend_refused"
+    title = "Backend refused"

@@ -1,0 +1,19 @@
+"""One line of the audit log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One audit event. ``id`` sorts by time; ``at`` is epoch milliseconds."""
+
+    id: str
+    at: int
+    type: str
+    task_id: str
+    grant_id: str
+    principal: str
+    data: dict[str, Any]

@@ -1,0 +1,66 @@
+"""A grant: one credential, issued under one task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class GrantState(StrEnum):
+    """Where a grant is in its life."""
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    REVOKING = "revoking"
+    STUCK = "stuck"
+    REVOKED = "revoked"
+    FAILED = "failed"
+
+
+G = GrantState
+
+GRANT_MOVES: Final[dict[GrantState, frozenset[GrantState]]] = {
+    # The backend answered: active; it refused: failed; nobody knows what it did: revoking.
+    G.PENDING: frozenset({G.ACTIVE, G.FAILED, G.REVOKING}),
+    G.ACTIVE: frozenset({G.REVOKING}),
+    G.REVOKING: frozenset({G.REVOKED, G.STUCK}),
+    # Stuck is alarmed and still retried. It is never an end.
+    G.STUCK: frozenset({G.REVOKING}),
+    G.REVOKED: frozenset(),
+    G.FAILED: frozenset(),
+}
+"""Every legal move. The ledger's scripts are given this table and refuse any other."""
+
+DEAD: Final = frozenset(state for state, moves in GRANT_MOVES.items() if not moves)
+LIVE: Final = frozenset(GRANT_MOVES) - DEAD
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A grant as the ledger holds it; never the secret. Times are epoch milliseconds.
+
+    ``handle`` names what can kill the credential even when ``lease`` was never learnt: for Vault
+    the nonce of the task token it was minted with. ``lease`` is the backend's own id.
+    ``revoke_at`` is when revocation was asked for, ``ended_at`` when death was confirmed.
+    """
+
+    id: str
+    state: GrantState
+    task_id: str
+    agent: str
+    capability: str
+    backend: str
+    power: str
+    path: str
+    handle: str
+    created_at: int
+    expires_at: int
+    lease: str = ""
+    revoke_at: int = 0
+    ended_at: int = 0
+    attempts: int = 0
+    due_at: int = 0
+    reason: str = ""
+    error: str = ""
+    intent: str = ""

@@ -1,0 +1,1 @@
+"""The broker over HTTP: every route decodes, calls one method, and answers."""

@@ -1,0 +1,156 @@
+"""Errors to answers, in one place: RFC 9457 problem documents, and OAuth's own form.
+
+A class has its status here once; ``tests/http`` walks the whole error tree over this table.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from broker import errors
+from broker.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fastapi import FastAPI, Request, Response
+
+log = get_logger("http")
+NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+
+STATUS: Final[dict[type[errors.BrokerError], int]] = {
+    errors.BrokerError: 500,
+    errors.ConfigError: 500,
+    errors.RequestError: 400,
+    errors.NotFound: 404,
+    errors.PayloadTooLarge: 413,
+    errors.Conflict: 409,
+    errors.IdempotencyConflict: 422,
+    errors.QuotaExceeded: 429,
+    errors.AuthenticationError: 401,
+    errors.AccessDenied: 403,
+    errors.OAuthError: 400,
+    errors.Unavailable: 503,
+}
+"""The status of a class, and of its subclasses that have none of their own."""
+
+_BY_STATUS: Final = {
+    404: ("not_found", "Not found"),
+    405: ("method_not_allowed", "Method not allowed"),
+}
+
+
+def status_of(error: errors.BrokerError) -> int:
+    """Return the HTTP status of an error."""
+    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+
+
+def problem(error: errors.BrokerError) -> JSONResponse:
+    """Write an error as a problem document (RFC 9457 section 3)."""
+    status = status_of(error)
+    headers: dict[str, str] = dict(NO_STORE)
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if status == 401:  # noqa: PLR2004
+        invalid = ', error="invalid_token"' if isinstance(error, errors.InvalidToken) else ""
+        headers["WWW-Authenticate"] = f'Bearer realm="broker"{invalid}'
+    return _document(status, error.code, error.title, error.detail, headers, error.extra)
+
+
+def _document(  # noqa: PLR0913
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    extra: Mapping[str, object] | None = None,
+) -> JSONResponse:
+    body = {
+        "type": f"urn:broker:problem:{code}",
+        "title": title,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        **(extra or {}),
+    }
+    return JSONResponse(body, status, headers, media_type="application/problem+json")
+
+
+def oauth_problem(error: errors.BrokerError) -> JSONResponse:
+    """Write an error as the token endpoint must (RFC 6749 section 5.2)."""
+    if isinstance(error, errors.OAuthError):
+        code, status = error.error, 400
+    elif isinstance(error, errors.Unavailable):
+        code, status = "temporarily_unavailable", 503
+    elif isinstance(error, errors.AuthenticationError):
+        code, status = "invalid_client", 401
+    elif isinstance(error, errors.AccessDenied):
+        code, status = "unauthorized_client", 403
+    else:
+        code, status = "invalid_request", status_of(error)
+    headers: dict[str, str] = dict(NO_STORE)
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if status == 401:  # noqa: PLR2004
+        headers["WWW-Authenticate"] = 'Bearer realm="broker"'
+    # Section 5.2 allows printable ASCII without the double quote and the backslash.
+    text = error.detail.replace('"', "'").replace("\\", "/").replace("…", "...")
+    description = text.encode("ascii", "replace").decode()
+    return JSONResponse({"error": code, "error_description": description}, status, headers)
+
+
+def _invalid(error: RequestValidationError) -> JSONResponse:
+    """Name each field that is wrong, without repeating what was sent."""
+    found = [_field_error(item) for item in cast("Sequence[Mapping[str, Any]]", error.errors())]
+    detail = "; ".join(f"{row['field']}: {row['reason']}" for row in found) or "malformed request"
+    invalid = errors.InvalidRequest(detail, errors=found)
+    return problem(invalid)
+
+
+def _field_error(item: Mapping[str, Any]) -> dict[str, str]:
+    where = [str(part) for part in item["loc"][1:]]
+    match item["type"]:
+        case "extra_forbidden":
+            reason = "unknown field"
+        case "missing":
+            reason = "required"
+        case "json_invalid":
+            where, reason = [], "not valid JSON"
+        case _:
+            reason = str(item["msg"]).removeprefix("Value error, ")
+    return {"field": ".".join(where)[:200] or str(item["loc"][0]), "reason": reason[:300]}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the app in these forms; the unforeseen is logged, not shown."""
+
+    async def on_broker_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, errors.BrokerError)  # noqa: S101  registered for this class
+        if status_of(error) >= 500:  # noqa: PLR2004
+            log.warning("request failed", path=request.url.path, code=error.code, cause=repr(error.__cause__))
+        oauth = request.url.path.startswith("/oauth/")
+        return oauth_problem(error) if oauth else problem(error)
+
+    async def on_invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101  registered for this class
+        return _invalid(error)
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101  registered for this class
+        code, title = _BY_STATUS.get(error.status_code, ("invalid_request", "Invalid request"))
+        detail = "There is nothing at this path." if error.status_code == 404 else title  # noqa: PLR2004
+        return _document(error.status_code, code, title, detail, error.headers)
+
+    async def on_unforeseen(request: Request, error: Exception) -> Response:
+        # The traceback would name values; its type and place are enough to find it.
+        log.error("unforeseen error", path=request.url.path, error=type(error).__name__, exc_info=error)
+        return problem(errors.BrokerError("Something unforeseen went wrong; it was logged."))
+
+    app.add_exception_handler(errors.BrokerError, on_broker_error)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(Exception, on_unforeseen)

@@ -1,0 +1,1 @@
+"""Every live grant, in Redis or Valkey: state changes by Lua, one shard per chain."""

@@ -1,0 +1,27 @@
+-- Step 6. A = {id, lease, lifetime_ms, actor, claim_ms}. If the grant or its task was ended while
+-- the backend was minting, the lease is recorded all the same, so that it can be revoked.
+local grant = load(GRANTS, A.id)
+if not grant then return { 'unknown' } end
+if grant.state == 'active' and grant.lease == A.lease then return { 'active', text_of(grant) } end
+grant.lease = A.lease
+local task = load(TASKS, grant.task_id)
+if grant.state == 'pending' and task and task.state == 'active' and task.expires_at > NOW then
+  move_grant(grant, 'active')
+  grant.expires_at = math.min(grant.expires_at, NOW + A.lifetime_ms)
+  grant.due_at = nil
+  save(GRANTS, grant)
+  due('g', grant.id, grant.expires_at)
+  emit('grant.activated', grant.task_id, grant.id,
+    { lease = grant.lease, expires_at = grant.expires_at })
+  return { 'active', text_of(grant) }
+end
+if grant.state == 'revoked' then
+  -- Its task's tokens were revoked while this lease was in the making; the record is closed and
+  -- says so. The caller revokes the lease it holds before it answers.
+  emit('grant.late', grant.task_id, grant.id, { lease = grant.lease })
+  save(GRANTS, grant)
+  return { 'revoked', text_of(grant) }
+end
+begin_revoke(grant, 'task_ended_while_issuing')
+emit('grant.late', grant.task_id, grant.id, { lease = grant.lease })
+return { 'revoking', text_of(grant) }

@@ -1,0 +1,47 @@
+-- Step 8: what is due at or before the horizon, claimed by pushing its due time ahead by claim_ms,
+-- so that the claims of a dead replica come back by themselves. A = {horizon?, limit, claim_ms,
+-- actor}. Answers how many tasks, those tasks, then the grants to revoke.
+local horizon = A.horizon or NOW
+local grants, tasks, taken = {}, {}, {}
+local function take_grant(grant)
+  if not taken[grant.id] then
+    taken[grant.id] = true
+    grants[#grants + 1] = text_of(grant)
+  end
+end
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', horizon, 'LIMIT', 0, A.limit)) do
+  local kind, id = string.match(member, '^(.)|(.+)$')
+  if kind == 'g' then
+    local grant = load(GRANTS, id)
+    if not grant or not next(GRANT_MOVES[grant.state]) then
+      redis.call('ZREM', DUE, member)
+    elseif not taken[id] then
+      begin_revoke(grant, grant.state == 'pending' and 'abandoned' or 'expired')
+      take_grant(grant)
+    end
+  else
+    local task = load(TASKS, id)
+    if not task or task.closed_at then
+      redis.call('ZREM', DUE, member)
+    elseif task.ended_at then
+      due('t', id, NOW + A.claim_ms)
+      tasks[#tasks + 1] = text_of(task)
+    elseif task_due(task) <= horizon then
+      local silent = task.expires_at > horizon
+      local state, reason = 'expired', 'deadline'
+      if silent then reason = 'heartbeat_lost' end
+      local ended = {}
+      end_task(task, state, reason, ended, tasks)
+      for _, row in ipairs(ended) do
+        local grant = cjson.decode(row)
+        take_grant(grant)
+      end
+    else
+      due('t', id, task_due(task))
+    end
+  end
+end
+local out = { tostring(#tasks) }
+for _, row in ipairs(tasks) do out[#out + 1] = row end
+for _, row in ipairs(grants) do out[#out + 1] = row end
+return out

@@ -1,0 +1,7 @@
+-- Step 10. A = {id, evidence, retain_ms, actor}.
+local grant = load(GRANTS, A.id)
+if not grant then return { 'unknown' } end
+if grant.state == 'revoked' or grant.state == 'failed' then return { grant.state, text_of(grant) } end
+confirm(grant, A.evidence)
+wake_if_ended(grant.task_id)
+return { grant.state, text_of(grant) }

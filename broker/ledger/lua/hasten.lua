@@ -1,0 +1,13 @@
+-- A backend answers again: the capability's waiting revocations are due now. A = {backend, capability}.
+local moved = 0
+for _, state in ipairs({ 'revoking', 'stuck' }) do
+  for _, member in ipairs(members('gs|' .. state .. '|' .. A.backend .. '|')) do
+    local id = id_of(member)
+    local grant = load(GRANTS, id)
+    if grant and grant.capability == A.capability and (grant.attempts or 0) > 0 then
+      due('g', id, NOW)
+      moved = moved + 1
+    end
+  end
+end
+return moved

@@ -1,0 +1,39 @@
+-- A = {task, idem?, digest?, idem_ms, actor, max_children, decision}; KEYS[8] the idempotency key.
+if A.digest then
+  local seen = redis.call('GET', KEYS[8])
+  if seen then
+    local digest, id = string.match(seen, '^([^|]+)|(.+)$')
+    if digest ~= A.digest then return { 'reused' } end
+    local task = load(TASKS, id)
+    return { 'replay', task and text_of(task) or '' }
+  end
+end
+local task = A.task
+local field = frozen('agent:' .. task.agent, 'owner:' .. task.owner)
+if field then
+  emit('task.refused', nil, nil, { agent = task.agent, reason = 'frozen', selector = field })
+  return { 'frozen', field }
+end
+task.created_at = NOW
+task.expires_at = NOW + A.ttl_ms
+if task.parent_id then
+  local parent = load(TASKS, task.parent_id)
+  if not parent or parent.state ~= 'active' or parent.expires_at <= NOW then
+    return { 'parent_ended' }
+  end
+  if count('tc|' .. task.parent_id .. '|') >= A.max_children then return { 'too_many_children' } end
+  -- A child never outlives its parent, by the one clock both are measured with.
+  task.expires_at = math.min(task.expires_at, parent.expires_at)
+  index(true, 'tc', task.parent_id, stamp(task))
+end
+if task.heartbeat_ms then task.heartbeat_due = NOW + task.heartbeat_ms end
+save(TASKS, task)
+index(true, 't', stamp(task))
+index(true, 'ta', task.agent, stamp(task))
+index(true, 'to', task.owner, stamp(task))
+due('t', task.id, task_due(task))
+if A.digest then redis.call('SET', KEYS[8], A.digest .. '|' .. task.id, 'PX', A.idem_ms) end
+emit('task.opened', task.id, nil, { agent = task.agent, owner = task.owner, purpose = task.purpose,
+  capabilities = task.capabilities, expires_at = task.expires_at, parent = task.parent_id,
+  subject = task.subject })
+return { 'ok', text_of(task) }

@@ -1,0 +1,167 @@
+-- Shared by every script. KEYS are the same in all: one shard's tables, in the order of keys.py.
+-- ARGV[1] is one JSON object. Time is this server's. GRANT_MOVES and TASK_MOVES are prepended by
+-- scripts.py from the Python tables, so that there is one list of legal moves.
+local TASKS, GRANTS, INDEX, DUE, PURGE, FROZEN, AUDIT = unpack(KEYS, 1, 7)
+local A = cjson.decode(ARGV[1])
+local clock = redis.call('TIME')
+local NOW = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+local UNSETTLED = { pending = true, revoking = true, stuck = true }
+
+local function load(table_key, id)
+  local text = redis.call('HGET', table_key, id)
+  if not text then return nil end
+  local row = cjson.decode(text)
+  row.id = id
+  return row
+end
+
+local function save(table_key, row)
+  local id = row.id
+  row.id = nil
+  redis.call('HSET', table_key, id, cjson.encode(row))
+  row.id = id
+end
+
+local function text_of(row)
+  return cjson.encode(row)
+end
+
+-- The event of a step goes into the stream in the same script as the step's state change.
+local function emit(kind, task_id, grant_id, data)
+  redis.call('XADD', AUDIT, '*', 'type', kind, 'task', task_id or '', 'grant', grant_id or '',
+    'principal', A.actor or '', 'data', cjson.encode(data))
+end
+
+local function stamp(row)
+  return string.format('%013d|%s', row.created_at, row.id)
+end
+
+local function index(add, ...)
+  local member = table.concat({ ... }, '|')
+  if add then redis.call('ZADD', INDEX, 0, member) else redis.call('ZREM', INDEX, member) end
+end
+
+local function members(prefix)
+  return redis.call('ZRANGEBYLEX', INDEX, '[' .. prefix, '(' .. prefix .. '\255')
+end
+
+local function count(prefix)
+  return redis.call('ZLEXCOUNT', INDEX, '[' .. prefix, '(' .. prefix .. '\255')
+end
+
+local function id_of(member)
+  return string.match(member, '([^|]+)$')
+end
+
+local function due(kind, id, at)
+  redis.call('ZADD', DUE, at, kind .. '|' .. id)
+end
+
+-- How a grant stands in the indexes, by its state. Called with add=false before a change of state
+-- and with add=true after it.
+local function index_grant(grant, add)
+  local at = stamp(grant)
+  if grant.state == 'revoked' or grant.state == 'failed' then
+    index(add, 'gd', grant.task_id, grant.capability, at)
+    return
+  end
+  index(add, 'gt', grant.task_id, grant.capability, at)
+  index(add, 'gc', grant.backend, grant.capability, at)
+  if UNSETTLED[grant.state] then index(add, 'gs', grant.state, grant.backend, at) end
+end
+
+local function move_grant(grant, state)
+  if not GRANT_MOVES[grant.state][state] then
+    error('illegal move of grant ' .. grant.id .. ': ' .. grant.state .. ' to ' .. state)
+  end
+  index_grant(grant, false)
+  grant.state = state
+  index_grant(grant, true)
+end
+
+local function move_task(task, state)
+  if not TASK_MOVES[task.state][state] then
+    error('illegal move of task ' .. task.id .. ': ' .. task.state .. ' to ' .. state)
+  end
+  task.state = state
+end
+
+local function task_due(task)
+  local at = task.expires_at
+  if task.heartbeat_due and task.heartbeat_due > 0 then at = math.min(at, task.heartbeat_due) end
+  return at
+end
+
+-- Step 9 begins: from here on the credential counts as unwanted, whoever finishes the work. The
+-- caller holds the claim until claim_ms from now.
+local function begin_revoke(grant, reason)
+  if grant.state ~= 'revoking' then
+    local from = grant.state
+    move_grant(grant, 'revoking')
+    if not grant.revoke_at or grant.revoke_at == 0 then
+      grant.revoke_at = NOW
+      grant.reason = reason
+    end
+    emit('grant.revoking', grant.task_id, grant.id, { from = from, reason = grant.reason })
+  end
+  grant.due_at = NOW + A.claim_ms
+  save(GRANTS, grant)
+  due('g', grant.id, grant.due_at)
+end
+
+-- Step 10: the backend was asked and knows the credential no more.
+local function confirm(grant, evidence)
+  move_grant(grant, 'revoked')
+  grant.ended_at = NOW
+  grant.due_at = nil
+  grant.error = nil
+  save(GRANTS, grant)
+  redis.call('ZREM', DUE, 'g|' .. grant.id)
+  redis.call('ZADD', PURGE, NOW + A.retain_ms, 'g|' .. grant.id)
+  emit('grant.revoked', grant.task_id, grant.id,
+    { evidence = evidence, reason = grant.reason, time_to_dead_ms = NOW - grant.revoke_at,
+      attempts = grant.attempts or 0 })
+end
+
+-- An ended task is closed once nothing lives under it; wake whoever does that.
+local function wake_if_ended(task_id)
+  local task = load(TASKS, task_id)
+  if task and task.ended_at and not task.closed_at and count('gt|' .. task_id .. '|') == 0 then
+    due('t', task_id, NOW)
+  end
+end
+
+-- Ends a task and everything below it in one go: no mint can slip in between parent and child.
+-- Appends the grants to revoke to `grants` and the ended tasks to `tasks`.
+local function end_task(task, state, reason, grants, tasks)
+  if task.ended_at then return end
+  move_task(task, state)
+  task.ended_at = NOW
+  task.reason = reason
+  if A.summary then task.summary = A.summary end
+  save(TASKS, task)
+  due('t', task.id, NOW + A.claim_ms)
+  emit('task.ended', task.id, nil, { state = state, reason = reason, summary = A.summary })
+  tasks[#tasks + 1] = text_of(task)
+  for _, member in ipairs(members('gt|' .. task.id .. '|')) do
+    local grant = load(GRANTS, id_of(member))
+    begin_revoke(grant, 'task_' .. state)
+    grants[#grants + 1] = text_of(grant)
+  end
+  for _, member in ipairs(members('tc|' .. task.id .. '|')) do
+    local child = load(TASKS, id_of(member))
+    if child then
+      local child_state = child.state == 'pending_approval' and 'cancelled' or state
+      if state == 'completed' or state == 'failed' then child_state = 'cancelled' end
+      end_task(child, child_state, 'parent_' .. state, grants, tasks)
+    end
+  end
+end
+
+-- What an operator froze, if it touches this request; the field is the selector.
+local function frozen(...)
+  for _, field in ipairs({ 'all', ... }) do
+    if redis.call('HEXISTS', FROZEN, field) == 1 then return field end
+  end
+  return nil
+end

@@ -1,0 +1,3 @@
+-- An event with no state change of its own, such as a refusal. A = {type, task_id?, grant_id?, data, actor}.
+emit(A.type, A.task_id, A.grant_id, A.data)
+return 'ok'

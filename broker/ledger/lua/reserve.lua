@@ -1,0 +1,47 @@
+-- Step 4. A = {grant, decision, digest?, idem_ms, max_live, pending_ms, owner, actor}; KEYS[8] the
+-- idempotency key. The decision is logged whatever comes of it.
+emit('decision', A.grant.task_id, A.grant.id, A.decision)
+if A.digest then
+  local seen = redis.call('GET', KEYS[8])
+  if seen then
+    local digest, id = string.match(seen, '^([^|]+)|(.+)$')
+    if digest ~= A.digest then return { 'reused' } end
+    local grant = load(GRANTS, id)
+    return { 'replay', grant and text_of(grant) or '' }
+  end
+end
+local grant = A.grant
+local task = load(TASKS, grant.task_id)
+local refusal = nil
+if not task or task.state ~= 'active' or task_due(task) <= NOW then
+  refusal = { 'task_not_active' }
+else
+  local field = frozen('task:' .. task.id, 'agent:' .. task.agent, 'owner:' .. task.owner,
+    'capability:' .. grant.capability, 'backend:' .. grant.backend)
+  local live = count('gt|' .. task.id .. '|' .. grant.capability .. '|')
+  local handle = grant.handle and (task.handles or {})[grant.handle]
+  if field then
+    refusal = { 'frozen', field }
+  elseif live >= A.max_live then
+    refusal = { 'quota', tostring(live) }
+  elseif grant.handle and (not handle or handle.retired) then
+    refusal = { 'handle_retired' }
+  end
+end
+if refusal then
+  emit('grant.refused', grant.task_id, grant.id,
+    { capability = grant.capability, reason = refusal[1], selector = refusal[2] })
+  return refusal
+end
+grant.state = 'pending'
+grant.created_at = NOW
+grant.expires_at = math.min(NOW + A.ttl_ms, task.expires_at)
+grant.due_at = NOW + A.pending_ms
+save(GRANTS, grant)
+index(true, 'g', stamp(grant))
+index_grant(grant, true)
+due('g', grant.id, grant.due_at)
+if A.digest then redis.call('SET', KEYS[8], A.digest .. '|' .. grant.id, 'PX', A.idem_ms) end
+emit('grant.reserved', grant.task_id, grant.id, { capability = grant.capability,
+  backend = grant.backend, expires_at = grant.expires_at, intent = grant.intent })
+return { 'ok', text_of(grant), tostring(NOW) }

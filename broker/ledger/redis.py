@@ -1,0 +1,427 @@
+"""State changes of the ledger: one method a script, typed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from broker.errors import (
+    BrokerError,
+    Frozen,
+    IdempotencyConflict,
+    LedgerUnavailable,
+    NotFound,
+    QuotaExceeded,
+    TaskNotActive,
+)
+from broker.grants import Grant, GrantState
+from broker.ids import shard_of
+from broker.ledger import keys
+from broker.ledger.rows import compact, grant_row, task_row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from broker.ids import Kind
+    from broker.ledger.connection import Connection
+    from broker.tasks import Task, TaskState
+
+IDEMPOTENCY_MS: Final = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerTimes:
+    """Milliseconds the scripts are given."""
+
+    claim_ms: int = 30_000
+    pending_ms: int = 30_000
+    retain_ms: int = 7 * 86_400_000
+    audit_ms: int = 30 * 86_400_000
+
+
+class HandleRetired(BrokerError):
+    """The task's token was retired since it was made; make another and ask again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A caller's idempotency key: within ``scope``, for the request with this ``digest``."""
+
+    scope: str
+    key: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a sweep or an ended task left to do: ended tasks to close, grants to revoke."""
+
+    tasks: tuple[Task, ...] = ()
+    grants: tuple[Grant, ...] = ()
+
+
+class RedisLedger:
+    """Writes of the ledger. ``actor`` is the principal in whose name a step is logged."""
+
+    def __init__(self, connection: Connection, times: LedgerTimes | None = None) -> None:
+        """``times`` defaults to what ``config.py`` defaults to."""
+        self._redis = connection
+        self.times = times or LedgerTimes()
+
+    async def open_task(
+        self,
+        task: Task,
+        *,
+        ttl_ms: int,
+        max_children: int,
+        actor: str,
+        idempotency: Idempotency | None = None,
+    ) -> tuple[Task, bool]:
+        """Write a task, active from now until ``ttl_ms`` or its parent's end.
+
+        Returns the task and whether it is new; with an idempotency key seen before, the old one.
+        """
+        shard = _shard(task.id, "tsk")
+        args = {
+            "task": {**compact(task), "id": task.id},
+            "ttl_ms": ttl_ms,
+            "max_children": max_children,
+            "actor": actor,
+            **_digest(idempotency),
+        }
+        own = _idempotency_key(shard, idempotency)
+        status, *rest = await self._redis.run("open_task", shard, args, own_key=own)
+        match status:
+            case b"ok":
+                return task_row(rest[0]), True
+            case b"replay" if rest[0]:
+                return task_row(rest[0]), False
+            case b"frozen":
+                raise _frozen(rest[0])
+            case b"parent_ended":
+                msg = "The parent task has ended, so nothing can be opened below it."
+                raise TaskNotActive(msg)
+            case b"too_many_children":
+                msg = f"The parent task already has {max_children} children, the most allowed."
+                raise QuotaExceeded(msg)
+            case _:
+                raise _reused()
+
+    async def reserve(  # noqa: PLR0913  each is a column of the reservation
+        self,
+        grant: Grant,
+        *,
+        ttl_ms: int,
+        max_live: int,
+        decision: Mapping[str, Any],
+        actor: str,
+        idempotency: Idempotency | None = None,
+    ) -> Grant:
+        """Step 4: write the grant as pending. Raises when the task, a freeze or a quota forbids it.
+
+        With an idempotency key seen before it returns the earlier grant: compare the ids.
+        """
+        shard = _shard(grant.id, "grt")
+        args = {
+            "grant": {**compact(grant), "id": grant.id},
+            "ttl_ms": ttl_ms,
+            "max_live": max_live,
+            "pending_ms": self.times.pending_ms,
+            "decision": decision,
+            "actor": actor,
+            **_digest(idempotency),
+        }
+        own = _idempotency_key(shard, idempotency)
+        status, *rest = await self._redis.run("reserve", shard, args, own_key=own)
+        match status:
+            case b"ok":
+                return grant_row(rest[0])
+            case b"replay" if rest[0]:
+                return grant_row(rest[0])
+            case b"task_not_active":
+                raise _not_active()
+            case b"frozen":
+                raise _frozen(rest[0])
+            case b"quota":
+                msg = (
+                    f"The task already holds {int(rest[0])} live grants of {grant.capability!r}, "
+                    "the most allowed. Use one of them, or revoke one and ask again."
+                )
+                raise QuotaExceeded(msg, retry_after=30)
+            case b"handle_retired":
+                raise HandleRetired
+            case _:
+                raise _reused()
+
+    async def activate(self, grant: Grant, *, lease: str, lifetime_ms: int, actor: str) -> Grant:
+        """Step 6: record the lease. The answer is active, or what the grant became meanwhile."""
+        args = {"id": grant.id, "lease": lease, "lifetime_ms": lifetime_ms, "actor": actor}
+        return await self._grant("activate", grant.id, args)
+
+    async def fail(self, grant: Grant, *, error: str, actor: str) -> Grant:
+        """The backend said no, so nothing was issued."""
+        return await self._grant("fail", grant.id, {"id": grant.id, "error": error, "actor": actor})
+
+    async def begin_revoke(
+        self, grant_ids: Iterable[str], *, reason: str, actor: str
+    ) -> tuple[Grant, ...]:
+        """Step 9 begins: mark grants unwanted and claim them. Those already dead are left out."""
+        by_shard: dict[int, list[str]] = {}
+        for grant_id in grant_ids:
+            by_shard.setdefault(_shard(grant_id, "grt"), []).append(grant_id)
+        out: list[Grant] = []
+        for shard, ids in by_shard.items():
+            args = {"ids": ids, "reason": reason, "actor": actor}
+            out += map(grant_row, await self._redis.run("begin_revoke", shard, self._timed(args)))
+        return tuple(out)
+
+    async def end_task(
+        self, task_id: str, state: TaskState, *, reason: str, actor: str, summary: str = ""
+    ) -> tuple[str, Claimed]:
+        """End a task and all below it at once; an ended one stays as it is.
+
+        Returns the state it is in now, and what is left to do, claimed for the caller.
+        """
+        args = {"id": task_id, "state": state, "reason": reason, "actor": actor}
+        if summary:
+            args["summary"] = summary
+        answer = await self._redis.run("end_task", _shard(task_id, "tsk"), self._timed(args))
+        if answer[0] == b"unknown":
+            raise NotFound
+        return answer[0].decode(), _claimed(answer[1:])
+
+    async def confirm(self, grant: Grant, *, evidence: str, actor: str) -> Grant:
+        """Step 10: the backend knows the credential no more."""
+        args = {"id": grant.id, "evidence": evidence, "actor": actor}
+        return await self._grant("confirm", grant.id, args)
+
+    async def retry_later(  # noqa: PLR0913
+        self,
+        grant: Grant,
+        *,
+        error: str,
+        delay_ms: int,
+        attempts: int,
+        actor: str,
+        counts: bool = True,
+    ) -> Grant:
+        """Revoking did not work; after ``attempts`` counted tries the grant is stuck."""
+        args = {
+            "id": grant.id,
+            "error": error,
+            "delay_ms": delay_ms,
+            "attempts": attempts,
+            "counts": counts,
+            "actor": actor,
+        }
+        return await self._grant("retry_later", grant.id, args)
+
+    async def claim_due(
+        self, shards: Sequence[int], *, limit: int, horizon_ms: int | None = None
+    ) -> Claimed:
+        """Claim what is due in some shards, or would be at ``horizon_ms`` (epoch)."""
+        args: dict[str, Any] = {"limit": limit, "actor": "reaper"}
+        if horizon_ms is not None:
+            args["horizon"] = horizon_ms
+        tasks: list[Task] = []
+        grants: list[Grant] = []
+        for answer in await self._redis.on_every_shard("claim_due", self._timed(args), shards):
+            claimed = _claimed(answer)
+            tasks += claimed.tasks
+            grants += claimed.grants
+        return Claimed(tuple(tasks), tuple(grants))
+
+    async def close_task(self, task_id: str, *, actor: str) -> str:
+        """Close an ended task once nothing lives under it: ``closed`` or ``draining``."""
+        args = self._timed({"id": task_id, "actor": actor})
+        return (await self._redis.run("close_task", _shard(task_id, "tsk"), args)).decode()
+
+    async def postpone_task(self, task_id: str, *, delay_ms: int) -> None:
+        """Look at an ended task again later."""
+        args = {"id": task_id, "delay_ms": delay_ms}
+        await self._redis.run("postpone_task", _shard(task_id, "tsk"), args)
+
+    async def heartbeat(self, task_id: str) -> Task:
+        """The task is alive; raises ``TaskNotActive`` when its silence has already ended it."""
+        status, *rest = await self._redis.run("heartbeat", _shard(task_id, "tsk"), {"id": task_id})
+        if status != b"ok":
+            raise _not_active()
+        return task_row(rest[0])
+
+    async def handle(  # noqa: PLR0913
+        self,
+        task_id: str,
+        op: str,
+        handle: str,
+        *,
+        backend: str,
+        actor: str,
+        value: str = "",
+        refused: bool = False,
+    ) -> str:
+        """Change one of a task's handles: ``expect``, ``record``, ``retire`` or ``drop``.
+
+        ``refused`` drops one that the backend refused to make. Returns the task's state, or
+        ``unknown``, ``task_not_active``, ``in_use`` or ``too_early``.
+        """
+        args = {
+            "id": task_id,
+            "op": op,
+            "handle": handle,
+            "backend": backend,
+            "value": value,
+            "refused": refused,
+            "grace_ms": self.times.pending_ms,
+            "actor": actor,
+        }
+        answer = await self._redis.run("handle", _shard(task_id, "tsk"), args)
+        return answer[0].decode()
+
+    async def freeze(
+        self,
+        selector: str,
+        *,
+        record: Mapping[str, Any] | None,
+        actor: str,
+        event_shard: int,
+        reason: str = "",
+    ) -> None:
+        """Freeze a selector in every shard, or thaw it when ``record`` is None."""
+        args: dict[str, Any] = {"field": selector, "on": record is not None, "actor": actor}
+        if record is not None:
+            args["record"] = json.dumps(record)
+        rest = [shard for shard in range(self._redis.shards) if shard != event_shard]
+        # The event's shard goes first: a freeze that is not logged is not made.
+        event = {"selector": selector, **(record or {"reason": reason})}
+        await self._redis.run("freeze", event_shard, {**args, "event": event})
+        await self._redis.on_every_shard("freeze", args, rest)
+
+    async def put_token(  # noqa: PLR0913
+        self,
+        jti: str,
+        row: Mapping[str, Any],
+        *,
+        ttl_ms: int,
+        event: Mapping[str, Any],
+        actor: str,
+    ) -> None:
+        """Write a token before it is handed out; raises when its task isn't active."""
+        shard = _shard(jti, "jti")
+        args = {"row": row, "ttl_ms": ttl_ms, "event": event, "actor": actor}
+        own = keys.token(shard, jti)
+        if await self._redis.run("put_token", shard, args, own_key=own) != b"ok":
+            raise _not_active()
+
+    async def token_status(
+        self, jti: str, *, minting: bool = False
+    ) -> tuple[dict[str, Any], Task | None] | None:
+        """Return a live token's row, and its task if it has one; None if it isn't alive.
+
+        ``minting`` counts a grant's token as alive while the grant is still pending.
+        """
+        shard = shard_of(jti, "jti")
+        if shard is None or shard >= self._redis.shards:
+            return None
+        own = keys.token(shard, jti)
+        answer = await self._redis.run("token_status", shard, {"minting": minting}, own_key=own)
+        if not answer:
+            return None
+        return json.loads(answer[0]), task_row(answer[1]) if answer[1] else None
+
+    async def drop_token(
+        self, jti: str, *, actor: str, event: Mapping[str, Any] | None = None
+    ) -> bool:
+        """End a token; says whether it was there."""
+        shard = _shard(jti, "jti")
+        args: dict[str, Any] = {"actor": actor, **({"event": event} if event else {})}
+        return await self._redis.run("drop_token", shard, args, own_key=keys.token(shard, jti)) == 1
+
+    async def record(  # noqa: PLR0913
+        self,
+        kind: str,
+        *,
+        shard: int,
+        actor: str,
+        data: Mapping[str, Any],
+        task_id: str = "",
+        grant_id: str = "",
+    ) -> None:
+        """Log an event that changes no state, such as a refusal."""
+        args = {
+            "type": kind,
+            "task_id": task_id,
+            "grant_id": grant_id,
+            "data": data,
+            "actor": actor,
+        }
+        await self._redis.run("record", shard, args)
+
+    async def hasten(self, backend: str, capability: str) -> int:
+        """A backend answers again: the capability's waiting revocations are due now."""
+        args = {"backend": backend, "capability": capability, "actor": "reaper"}
+        return sum(await self._redis.on_every_shard("hasten", args))
+
+    async def prune(self, *, limit: int = 1000) -> int:
+        """Forget what ended longer ago than is kept; returns how many rows went."""
+        args = {"limit": limit, "audit_ms": self.times.audit_ms}
+        return sum(await self._redis.on_every_shard("prune", args))
+
+    def _timed(self, args: dict[str, Any]) -> dict[str, Any]:
+        return {**args, "claim_ms": self.times.claim_ms, "retain_ms": self.times.retain_ms}
+
+    async def _grant(self, script: str, grant_id: str, args: dict[str, Any]) -> Grant:
+        answer = await self._redis.run(script, _shard(grant_id, "grt"), self._timed(args))
+        if answer[0] == b"unknown":
+            msg = f"The ledger has lost grant {grant_id}."
+            raise LedgerUnavailable(msg)
+        return grant_row(answer[1])
+
+
+def is_dead(grant: Grant) -> bool:
+    """Say whether a grant is confirmed dead."""
+    return grant.state in (GrantState.REVOKED, GrantState.FAILED)
+
+
+def _shard(identifier: str, kind: Kind) -> int:
+    shard = shard_of(identifier, kind)
+    if shard is None:
+        raise NotFound
+    return shard
+
+
+def _claimed(answer: Sequence[bytes]) -> Claimed:
+    tasks = int(answer[0])
+    return Claimed(
+        tuple(map(task_row, answer[1 : 1 + tasks])), tuple(map(grant_row, answer[1 + tasks :]))
+    )
+
+
+def _digest(idempotency: Idempotency | None) -> dict[str, Any]:
+    if idempotency is None:
+        return {}
+    return {"digest": idempotency.digest, "idem_ms": IDEMPOTENCY_MS}
+
+
+def _idempotency_key(shard: int, idempotency: Idempotency | None) -> str | None:
+    if idempotency is None:
+        return None
+    return keys.idempotency(shard, idempotency.scope, idempotency.key)
+
+
+def _frozen(selector: bytes) -> Frozen:
+    name = selector.decode()
+    return Frozen(f"An operator froze {name!r}: nothing is issued for it until it is thawed.")
+
+
+def _reused() -> BrokerError:
+    return IdempotencyConflict(
+        "This Idempotency-Key was used for another request. Use a new key for a new request."
+    )
+
+
+def _not_active() -> TaskNotActive:
+    return TaskNotActive("The task is not active: it has ended, or it is not approved yet.")
+
+
+__all__ = ["Claimed", "HandleRetired", "Idempotency", "LedgerTimes", "RedisLedger"]

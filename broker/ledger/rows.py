@@ -1,0 +1,49 @@
+"""Between the ledger's JSON rows and the models."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from typing import Any
+
+from broker.events import Event
+from broker.grants import Grant, GrantState
+from broker.tasks import Task, TaskState
+
+_TASK_FIELDS = frozenset(f.name for f in fields(Task))
+_GRANT_FIELDS = frozenset(f.name for f in fields(Grant))
+
+
+def task_row(text: str | bytes, identifier: str = "") -> Task:
+    """Read a task; the table's own rows don't repeat their id. Newer fields are left alone."""
+    row = {k: v for k, v in json.loads(text).items() if k in _TASK_FIELDS}
+    row["state"] = TaskState(row["state"])
+    row["capabilities"] = tuple(row["capabilities"])
+    row["actors"] = tuple(row["actors"])
+    return Task(**{"id": identifier, "parent_id": "", "depth": 0, **row})
+
+
+def grant_row(text: str | bytes, identifier: str = "") -> Grant:
+    """Read a grant; as ``task_row``."""
+    row = {k: v for k, v in json.loads(text).items() if k in _GRANT_FIELDS}
+    row["state"] = GrantState(row["state"])
+    return Grant(**{"id": identifier, "handle": "", "path": "", **row})
+
+
+def compact(model: Task | Grant) -> dict[str, Any]:
+    """Write a model as a row: what is empty is left out, since to Lua zero would be true."""
+    return {k: v for k, v in asdict(model).items() if v not in ("", 0, (), {}, None)}
+
+
+def event_row(shard: int, stream_id: bytes, row: dict[bytes, bytes]) -> Event:
+    """Read an event of a shard's stream."""
+    millis, _, sequence = stream_id.decode().partition("-")
+    return Event(
+        id=f"{millis}-{shard:02x}-{sequence}",
+        at=int(millis),
+        type=row[b"type"].decode(),
+        task_id=row[b"task"].decode(),
+        grant_id=row[b"grant"].decode(),
+        principal=row[b"principal"].decode(),
+        data=json.loads(row[b"data"]),
+    )

@@ -1,0 +1,63 @@
+"""The Lua scripts, each as one callable; ``redis.py`` gives each its typed method.
+
+A script is: which flags it runs with, the two tables of legal moves taken from the Python models,
+``prelude.lua``, and its own file. Revoking goes on when Redis is out of memory; issuing does not.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+
+from broker.grants import GRANT_MOVES
+from broker.tasks import TASK_MOVES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_ALLOW_OOM: Final = "#!lua flags=allow-oom"
+_FLAGS: Final = {
+    "open_task": "#!lua",
+    "reserve": "#!lua",
+    "activate": _ALLOW_OOM,  # a lease that was minted is always recorded
+    "fail": _ALLOW_OOM,
+    "begin_revoke": _ALLOW_OOM,
+    "end_task": _ALLOW_OOM,
+    "confirm": _ALLOW_OOM,
+    "retry_later": _ALLOW_OOM,
+    "claim_due": _ALLOW_OOM,
+    "close_task": _ALLOW_OOM,
+    "postpone_task": _ALLOW_OOM,
+    "heartbeat": _ALLOW_OOM,
+    "handle": _ALLOW_OOM,
+    "freeze": _ALLOW_OOM,
+    "put_token": "#!lua",
+    "token_status": "#!lua flags=no-writes",
+    "drop_token": _ALLOW_OOM,
+    "record": "#!lua",
+    "hasten": _ALLOW_OOM,
+    "prune": _ALLOW_OOM,
+}
+NAMES: Final = tuple(_FLAGS)
+
+
+def _moves_table(name: str, moves: Mapping[Any, frozenset[Any]]) -> str:
+    rows = (
+        f"  {state} = {{ {', '.join(f'{to} = true' for to in sorted(targets))} }},"
+        for state, targets in moves.items()
+    )
+    return "\n".join([f"local {name} = {{", *rows, "}"])
+
+
+def source(name: str) -> str:
+    """Return the full text of a script."""
+    folder = resources.files("broker.ledger") / "lua"
+    return "\n".join(
+        (
+            _FLAGS[name],
+            _moves_table("GRANT_MOVES", GRANT_MOVES),
+            _moves_table("TASK_MOVES", TASK_MOVES),
+            (folder / "prelude.lua").read_text("utf-8"),
+            (folder / f"{name}.lua").read_text("utf-8"),
+        )
+    )

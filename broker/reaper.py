@@ -1,0 +1,75 @@
+"""Step 8: what is due is claimed and revoked. Knows no scheduler; each sweep returns a report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from broker.grants import GrantState
+from broker.logs import get_logger
+
+if TYPE_CHECKING:
+    from broker.ledger.redis import Claimed
+    from broker.pipeline import Pipeline
+
+log = get_logger("reaper")
+BATCH: Final = 100
+"""Items claimed per shard and round."""
+MAX_IN_FLIGHT: Final = 1000
+"""Revocations under way in this process before it leaves the rest to others, or to later."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """What one sweep took on. ``next_due`` is when the next is needed (epoch ms), or None."""
+
+    tasks: int
+    grants: int
+    next_due: int | None
+
+
+class Reaper:
+    """Sweeps over the ledger. Any number of replicas may sweep at once: claims don't overlap."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        """Revoke through the same pipeline as everybody else."""
+        self._pipeline = pipeline
+
+    async def sweep(self, *, horizon_ms: int | None = None) -> SweepReport:
+        """Claim what is due now, or would be at ``horizon_ms``, and set about revoking it.
+
+        Returns once everything is claimed, not once it is dead: ``Pipeline.drain`` waits for that.
+        """
+        tasks = grants = 0
+        while True:
+            due = await self._pipeline.queries.next_due()
+            horizon = horizon_ms or await self._pipeline.queries.now()
+            shards = [shard for shard, at in due.items() if at <= horizon]
+            if not shards or self._pipeline.in_flight >= MAX_IN_FLIGHT:
+                return SweepReport(tasks, grants, min(due.values(), default=None))
+            claimed = await self._pipeline.ledger.claim_due(
+                shards, limit=BATCH, horizon_ms=horizon_ms
+            )
+            tasks += len(claimed.tasks)
+            grants += len(claimed.grants)
+            self._set_about(claimed)
+
+    def _set_about(self, claimed: Claimed) -> None:
+        for grant in claimed.grants:
+            self._pipeline.spawn(self._pipeline.revoke_claimed(grant))
+        for task in claimed.tasks:
+            self._pipeline.spawn(self._pipeline.close(task))
+
+    async def look(self) -> dict[str, int]:
+        """Count what could not be revoked yet, by backend; issuing takes it into account."""
+        queries = self._pipeline.queries
+        stuck = {
+            backend: await queries.count(f"gs|{GrantState.STUCK}|{backend}|")
+            for backend in self._pipeline.backends
+        }
+        self._pipeline.stuck = stuck
+        return stuck
+
+    async def prune(self) -> int:
+        """Forget what ended longer ago than is kept."""
+        return await self._pipeline.ledger.prune()

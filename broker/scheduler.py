@@ -1,0 +1,83 @@
+"""APScheduler around the reaper: thin jobs, and a sweep exactly when the next item is due."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.date import DateTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from broker.errors import BrokerError
+from broker.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from broker.clock import Clock
+    from broker.reaper import Reaper
+
+log = get_logger("scheduler")
+POLL_MS: Final = 1000
+"""How late at most this replica notices what another replica has scheduled."""
+_SOONEST_MS: Final = 5
+_PRUNE_S: Final = 600
+_LOOK_S: Final = 2
+
+
+class Scheduler:
+    """Runs the reaper's sweeps inside the event loop it is started in."""
+
+    def __init__(self, reaper: Reaper, clock: Clock) -> None:
+        """Nothing runs before ``start``."""
+        self._reaper = reaper
+        self._clock = clock
+        self._jobs = AsyncIOScheduler(timezone=UTC)
+
+    def start(self) -> None:
+        """Start the jobs; the first sweep runs at once."""
+        once: dict[str, object] = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
+        self._jobs.add_job(self._sweep, id="sweep", **once)
+        for job, seconds, what in (
+            ("look", _LOOK_S, self._reaper.look),
+            ("prune", _PRUNE_S, self._reaper.prune),
+        ):
+            self._jobs.add_job(
+                _guarded(job, what), IntervalTrigger(seconds=seconds, timezone=UTC), id=job, **once
+            )
+        self._jobs.start()
+
+    async def _sweep(self) -> None:
+        delay_ms = POLL_MS
+        try:
+            report = await self._reaper.sweep()
+            if report.next_due is not None:
+                delay_ms = min(POLL_MS, int(report.next_due - self._clock.now() * 1000))
+        except BrokerError as error:
+            log.warning("sweep failed", error=error.detail)
+        except Exception:
+            log.exception("sweep failed")
+        at = self._clock.now() + max(delay_ms, _SOONEST_MS) / 1000
+        self._jobs.add_job(
+            self._sweep,
+            DateTrigger(datetime.fromtimestamp(at, UTC), timezone=UTC),
+            id="sweep",
+            replace_existing=True,
+            misfire_grace_time=None,
+        )
+
+    def stop(self) -> None:
+        """Start no further job."""
+        if self._jobs.running:
+            self._jobs.shutdown(wait=False)
+
+
+def _guarded(name: str, what: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[None]]:
+    async def run() -> None:
+        try:
+            await what()
+        except BrokerError as error:
+            log.warning("job failed", job=name, error=error.detail)
+
+    return run

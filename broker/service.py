@@ -1,0 +1,480 @@
+"""What orchestrators, agents and operators ask of the broker; each call takes the caller first.
+
+What is unknown and what is none of the caller's business look the same from outside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from broker.errors import AccessDenied, Conflict, InvalidRequest, NotFound, QuotaExceeded
+from broker.durations import format_duration
+from broker.grants import GrantState
+from broker.identity.models import Role
+from broker.ids import new_id, shard_of
+from broker.ledger.keys import shard_for
+from broker.ledger.redis import Claimed, Idempotency
+from broker.pipeline import Outcome
+from broker.policy import Decision, Effect, OpenContext, decide_open
+from broker.tasks import Task, TaskState
+from broker.wire import page_json, event_json, grant_json, task_json
+
+if TYPE_CHECKING:
+    from broker.access import Access, Caller
+    from broker.grants import Grant
+    from broker.ledger.queries import Queries
+    from broker.ledger.redis import RedisLedger
+    from broker.pipeline import Issued, Pipeline
+    from broker.wire import CompleteTask, Freeze, OpenTask, RequestGrant, Revoke, Selector
+
+_CHUNK = 500
+
+
+class TaskLimits:
+    """Bounds on tasks, from the configuration; times in milliseconds."""
+
+    def __init__(  # noqa: PLR0913
+        self,
+        *,
+        default_ttl_ms: int = 900_000,
+        max_ttl_ms: int = 86_400_000,
+        min_heartbeat_ms: int = 1000,
+        max_depth: int = 5,
+        max_children: int = 20,
+        max_live_per_agent: int = 1000,
+    ) -> None:
+        """See ``[tasks]`` in ``config.example.toml``."""
+        self.default_ttl_ms = default_ttl_ms
+        self.max_ttl_ms = max_ttl_ms
+        self.min_heartbeat_ms = min_heartbeat_ms
+        self.max_depth = max_depth
+        self.max_children = max_children
+        self.max_live_per_agent = max_live_per_agent
+
+
+class Broker:
+    """The broker's operations. Transport-free: HTTP, console and tests call the same methods."""
+
+    def __init__(self, pipeline: Pipeline, access: Access, limits: TaskLimits, shards: int) -> None:
+        """``shards`` is the ledger's."""
+        self.pipeline = pipeline
+        self.access = access
+        self._limits = limits
+        self._shards = shards
+
+    @property
+    def _ledger(self) -> RedisLedger:
+        return self.pipeline.ledger
+
+    @property
+    def _queries(self) -> Queries:
+        return self.pipeline.queries
+
+    # Tasks.
+
+    async def open_task(
+        self, caller: Caller, ask: OpenTask, idempotency_key: str | None = None
+    ) -> tuple[Task, tuple[str, ...]]:
+        """Open a task; an agent opens a child of the task its token is for."""
+        parent = await self._parent(caller, ask)
+        decision = self._decide_open(caller, ask, parent)
+        shard, idempotency = self._place(caller, ask, parent, idempotency_key)
+        about = decision.for_audit(
+            action="open_task", agent=ask.agent, capabilities=",".join(ask.capabilities)
+        )
+        await self._ledger.record("decision", shard=shard, actor=caller.name, data=about)
+        if decision.effect is not Effect.ALLOW:
+            raise _not_opened(decision)
+        await self._check_agent_quota(ask.agent)
+        task = await self._new_task(caller, ask, parent, shard)
+        task, new = await self._ledger.open_task(
+            task,
+            ttl_ms=decision.ttl_ms,
+            max_children=self._limits.max_children,
+            actor=caller.name,
+            idempotency=idempotency,
+        )
+        if new and parent is not None and task.expires_at == parent.expires_at:
+            return task, (*decision.notes, "ttl shortened to what is left of the parent task")
+        return task, decision.notes
+
+    async def _parent(self, caller: Caller, ask: OpenTask) -> Task | None:
+        if ask.parent_task_id is None:
+            return None
+        parent = await self._queries.task(ask.parent_task_id)
+        mine = parent is not None and (
+            caller.task.id == parent.id
+            if caller.task is not None
+            else parent.orchestrator == caller.name and caller.principal.role is Role.ORCHESTRATOR
+        )
+        if not mine:
+            raise NotFound("There is no such parent task.")
+        return parent
+
+    def _decide_open(self, caller: Caller, ask: OpenTask, parent: Task | None) -> Decision:
+        if ask.heartbeat is not None and ask.heartbeat < self._limits.min_heartbeat_ms:
+            least = format_duration(self._limits.min_heartbeat_ms)
+            raise InvalidRequest(f"heartbeat: at least {least}", field="heartbeat")
+        catalog = self.pipeline.catalog
+        return decide_open(
+            OpenContext(
+                caller=caller.principal,
+                agent=catalog.principals.get(ask.agent),
+                capabilities=tuple(catalog.capabilities.get(c) for c in ask.capabilities),
+                ttl_ms=ask.ttl or min(self._limits.default_ttl_ms, self._limits.max_ttl_ms),
+                max_ttl_ms=self._limits.max_ttl_ms,
+                parent=parent,
+                max_depth=self._limits.max_depth,
+            )
+        )
+
+    def _place(
+        self, caller: Caller, ask: OpenTask, parent: Task | None, key: str | None
+    ) -> tuple[int, Idempotency | None]:
+        """A child is in its chain's shard; a root anywhere, but a retry where it was before."""
+        scope = f"task:{caller.name}:{parent.id if parent else ''}"
+        idempotency = None
+        if key is not None:
+            idempotency = Idempotency(scope, key, _digest(ask.model_dump(mode="json")))
+        if parent is not None:
+            return shard_of(parent.id, "tsk") or 0, idempotency
+        if key is not None:
+            return shard_for(scope, key, self._shards), idempotency
+        return secrets.randbelow(self._shards), None
+
+    async def _check_agent_quota(self, agent: str) -> None:
+        live = await self._queries.count(f"ta|{agent}|")
+        if live >= self._limits.max_live_per_agent:
+            msg = f"Agent {agent!r} has {live} tasks that are not closed yet, the most allowed."
+            raise QuotaExceeded(msg, retry_after=10)
+
+    async def _new_task(
+        self, caller: Caller, ask: OpenTask, parent: Task | None, shard: int
+    ) -> Task:
+        task_id = new_id("tsk", shard)
+        subject = parent.subject if parent else caller.name
+        if ask.on_behalf_of is not None:
+            if parent is not None:
+                msg = "on_behalf_of: a child task runs on behalf of whom its root does"
+                raise InvalidRequest(msg, field="on_behalf_of")
+            subject = await self.access.person(ask.on_behalf_of)
+        agent = self.pipeline.catalog.principals[ask.agent]
+        return Task(
+            id=task_id,
+            state=TaskState.ACTIVE,
+            agent=ask.agent,
+            owner=agent.owner,
+            created_by=caller.name,
+            orchestrator=parent.orchestrator if parent else caller.name,
+            subject=subject,
+            purpose=ask.purpose,
+            capabilities=tuple(dict.fromkeys(ask.capabilities)),
+            parent_id=parent.id if parent else "",
+            root_id=parent.root_id if parent else task_id,
+            actors=(ask.agent, *(parent.actors if parent else ())),
+            depth=parent.depth + 1 if parent else 0,
+            created_at=0,
+            expires_at=0,
+            heartbeat_ms=ask.heartbeat or 0,
+            context=json.dumps(ask.context or {}),
+        )
+
+    async def task(self, caller: Caller, task_id: str) -> Task:
+        """Step 2: return a task that concerns the caller."""
+        if caller.task is not None and caller.task.id == task_id:
+            return caller.task
+        task = await self._queries.task(task_id)
+        if task is None or not _concerns(caller, task):
+            raise NotFound("There is no such task.")
+        return task
+
+    async def tasks(
+        self, caller: Caller, *, state: str, agent: str, limit: int, cursor: str
+    ) -> dict[str, Any]:
+        """Return a page of the tasks that concern the caller, newest first."""
+        page = await self._queries.tasks(
+            lambda task: (
+                _concerns(caller, task) and state in ("", task.state) and agent in ("", task.agent)
+            ),
+            limit=limit,
+            cursor=cursor,
+        )
+        return page_json([task_json(task) for task in page.items], page.next)
+
+    async def heartbeat(self, caller: Caller, task_id: str) -> Task:
+        """The task's agent or its orchestrator says that it is alive."""
+        task = await self.task(caller, task_id)
+        _must_run(caller, task)
+        return await self._ledger.heartbeat(task.id)
+
+    async def complete(
+        self, caller: Caller, task_id: str, ask: CompleteTask
+    ) -> tuple[str, Outcome]:
+        """End a task and revoke all that it and its children hold."""
+        task = await self.task(caller, task_id)
+        _must_run(caller, task)
+        state, claimed = await self._ledger.end_task(
+            task.id,
+            TaskState(ask.outcome),
+            reason=f"{ask.outcome} by {caller.name}",
+            summary=ask.summary or "",
+            actor=caller.name,
+        )
+        if state != ask.outcome:
+            raise Conflict(f"The task has already ended: it is {state}.", state=state)
+        if not claimed.tasks:
+            # Asked again: say where things stand.
+            grants = await self._queries.grants_of(task.id, dead=True)
+            dead = sum(1 for grant in grants if grant.state is GrantState.REVOKED)
+            live = await self._queries.grants_of(task.id)
+            return state, Outcome(dead, len(live))
+        return state, await self.pipeline.revoke_and_close(claimed)
+
+    # Grants.
+
+    async def request_grant(
+        self, caller: Caller, task_id: str, ask: RequestGrant, idempotency_key: str | None = None
+    ) -> Issued:
+        """Issue a credential to the task's agent or its orchestrator."""
+        task = await self.task(caller, task_id)
+        _must_run(caller, task)
+        if ask.parameters:
+            names = ", ".join(sorted(ask.parameters))
+            msg = f"Capability {ask.capability!r} takes no parameters (given: {names})."
+            raise InvalidRequest(msg, field="parameters")
+        idempotency = None
+        if idempotency_key is not None:
+            scope = f"grant:{caller.name}:{task.id}"
+            digest = _digest(ask.model_dump(mode="json"))
+            idempotency = Idempotency(scope, idempotency_key, digest)
+        return await self.pipeline.issue(caller, task, ask, idempotency)
+
+    async def grant(self, caller: Caller, grant_id: str) -> Grant:
+        """Return a grant that concerns the caller."""
+        grant = await self._queries.grant(grant_id)
+        if grant is not None:
+            task = await self._queries.task(grant.task_id)
+            if task is not None and _concerns(caller, task):
+                return grant
+        raise NotFound("There is no such grant.")
+
+    async def grants(  # noqa: PLR0913
+        self, caller: Caller, *, task_id: str, agent: str, state: str, limit: int, cursor: str
+    ) -> dict[str, Any]:
+        """Return a page of the grants that concern the caller, newest first."""
+        wanted = _grant_state(state)
+
+        def keep(grant: Grant) -> bool:
+            return state in ("", grant.state) and agent in ("", grant.agent)
+
+        if task_id or caller.task is not None:
+            task = await self.task(caller, task_id or (caller.task.id if caller.task else ""))
+            found = await self._queries.grants_of(task.id, dead=True)
+            return _cut([grant for grant in found if keep(grant)], limit, cursor)
+        concerned: dict[str, bool] = {}
+        page = await self._queries.grants(keep, limit=limit, cursor=cursor, state=wanted)
+        items: list[dict[str, Any]] = []
+        for grant in page.items:
+            if grant.task_id not in concerned:
+                task = await self._queries.task(grant.task_id)
+                concerned[grant.task_id] = task is not None and _concerns(caller, task)
+            if concerned[grant.task_id] or _sees_all(caller):
+                items.append(grant_json(grant))
+        return page_json(items, page.next)
+
+    async def revoke_grant(self, caller: Caller, grant_id: str) -> Grant:
+        """Revoke one grant now; the answer says whether it is confirmed dead."""
+        grant = await self.grant(caller, grant_id)
+        if caller.principal.role is not Role.OPERATOR:
+            _must_run(caller, await self.task(caller, grant.task_id))
+        marked = await self._ledger.begin_revoke(
+            [grant.id], reason=f"revoked by {caller.name}", actor=caller.name
+        )
+        await self.pipeline.revoke(marked)
+        return await self._queries.grant(grant.id) or grant
+
+    # Operators.
+
+    async def revoke(self, caller: Caller, ask: Revoke) -> tuple[str, Outcome]:
+        """Revoke everything a selector matches, and with ``freeze`` stop more from coming."""
+        _must_operate(caller)
+        shard = secrets.randbelow(self._shards)
+        revocation_id = new_id("rev", shard)
+        if ask.freeze:
+            await self._freeze(caller, ask.selector, ask.reason, shard)
+        about = {
+            "id": revocation_id,
+            "selector": ask.selector.field,
+            "reason": ask.reason,
+            "freeze": ask.freeze,
+        }
+        await self._ledger.record("revocation", shard=shard, actor=caller.name, data=about)
+        claimed = await self._select(caller, ask.selector, ask.reason)
+        return revocation_id, await self.pipeline.revoke_and_close(claimed)
+
+    async def _select(self, caller: Caller, selector: Selector, reason: str) -> Claimed:
+        """Mark what a selector matches. Whose tasks they are loses the tasks, not only grants."""
+        kind, value = selector.item
+        match kind:
+            case "grant_id":
+                if await self._queries.grant(value) is None:
+                    raise NotFound("There is no such grant.")
+                return await self._mark_grants(caller, [value], reason)
+            case "task_id":
+                return await self._end_tasks(caller, [value], reason)
+            case "agent" | "owner":
+                prefix = {"agent": "ta", "owner": "to"}[kind]
+                ids = await self._queries.live_under(f"{prefix}|{value}|")
+                return await self._end_tasks(caller, ids, reason)
+            case "all":
+                ids = await self._queries.live_under("ta|")
+                ended = await self._end_tasks(caller, ids, reason)
+                left = await self._mark_grants(
+                    caller, await self._queries.live_under("gc|"), reason
+                )
+                seen = {grant.id for grant in ended.grants}
+                more = tuple(grant for grant in left.grants if grant.id not in seen)
+                return Claimed(ended.tasks, ended.grants + more)
+            case "backend":
+                return await self._mark_grants(
+                    caller, await self._queries.live_under(f"gc|{value}|"), reason
+                )
+            case _:
+                ids = [
+                    grant_id
+                    for backend in self.pipeline.backends
+                    for grant_id in await self._queries.live_under(f"gc|{backend}|{value}|")
+                ]
+                return await self._mark_grants(caller, ids, reason)
+
+    async def _end_tasks(self, caller: Caller, ids: list[str], reason: str) -> Claimed:
+        tasks: list[Task] = []
+        grants: list[Grant] = []
+        for task_id in ids:
+            _, claimed = await self._ledger.end_task(
+                task_id, TaskState.REVOKED, reason=reason, actor=caller.name
+            )
+            tasks += claimed.tasks
+            grants += claimed.grants
+            if not claimed.tasks:
+                # Ended before and not all dead yet: take over what is left.
+                left = [grant.id for grant in await self._queries.grants_of(task_id)]
+                grants += (await self._mark_grants(caller, left, reason)).grants
+        return Claimed(tuple(tasks), tuple(grants))
+
+    async def _mark_grants(self, caller: Caller, ids: list[str], reason: str) -> Claimed:
+        grants: list[Grant] = []
+        for start in range(0, len(ids), _CHUNK):
+            grants += await self._ledger.begin_revoke(
+                ids[start : start + _CHUNK], reason=reason, actor=caller.name
+            )
+        return Claimed(grants=tuple(grants))
+
+    async def freeze(self, caller: Caller, ask: Freeze) -> None:
+        """Stop issuing for a selector; what is live stays so."""
+        _must_operate(caller)
+        await self._freeze(caller, ask.selector, ask.reason, secrets.randbelow(self._shards))
+
+    async def _freeze(self, caller: Caller, selector: Selector, reason: str, shard: int) -> None:
+        if selector.item[0] == "grant_id":
+            raise InvalidRequest("A grant can't be frozen: it was issued already. Revoke it.")
+        record = {"by": caller.name, "reason": reason, "at": await self._queries.now()}
+        await self._ledger.freeze(
+            selector.field, record=record, actor=caller.name, event_shard=shard
+        )
+
+    async def thaw(self, caller: Caller, ask: Freeze) -> None:
+        """Allow issuing for a selector again."""
+        _must_operate(caller)
+        if ask.selector.field not in await self._queries.freezes():
+            raise NotFound(f"{ask.selector.field!r} is not frozen.")
+        await self._ledger.freeze(
+            ask.selector.field,
+            record=None,
+            actor=caller.name,
+            event_shard=secrets.randbelow(self._shards),
+            reason=ask.reason,
+        )
+
+    async def freezes(self, caller: Caller) -> dict[str, Any]:
+        """Return what is frozen."""
+        _must_see_all(caller)
+        rows = await self._queries.freezes()
+        return page_json([{"selector": key, **row} for key, row in sorted(rows.items())], None)
+
+    async def events(
+        self, caller: Caller, *, task_id: str, after: str, limit: int
+    ) -> dict[str, Any]:
+        """Return audit events, oldest first."""
+        _must_see_all(caller)
+        since = 0
+        if task_id and (task := await self._queries.task(task_id)):
+            since = task.created_at
+        page = await self._queries.events(
+            after=after, task_id=task_id, since_ms=since, limit=limit
+        )
+        return page_json([event_json(event) for event in page.items], page.next)
+
+
+def _sees_all(caller: Caller) -> bool:
+    return caller.principal.role in (Role.OPERATOR, Role.AUDITOR)
+
+
+def _concerns(caller: Caller, task: Task) -> bool:
+    """Operators see everything; an orchestrator its chains; an agent its task and the children."""
+    if _sees_all(caller):
+        return True
+    if caller.task is not None:
+        return caller.task.id in (task.id, task.parent_id)
+    return caller.principal.role is Role.ORCHESTRATOR and task.orchestrator == caller.name
+
+
+def _must_run(caller: Caller, task: Task) -> None:
+    """Only who runs a task acts for it: its agent, its parent's agent, its orchestrator."""
+    if _sees_all(caller) or not _concerns(caller, task):
+        raise AccessDenied("Only the task's agent and its orchestrator may do this.")
+
+
+def _must_operate(caller: Caller) -> None:
+    if caller.principal.role is not Role.OPERATOR:
+        raise AccessDenied("This is for operators.")
+
+
+def _must_see_all(caller: Caller) -> None:
+    if not _sees_all(caller):
+        raise AccessDenied("This is for operators and auditors.")
+
+
+def _not_opened(decision: Decision) -> AccessDenied:
+    if decision.reasons[0] in {"more_than_parent", "chain_too_deep", "chain_has_a_cycle"}:
+        reason = decision.reasons[0].replace("_", " ")
+        return AccessDenied(f"Policy refused the task: {reason}.", reason=decision.reasons[0])
+    msg = (
+        "Policy refused the task: there is no such agent or capability, or the agent may not have "
+        "one of these capabilities. An operator can look the decision up in the audit log."
+    )
+    return AccessDenied(msg)
+
+
+def _grant_state(state: str) -> GrantState | None:
+    try:
+        return GrantState(state) if state else None
+    except ValueError:
+        msg = f"state: one of {', '.join(GrantState)}"
+        raise InvalidRequest(msg, field="state") from None
+
+
+def _cut(grants: list[Grant], limit: int, cursor: str) -> dict[str, Any]:
+    """Page a task's own grants, newest first, by the same cursors as the long lists."""
+    marked = [(f"{grant.created_at:013d}|{grant.id}", grant) for grant in grants]
+    rest = [pair for pair in marked if not cursor or pair[0] < cursor]
+    shown = rest[:limit]
+    more = shown[-1][0] if len(rest) > limit else None
+    return page_json([grant_json(grant) for _, grant in shown], more)
+
+
+def _digest(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,0 +1,76 @@
+"""A task: the unit of work, and the unit of revocation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class TaskState(StrEnum):
+    """Where a task is in its life."""
+
+    PENDING_APPROVAL = "pending_approval"
+    ACTIVE = "active"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    DENIED = "denied"
+
+
+S = TaskState
+
+TASK_MOVES: Final[dict[TaskState, frozenset[TaskState]]] = {
+    S.PENDING_APPROVAL: frozenset({S.ACTIVE, S.DENIED, S.CANCELLED, S.EXPIRED, S.REVOKED}),
+    S.ACTIVE: frozenset({S.COMPLETED, S.FAILED, S.CANCELLED, S.EXPIRED, S.REVOKED}),
+    S.COMPLETED: frozenset(),
+    S.FAILED: frozenset(),
+    S.CANCELLED: frozenset(),
+    S.EXPIRED: frozenset(),
+    S.REVOKED: frozenset(),
+    S.DENIED: frozenset(),
+}
+"""Every legal move. The ledger's scripts are given this table and refuse any other."""
+
+ENDED: Final = frozenset(state for state, moves in TASK_MOVES.items() if not moves)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task as the ledger holds it. Times are epoch milliseconds by the ledger's clock.
+
+    ``parent_id`` is empty for a root; ``root_id`` is then the task itself. ``created_by`` opened
+    it, ``orchestrator`` opened the root of its chain. ``subject`` is on whose behalf it runs,
+    ``actors`` the agents of the chain, newest first. ``heartbeat_ms`` is 0 when none is asked for. ``closed_at`` is 0 until everything below the task is confirmed dead.
+    ``handles`` is what can kill its credentials at a backend: for Vault, by nonce, the accessor of
+    each token made for the task (empty while the answer is not known).
+    """
+
+    id: str
+    state: TaskState
+    agent: str
+    owner: str
+    created_by: str
+    orchestrator: str
+    subject: str
+    purpose: str
+    capabilities: tuple[str, ...]
+    parent_id: str
+    root_id: str
+    actors: tuple[str, ...]
+    depth: int
+    created_at: int
+    expires_at: int
+    heartbeat_ms: int = 0
+    heartbeat_due: int = 0
+    ended_at: int = 0
+    closed_at: int = 0
+    reason: str = ""
+    summary: str = ""
+    context: str = "{}"
+    handles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])

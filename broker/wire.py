@@ -1,0 +1,232 @@
+"""What goes over the wire: requests as the broker accepts them, answers as it gives them.
+
+Requests refuse unknown fields by name. Times are RFC 3339 UTC, durations strings like ``"15m"``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from broker.clock import to_rfc3339
+from broker.durations import format_duration, parse_duration
+from broker.grants import GrantState
+from broker.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from broker.events import Event
+    from broker.grants import Grant
+    from broker.tasks import Task
+
+MAX_CONTEXT = 4096
+
+
+def _duration(value: object) -> int:
+    if not isinstance(value, str):
+        msg = 'must be a duration string such as "15m"'
+        raise ValueError(msg)  # noqa: TRY004  pydantic turns ValueErrors into its own
+    return parse_duration(value)
+
+
+def _printable(value: str) -> str:
+    # Lone surrogates can't be written as UTF-8, so no answer could carry them.
+    odd = any((ord(c) < 32 and c not in "\n\t") or "\ud800" <= c <= "\udfff" for c in value)  # noqa: PLR2004
+    if odd or not value.strip():
+        msg = "must be text without control characters"
+        raise ValueError(msg)
+    return value
+
+
+def _small(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        size = len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
+    except (ValueError, RecursionError):
+        msg = "must be plain JSON: finite numbers, and text that is valid Unicode"
+        raise ValueError(msg) from None
+    if size > MAX_CONTEXT:
+        msg = f"must be at most {MAX_CONTEXT} bytes of JSON"
+        raise ValueError(msg)
+    return value
+
+
+Duration = Annotated[int, BeforeValidator(_duration)]
+"""A duration string on the wire, milliseconds inside."""
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+Text = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_printable)]
+SmallObject = Annotated[dict[str, Any], AfterValidator(_small)]
+
+
+class Request(BaseModel):
+    """A request body: strict types, no unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class OpenTask(Request):
+    """``POST /v1/tasks``.
+
+    ``on_behalf_of`` is a JWT of a configured issuer that proves the person, never a bare name.
+    """
+
+    agent: Name
+    purpose: Text
+    capabilities: Annotated[list[Name], Field(min_length=1, max_length=50)]
+    ttl: Duration | None = None
+    parent_task_id: Annotated[str, Field(max_length=64)] | None = None
+    on_behalf_of: Annotated[str, Field(min_length=1, max_length=16384)] | None = None
+    context: SmallObject | None = None
+    heartbeat: Duration | None = None
+
+
+class RequestGrant(Request):
+    """``POST /v1/tasks/{id}/grants``."""
+
+    capability: Name
+    ttl: Duration | None = None
+    parameters: SmallObject | None = None
+    intent: Text | None = None
+
+
+class CompleteTask(Request):
+    """``POST /v1/tasks/{id}/complete``."""
+
+    outcome: Literal["completed", "failed", "cancelled"] = "completed"
+    summary: Text | None = None
+
+
+class Selector(Request):
+    """Exactly one of these."""
+
+    grant_id: Annotated[str, Field(max_length=64)] | None = None
+    task_id: Annotated[str, Field(max_length=64)] | None = None
+    agent: Name | None = None
+    owner: Annotated[str, Field(min_length=1, max_length=320), AfterValidator(_printable)] | None = None
+    capability: Name | None = None
+    backend: Name | None = None
+    all: Literal[True] | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Selector:
+        if len(self.model_fields_set) != 1 or self.item[1] is None:
+            names = ", ".join(Selector.model_fields)
+            msg = f"must name exactly one of {names}"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def item(self) -> tuple[str, Any]:
+        """The one field that is set, and its value."""
+        name = next(iter(self.model_fields_set))
+        return name, getattr(self, name)
+
+    @property
+    def field(self) -> str:
+        """The selector as the ledger's frozen table and the log write it: ``agent:NAME``."""
+        name, value = self.item
+        return name if name == "all" else f"{name.removesuffix('_id')}:{value}"
+
+
+class Revoke(Request):
+    """``POST /v1/revocations``."""
+
+    selector: Selector
+    reason: Text
+    freeze: bool = False
+
+
+class Freeze(Request):
+    """``POST`` and ``DELETE /v1/freezes``."""
+
+    selector: Selector
+    reason: Text
+
+
+def task_json(task: Task, notes: Sequence[str] = ()) -> dict[str, Any]:
+    """A task as its readers see it."""
+    return {
+        "task_id": task.id,
+        "state": task.state,
+        "agent": task.agent,
+        "owner": task.owner,
+        "purpose": task.purpose,
+        "capabilities": list(task.capabilities),
+        "created_at": to_rfc3339(task.created_at),
+        "expires_at": to_rfc3339(task.expires_at),
+        "created_by": task.created_by,
+        "on_behalf_of": task.subject,
+        "parent_task_id": task.parent_id or None,
+        "root_task_id": task.root_id,
+        "heartbeat": format_duration(task.heartbeat_ms) if task.heartbeat_ms else None,
+        "heartbeat_due_at": _time(task.heartbeat_due),
+        "context": json.loads(task.context),
+        "ended_at": _time(task.ended_at),
+        "closed_at": _time(task.closed_at),
+        "reason": task.reason or None,
+        "summary": task.summary or None,
+        "notes": list(notes),
+    }
+
+
+def grant_json(grant: Grant) -> dict[str, Any]:
+    """A grant as its readers see it; there is no secret to leave out."""
+    dead = grant.state is GrantState.REVOKED
+    return {
+        "grant_id": grant.id,
+        "task_id": grant.task_id,
+        "agent": grant.agent,
+        "capability": grant.capability,
+        "backend": grant.backend,
+        "power": grant.power,
+        "state": grant.state,
+        "created_at": to_rfc3339(grant.created_at),
+        "expires_at": to_rfc3339(grant.expires_at),
+        "revoke_requested_at": _time(grant.revoke_at),
+        "ended_at": _time(grant.ended_at),
+        "time_to_dead_ms": grant.ended_at - grant.revoke_at if dead else None,
+        "attempts": grant.attempts,
+        "next_attempt_at": _time(grant.due_at) if grant.revoke_at and not dead else None,
+        "reason": grant.reason or None,
+        "error": grant.error or None,
+        "intent": grant.intent or None,
+    }
+
+
+def delivery_json(
+    grant: Grant, kind: str, fields: Mapping[str, str | Secret], notes: Sequence[str]
+) -> dict[str, Any]:
+    """The one answer that carries a secret."""
+    credential = {
+        key: value.reveal() if isinstance(value, Secret) else value
+        for key, value in fields.items()
+    }
+    return {
+        **grant_json(grant),
+        "credential": {"type": kind, **credential},
+        "notes": list(notes),
+    }
+
+
+def event_json(event: Event) -> dict[str, Any]:
+    """An audit event."""
+    return {
+        "id": event.id,
+        "time": to_rfc3339(event.at),
+        "type": event.type,
+        "task_id": event.task_id or None,
+        "grant_id": event.grant_id or None,
+        "principal": event.principal or None,
+        "data": event.data,
+    }
+
+
+def page_json(items: Sequence[Mapping[str, Any]], cursor: str | None) -> dict[str, Any]:
+    """A page of a list."""
+    return {"items": list(items), "next": cursor}
+
+
+def _time(milliseconds: int) -> str | None:
+    return to_rfc3339(milliseconds) if milliseconds else None
