@@ -240,7 +240,7 @@ class Access:
                 raise OAuthError("invalid_target", msg)
 
 
-def _single_fields(form: Mapping[str, list[str]]) -> dict[str, str]:
+def _single_fields(form: Mapping[str, list[str]]) -> dict[str, str]:  # noqa: C901  one branch a rule
     """Return the request's parameters, each given once (RFC 6749 section 3.2)."""
     fields: dict[str, str] = {}
     for name in _SINGLE:

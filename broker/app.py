@@ -19,13 +19,15 @@ from broker.identity.oidc import JwtIssuer
 from broker.keys import KeyRing
 from broker.ledger.connection import Connection
 from broker.ledger.durability import durability
+from broker.ledger.models import LedgerTimes
 from broker.ledger.queries import Queries
-from broker.ledger.redis import LedgerTimes, RedisLedger
+from broker.ledger.redis import RedisLedger
 from broker.logs import get_logger
-from broker.pipeline import Limits, Pipeline, Step
+from broker.pipeline import Pipeline
 from broker.reaper import Reaper
 from broker.scheduler import Scheduler
 from broker.service import Broker, TaskLimits
+from broker.steps import Limits, Step
 from broker.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from broker.catalog import Catalog
     from broker.clock import Clock
     from broker.config import Config, VaultSection
+    from broker.secret import Secret
 
 log = get_logger("app")
 DRAIN_S = 10.0
@@ -92,7 +95,8 @@ class Application:
             yield
         finally:
             scheduler.stop()
-            await self.pipeline.drain(DRAIN_S)
+            with contextlib.suppress(TimeoutError):
+                await self.pipeline.work.drain(DRAIN_S)
             await self.close()
 
     async def close(self) -> None:
@@ -107,7 +111,7 @@ def build(
     config: Config,
     *,
     clock: Clock | None = None,
-    before_step: Callable[[Step], None] = lambda step: None,
+    before_step: Callable[[Step], None] = lambda _: None,
 ) -> Application:
     """Wire a replica from its configuration. Opens no connection yet; creates the signing key."""
     clock = clock or SystemClock()
@@ -183,6 +187,18 @@ def vault_api(vault: VaultSection, clock: Clock) -> VaultApi:
     )
 
 
+def admin_api(vault: VaultSection, token: Secret) -> VaultApi:
+    """Make a connection to Vault as its admin, to set it up."""
+    return VaultApi(
+        vault.address,
+        VaultLogin("token_file", "", lambda: {"token": token.reveal()}),
+        SystemClock(),
+        namespace=vault.namespace or "",
+        ca_file=vault.ca_file,
+        timeout_s=vault.timeout / 1000,
+    )
+
+
 def vault_login(vault: VaultSection) -> VaultLogin:
     """How the broker logs in; the files are read anew each time, since they rotate."""
 
@@ -200,7 +216,7 @@ def vault_login(vault: VaultSection) -> VaultLogin:
     return VaultLogin(vault.auth, vault.auth_mount or "", body)
 
 
-def vault_backend(  # noqa: PLR0913
+def vault_backend(
     config: Config,
     vault: VaultSection,
     api: VaultApi,

@@ -79,9 +79,7 @@ class Principal:
 class Catalog:
     """Look-ups over the configured principals and capabilities."""
 
-    def __init__(
-        self, principals: Iterable[Principal], capabilities: Iterable[Capability]
-    ) -> None:
+    def __init__(self, principals: Iterable[Principal], capabilities: Iterable[Capability]) -> None:
         """Names are unique; the configuration has checked that."""
         self.principals = {p.name: p for p in principals}
         self.capabilities = {c.name: c for c in capabilities}

@@ -18,38 +18,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from broker.errors import (
     AccessDenied,
-    AlreadyDelivered,
-    ApprovalRequired,
     BackendRefused,
     BackendUnavailable,
     BrokerError,
     LedgerUnavailable,
-    RequestInProgress,
     Unavailable,
 )
 from broker.grants import Grant, GrantState
 from broker.ids import new_id, shard_of
 from broker.lanes import Lanes
-from broker.ledger.redis import HandleRetired, is_dead
+from broker.ledger.models import HandleRetired, is_dead
 from broker.logs import get_logger
 from broker.policy import Effect, IssueContext, decide_issue
+from broker.refusals import cannot_issue, refusal, replayed
+from broker.steps import Issued, Limits, Outcome, Step, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
     from broker.access import Caller
-    from broker.backends.protocol import Backend, Minted, Prepared
+    from broker.backends.protocol import Backend, Prepared
     from broker.catalog import Capability, Catalog
     from broker.clock import Clock
+    from broker.ledger.models import Claimed, Idempotency
     from broker.ledger.queries import Queries
-    from broker.ledger.redis import Claimed, Idempotency, RedisLedger
+    from broker.ledger.redis import RedisLedger
     from broker.policy import Decision
     from broker.tasks import Task
     from broker.wire import RequestGrant
@@ -58,57 +56,10 @@ log = get_logger("service")
 _ACTOR: Final = "broker"
 
 
-class Step(IntEnum):
-    """The numbered steps, for whoever watches the pipeline."""
-
-    RESOLVE = 2
-    DECIDE = 3
-    RESERVE = 4
-    MINT = 5
-    ACTIVATE = 6
-    DELIVER = 7
-    REVOKE = 9
-    CONFIRM = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of the pipeline; times in milliseconds."""
-
-    attempts: int = 6
-    backoff_ms: int = 1000
-    max_backoff_ms: int = 30_000
-    stuck_limit: int = 50
-    wait_ms: int = 10_000
-    lane_width: int = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Issued:
-    """A grant with its credential, on its way to the one who asked."""
-
-    grant: Grant
-    minted: Minted
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of revoking some grants."""
-
-    revoked: int = 0
-    revoking: int = 0
-
-    @property
-    def matched(self) -> int:
-        """How many there were."""
-        return self.revoked + self.revoking
-
-
 class Pipeline:
     """Issues and revokes. HTTP, CLI, console and reaper all come through here."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         *,
         ledger: RedisLedger,
@@ -117,7 +68,7 @@ class Pipeline:
         catalog: Catalog,
         clock: Clock,
         limits: Limits | None = None,
-        before_step: Callable[[Step], None] = lambda step: None,
+        before_step: Callable[[Step], None] = lambda _: None,
     ) -> None:
         """``before_step`` is called before each numbered step: for tracing, and to stop there."""
         self.ledger = ledger
@@ -129,10 +80,10 @@ class Pipeline:
         self.stuck: Mapping[str, int] = {}
         self._clock = clock
         self._before = before_step
+        self.work = Work()
         self._lanes = Lanes(
             clock, width=self.limits.lane_width, longest_s=self.limits.max_backoff_ms / 1000
         )
-        self._working: set[asyncio.Task[Any]] = set()
 
     # Issue: steps 2 to 7.
 
@@ -146,7 +97,7 @@ class Pipeline:
         assert capability is not None  # noqa: S101  policy allows no unknown capability
         # What follows is finished even if the caller hangs up: a half-made credential is worse.
         work = self._issue(caller, task, capability, ask, decision, decision_id, idempotency)
-        return await asyncio.shield(self.spawn(work))
+        return await asyncio.shield(self.work.spawn(work))
 
     async def _decide(
         self, caller: Caller, task: Task, capability: Capability | None, ask: RequestGrant
@@ -173,11 +124,13 @@ class Pipeline:
             shard=shard,
             task_id=task.id,
             actor=caller.name,
-            data=decision.for_audit(id=decision_id, capability=ask.capability, intent=ask.intent or ""),
+            data=decision.for_audit(
+                id=decision_id, capability=ask.capability, intent=ask.intent or ""
+            ),
         )
-        raise _refusal(decision, decision_id)
+        raise refusal(decision, decision_id)
 
-    async def _issue(  # noqa: PLR0913
+    async def _issue(
         self,
         caller: Caller,
         task: Task,
@@ -191,20 +144,18 @@ class Pipeline:
         about = decision.for_audit(
             id=decision_id, capability=capability.name, intent=ask.intent or ""
         )
-        grant = await self._reserve(
-            caller, task, capability, ask, decision, about, idempotency
-        )
+        grant = await self._reserve(caller, task, capability, ask, decision, about, idempotency)
         try:
             self._before(Step.MINT)
             minted = await backend.mint(grant, task, capability)
         except BackendRefused as error:
             await self.ledger.fail(grant, error=error.detail, actor=_ACTOR)
-            raise _cannot_issue(backend.name, error) from error
+            raise cannot_issue(backend.name, error) from error
         except BrokerError as error:
             # Nobody knows whether a credential exists. What can kill it is on record; do it now
             # if nothing else hangs from it, or leave it to the sweep.
             await self._give_up(grant)
-            raise _cannot_issue(backend.name, error) from error
+            raise cannot_issue(backend.name, error) from error
         self._before(Step.ACTIVATE)
         lifetime_ms = min(minted.lifetime_ms or decision.ttl_ms, decision.ttl_ms)
         active = await self.ledger.activate(
@@ -217,7 +168,7 @@ class Pipeline:
         self._before(Step.DELIVER)
         return Issued(active, minted, decision.notes)
 
-    async def _reserve(  # noqa: PLR0913
+    async def _reserve(
         self,
         caller: Caller,
         task: Task,
@@ -248,7 +199,7 @@ class Pipeline:
                     raise BackendUnavailable("Try again.", retry_after=1) from None
                 continue
             if reserved.id != grant.id:
-                raise _replayed(reserved)
+                raise replayed(reserved)
             return reserved
         raise AssertionError  # pragma: no cover  the loop returns or raises
 
@@ -256,34 +207,26 @@ class Pipeline:
         try:
             return await backend.prepare(task, capability)
         except (BackendRefused, BackendUnavailable) as error:
-            raise _cannot_issue(backend.name, error) from error
+            raise cannot_issue(backend.name, error) from error
 
     def prefetch(self, task: Task) -> None:
         """Make ready in the background for what a task's agent is about to ask."""
-        for name in {
-            self.catalog.capabilities[c].backend
-            for c in task.capabilities
-            if c in self.catalog.capabilities
-        }:
-            capability = next(
-                self.catalog.capabilities[c]
-                for c in task.capabilities
-                if c in self.catalog.capabilities and self.catalog.capabilities[c].backend == name
-            )
-            self.spawn(_quietly(self.backends[name].prepare(task, capability)))
+        known = (self.catalog.capabilities.get(name) for name in task.capabilities)
+        for backend, capability in {c.backend: c for c in known if c is not None}.items():
+            self.work.spawn(self.backends[backend].prepare(task, capability))
 
     async def _give_up(self, grant: Grant) -> None:
         with contextlib.suppress(LedgerUnavailable):
             for marked in await self.ledger.begin_revoke(
                 [grant.id], reason="outcome_unknown", actor=_ACTOR
             ):
-                self.spawn(self.revoke_claimed(marked, lost=True))
+                self.work.spawn(self.revoke_claimed(marked, lost=True))
 
     # Revoke: steps 9 and 10.
 
     async def revoke(self, grants: Iterable[Grant]) -> Outcome:
         """Revoke claimed grants; answer after ``wait_ms`` at most, the rest goes on behind it."""
-        jobs = [self.spawn(self.revoke_claimed(grant)) for grant in grants]
+        jobs = [self.work.spawn(self.revoke_claimed(grant)) for grant in grants]
         if not jobs:
             return Outcome()
         done, _ = await asyncio.wait(jobs, timeout=self.limits.wait_ms / 1000)
@@ -293,7 +236,7 @@ class Pipeline:
     async def revoke_and_close(self, claimed: Claimed) -> Outcome:
         """Revoke what an ended task held, then close it and the tasks below it."""
         outcome = await self.revoke(claimed.grants)
-        closing = [self.spawn(self.close(task)) for task in claimed.tasks]
+        closing = [self.work.spawn(self.close(task)) for task in claimed.tasks]
         if closing:
             await asyncio.wait(closing, timeout=self.limits.wait_ms / 1000)
         return outcome
@@ -303,7 +246,9 @@ class Pipeline:
         lane = self._lanes.of(grant.backend, grant.capability)
         async with lane.gate:
             if shut_for := lane.shut_for:
-                await self._later(grant, "the backend doesn't answer", least_ms=int(shut_for * 1000))
+                await self._later(
+                    grant, "the backend doesn't answer", least_ms=int(shut_for * 1000)
+                )
                 return False
             try:
                 if not grant.lease:
@@ -322,7 +267,7 @@ class Pipeline:
                 await self._later(grant, error.detail)
                 return False
             if lane.answered():
-                self.spawn(_quietly(self.ledger.hasten(grant.backend, grant.capability)))
+                self.work.spawn(self.ledger.hasten(grant.backend, grant.capability))
             return await self._confirm(grant, "lease_lookup")
 
     async def _confirm(self, grant: Grant, evidence: str) -> bool:
@@ -331,7 +276,9 @@ class Pipeline:
             return is_dead(confirmed)
         return False
 
-    async def _later(self, grant: Grant, error: str, *, least_ms: int = 0, counts: bool = True) -> None:
+    async def _later(
+        self, grant: Grant, error: str, *, least_ms: int = 0, counts: bool = True
+    ) -> None:
         delay = min(self.limits.backoff_ms * 2**grant.attempts, self.limits.max_backoff_ms)
         with contextlib.suppress(LedgerUnavailable):
             after = await self.ledger.retry_later(
@@ -344,8 +291,11 @@ class Pipeline:
             )
             if after.state is GrantState.STUCK:
                 log.error(
-                    "revocation is stuck", grant=grant.id, backend=grant.backend,
-                    attempts=after.attempts, error=error,
+                    "revocation is stuck",
+                    grant=grant.id,
+                    backend=grant.backend,
+                    attempts=after.attempts,
+                    error=error,
                 )
 
     async def _revoke_lost(self, grant: Grant, *, lost: bool) -> bool:
@@ -415,25 +365,6 @@ class Pipeline:
                 await self.ledger.postpone_task(task.id, delay_ms=self.limits.max_backoff_ms)
             return False
 
-    # Work that outlives its caller.
-
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run work to its end even if whoever asked for it goes away."""
-        job = asyncio.ensure_future(work)
-        self._working.add(job)
-        job.add_done_callback(self._working.discard)
-        return job
-
-    @property
-    def in_flight(self) -> int:
-        """How many pieces of work are under way."""
-        return len(self._working)
-
-    async def drain(self, timeout_s: float) -> None:
-        """Wait for the work under way, so that a stopping process leaves little to sweep."""
-        if self._working:
-            await asyncio.wait(self._working, timeout=timeout_s)
-
 
 def _pending(
     grant_id: str, task: Task, capability: Capability, ask: RequestGrant, prepared: Prepared
@@ -453,48 +384,3 @@ def _pending(
         expires_at=0,
         intent=ask.intent or "",
     )
-
-
-def _refusal(decision: Decision, decision_id: str) -> BrokerError:
-    if decision.effect is Effect.NEEDS_APPROVAL:
-        msg = "This capability is privileged and needs an approval, which is not available yet."
-        return ApprovalRequired(msg, decision_id=decision_id)
-    if "backend_backlog" in decision.reasons:
-        msg = (
-            "Too many credentials of this backend could not be revoked yet, so nothing new is "
-            "issued there until they are."
-        )
-        return BackendUnavailable(msg, retry_after=30, decision_id=decision_id)
-    msg = (
-        "Policy refused this request: there is no such capability, or this task or its agent may "
-        "not have it. An operator can look the decision up in the audit log."
-    )
-    return AccessDenied(msg, decision_id=decision_id)
-
-
-def _replayed(grant: Grant) -> BrokerError:
-    if grant.state is GrantState.PENDING:
-        return RequestInProgress("The first request with this key is still going on.", retry_after=1)
-    msg = (
-        f"This Idempotency-Key made grant {grant.id}, now {grant.state}. Its credential was "
-        "delivered once and is stored nowhere: if the answer was lost, revoke that grant and ask "
-        "again with a new key."
-    )
-    return AlreadyDelivered(msg, grant_id=grant.id, state=str(grant.state))
-
-
-def _cannot_issue(backend: str, error: BrokerError) -> BrokerError:
-    if not isinstance(error, Unavailable):
-        return error
-    log.warning("cannot issue", backend=backend, error=error.detail)
-    return BackendUnavailable(
-        f"Backend {backend!r} can't issue right now; nothing was delivered. Try again shortly.",
-        retry_after=error.retry_after or 5,
-    )
-
-
-async def _quietly(work: Coroutine[Any, Any, object]) -> None:
-    try:
-        await work
-    except BrokerError as error:
-        log.info("background work failed", error=error.detail)

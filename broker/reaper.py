@@ -9,7 +9,7 @@ from broker.grants import GrantState
 from broker.logs import get_logger
 
 if TYPE_CHECKING:
-    from broker.ledger.redis import Claimed
+    from broker.ledger.models import Claimed
     from broker.pipeline import Pipeline
 
 log = get_logger("reaper")
@@ -38,14 +38,14 @@ class Reaper:
     async def sweep(self, *, horizon_ms: int | None = None) -> SweepReport:
         """Claim what is due now, or would be at ``horizon_ms``, and set about revoking it.
 
-        Returns once everything is claimed, not once it is dead: ``Pipeline.drain`` waits for that.
+        Returns once everything is claimed, not once it is dead: ``Work.drain`` waits for that.
         """
         tasks = grants = 0
         while True:
             due = await self._pipeline.queries.next_due()
             horizon = horizon_ms or await self._pipeline.queries.now()
             shards = [shard for shard, at in due.items() if at <= horizon]
-            if not shards or self._pipeline.in_flight >= MAX_IN_FLIGHT:
+            if not shards or self._pipeline.work.in_flight >= MAX_IN_FLIGHT:
                 return SweepReport(tasks, grants, min(due.values(), default=None))
             claimed = await self._pipeline.ledger.claim_due(
                 shards, limit=BATCH, horizon_ms=horizon_ms
@@ -56,9 +56,9 @@ class Reaper:
 
     def _set_about(self, claimed: Claimed) -> None:
         for grant in claimed.grants:
-            self._pipeline.spawn(self._pipeline.revoke_claimed(grant))
+            self._pipeline.work.spawn(self._pipeline.revoke_claimed(grant))
         for task in claimed.tasks:
-            self._pipeline.spawn(self._pipeline.close(task))
+            self._pipeline.work.spawn(self._pipeline.close(task))
 
     async def look(self) -> dict[str, int]:
         """Count what could not be revoked yet, by backend; issuing takes it into account."""

@@ -8,51 +8,41 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from broker.errors import AccessDenied, Conflict, InvalidRequest, NotFound, QuotaExceeded
 from broker.durations import format_duration
+from broker.errors import AccessDenied, Conflict, InvalidRequest, NotFound, QuotaExceeded
 from broker.grants import GrantState
 from broker.identity.models import Role
 from broker.ids import new_id, shard_of
 from broker.ledger.keys import shard_for
-from broker.ledger.redis import Claimed, Idempotency
-from broker.pipeline import Outcome
+from broker.ledger.models import Idempotency
+from broker.operators import Operators
 from broker.policy import Decision, Effect, OpenContext, decide_open
+from broker.steps import Outcome
 from broker.tasks import Task, TaskState
-from broker.wire import page_json, event_json, grant_json, task_json
+from broker.visibility import concerns, must_run, sees_all
+from broker.wire import grant_json, page_json, task_json
 
 if TYPE_CHECKING:
     from broker.access import Access, Caller
     from broker.grants import Grant
-    from broker.ledger.queries import Queries
-    from broker.ledger.redis import RedisLedger
-    from broker.pipeline import Issued, Pipeline
-    from broker.wire import CompleteTask, Freeze, OpenTask, RequestGrant, Revoke, Selector
-
-_CHUNK = 500
+    from broker.pipeline import Pipeline
+    from broker.steps import Issued
+    from broker.wire import CompleteTask, OpenTask, RequestGrant
 
 
+@dataclass(frozen=True, slots=True)
 class TaskLimits:
-    """Bounds on tasks, from the configuration; times in milliseconds."""
+    """Bounds on tasks: ``[tasks]`` of the configuration; times in milliseconds."""
 
-    def __init__(  # noqa: PLR0913
-        self,
-        *,
-        default_ttl_ms: int = 900_000,
-        max_ttl_ms: int = 86_400_000,
-        min_heartbeat_ms: int = 1000,
-        max_depth: int = 5,
-        max_children: int = 20,
-        max_live_per_agent: int = 1000,
-    ) -> None:
-        """See ``[tasks]`` in ``config.example.toml``."""
-        self.default_ttl_ms = default_ttl_ms
-        self.max_ttl_ms = max_ttl_ms
-        self.min_heartbeat_ms = min_heartbeat_ms
-        self.max_depth = max_depth
-        self.max_children = max_children
-        self.max_live_per_agent = max_live_per_agent
+    default_ttl_ms: int = 900_000
+    max_ttl_ms: int = 86_400_000
+    min_heartbeat_ms: int = 1000
+    max_depth: int = 5
+    max_children: int = 20
+    max_live_per_agent: int = 1000
 
 
 class Broker:
@@ -62,16 +52,11 @@ class Broker:
         """``shards`` is the ledger's."""
         self.pipeline = pipeline
         self.access = access
+        self.operators = Operators(pipeline, shards)
+        self._ledger = pipeline.ledger
+        self._queries = pipeline.queries
         self._limits = limits
         self._shards = shards
-
-    @property
-    def _ledger(self) -> RedisLedger:
-        return self.pipeline.ledger
-
-    @property
-    def _queries(self) -> Queries:
-        return self.pipeline.queries
 
     # Tasks.
 
@@ -82,18 +67,22 @@ class Broker:
         parent = await self._parent(caller, ask)
         decision = self._decide_open(caller, ask, parent)
         shard, idempotency = self._place(caller, ask, parent, idempotency_key)
+        task_id = new_id("tsk", shard)
         about = decision.for_audit(
             action="open_task", agent=ask.agent, capabilities=",".join(ask.capabilities)
         )
-        await self._ledger.record("decision", shard=shard, actor=caller.name, data=about)
         if decision.effect is not Effect.ALLOW:
+            await self._ledger.record(
+                "decision", shard=shard, task_id=task_id, actor=caller.name, data=about
+            )
             raise _not_opened(decision)
         await self._check_agent_quota(ask.agent)
-        task = await self._new_task(caller, ask, parent, shard)
+        task = await self._new_task(caller, ask, parent, task_id)
         task, new = await self._ledger.open_task(
             task,
             ttl_ms=decision.ttl_ms,
             max_children=self._limits.max_children,
+            decision=about,
             actor=caller.name,
             idempotency=idempotency,
         )
@@ -152,9 +141,8 @@ class Broker:
             raise QuotaExceeded(msg, retry_after=10)
 
     async def _new_task(
-        self, caller: Caller, ask: OpenTask, parent: Task | None, shard: int
+        self, caller: Caller, ask: OpenTask, parent: Task | None, task_id: str
     ) -> Task:
-        task_id = new_id("tsk", shard)
         subject = parent.subject if parent else caller.name
         if ask.on_behalf_of is not None:
             if parent is not None:
@@ -187,7 +175,7 @@ class Broker:
         if caller.task is not None and caller.task.id == task_id:
             return caller.task
         task = await self._queries.task(task_id)
-        if task is None or not _concerns(caller, task):
+        if task is None or not concerns(caller, task):
             raise NotFound("There is no such task.")
         return task
 
@@ -197,7 +185,7 @@ class Broker:
         """Return a page of the tasks that concern the caller, newest first."""
         page = await self._queries.tasks(
             lambda task: (
-                _concerns(caller, task) and state in ("", task.state) and agent in ("", task.agent)
+                concerns(caller, task) and state in ("", task.state) and agent in ("", task.agent)
             ),
             limit=limit,
             cursor=cursor,
@@ -207,7 +195,7 @@ class Broker:
     async def heartbeat(self, caller: Caller, task_id: str) -> Task:
         """The task's agent or its orchestrator says that it is alive."""
         task = await self.task(caller, task_id)
-        _must_run(caller, task)
+        must_run(caller, task)
         return await self._ledger.heartbeat(task.id)
 
     async def complete(
@@ -215,7 +203,7 @@ class Broker:
     ) -> tuple[str, Outcome]:
         """End a task and revoke all that it and its children hold."""
         task = await self.task(caller, task_id)
-        _must_run(caller, task)
+        must_run(caller, task)
         state, claimed = await self._ledger.end_task(
             task.id,
             TaskState(ask.outcome),
@@ -240,7 +228,7 @@ class Broker:
     ) -> Issued:
         """Issue a credential to the task's agent or its orchestrator."""
         task = await self.task(caller, task_id)
-        _must_run(caller, task)
+        must_run(caller, task)
         if ask.parameters:
             names = ", ".join(sorted(ask.parameters))
             msg = f"Capability {ask.capability!r} takes no parameters (given: {names})."
@@ -257,11 +245,11 @@ class Broker:
         grant = await self._queries.grant(grant_id)
         if grant is not None:
             task = await self._queries.task(grant.task_id)
-            if task is not None and _concerns(caller, task):
+            if task is not None and concerns(caller, task):
                 return grant
         raise NotFound("There is no such grant.")
 
-    async def grants(  # noqa: PLR0913
+    async def grants(
         self, caller: Caller, *, task_id: str, agent: str, state: str, limit: int, cursor: str
     ) -> dict[str, Any]:
         """Return a page of the grants that concern the caller, newest first."""
@@ -280,8 +268,8 @@ class Broker:
         for grant in page.items:
             if grant.task_id not in concerned:
                 task = await self._queries.task(grant.task_id)
-                concerned[grant.task_id] = task is not None and _concerns(caller, task)
-            if concerned[grant.task_id] or _sees_all(caller):
+                concerned[grant.task_id] = task is not None and concerns(caller, task)
+            if concerned[grant.task_id] or sees_all(caller):
                 items.append(grant_json(grant))
         return page_json(items, page.next)
 
@@ -289,163 +277,12 @@ class Broker:
         """Revoke one grant now; the answer says whether it is confirmed dead."""
         grant = await self.grant(caller, grant_id)
         if caller.principal.role is not Role.OPERATOR:
-            _must_run(caller, await self.task(caller, grant.task_id))
+            must_run(caller, await self.task(caller, grant.task_id))
         marked = await self._ledger.begin_revoke(
             [grant.id], reason=f"revoked by {caller.name}", actor=caller.name
         )
         await self.pipeline.revoke(marked)
         return await self._queries.grant(grant.id) or grant
-
-    # Operators.
-
-    async def revoke(self, caller: Caller, ask: Revoke) -> tuple[str, Outcome]:
-        """Revoke everything a selector matches, and with ``freeze`` stop more from coming."""
-        _must_operate(caller)
-        shard = secrets.randbelow(self._shards)
-        revocation_id = new_id("rev", shard)
-        if ask.freeze:
-            await self._freeze(caller, ask.selector, ask.reason, shard)
-        about = {
-            "id": revocation_id,
-            "selector": ask.selector.field,
-            "reason": ask.reason,
-            "freeze": ask.freeze,
-        }
-        await self._ledger.record("revocation", shard=shard, actor=caller.name, data=about)
-        claimed = await self._select(caller, ask.selector, ask.reason)
-        return revocation_id, await self.pipeline.revoke_and_close(claimed)
-
-    async def _select(self, caller: Caller, selector: Selector, reason: str) -> Claimed:
-        """Mark what a selector matches. Whose tasks they are loses the tasks, not only grants."""
-        kind, value = selector.item
-        match kind:
-            case "grant_id":
-                if await self._queries.grant(value) is None:
-                    raise NotFound("There is no such grant.")
-                return await self._mark_grants(caller, [value], reason)
-            case "task_id":
-                return await self._end_tasks(caller, [value], reason)
-            case "agent" | "owner":
-                prefix = {"agent": "ta", "owner": "to"}[kind]
-                ids = await self._queries.live_under(f"{prefix}|{value}|")
-                return await self._end_tasks(caller, ids, reason)
-            case "all":
-                ids = await self._queries.live_under("ta|")
-                ended = await self._end_tasks(caller, ids, reason)
-                left = await self._mark_grants(
-                    caller, await self._queries.live_under("gc|"), reason
-                )
-                seen = {grant.id for grant in ended.grants}
-                more = tuple(grant for grant in left.grants if grant.id not in seen)
-                return Claimed(ended.tasks, ended.grants + more)
-            case "backend":
-                return await self._mark_grants(
-                    caller, await self._queries.live_under(f"gc|{value}|"), reason
-                )
-            case _:
-                ids = [
-                    grant_id
-                    for backend in self.pipeline.backends
-                    for grant_id in await self._queries.live_under(f"gc|{backend}|{value}|")
-                ]
-                return await self._mark_grants(caller, ids, reason)
-
-    async def _end_tasks(self, caller: Caller, ids: list[str], reason: str) -> Claimed:
-        tasks: list[Task] = []
-        grants: list[Grant] = []
-        for task_id in ids:
-            _, claimed = await self._ledger.end_task(
-                task_id, TaskState.REVOKED, reason=reason, actor=caller.name
-            )
-            tasks += claimed.tasks
-            grants += claimed.grants
-            if not claimed.tasks:
-                # Ended before and not all dead yet: take over what is left.
-                left = [grant.id for grant in await self._queries.grants_of(task_id)]
-                grants += (await self._mark_grants(caller, left, reason)).grants
-        return Claimed(tuple(tasks), tuple(grants))
-
-    async def _mark_grants(self, caller: Caller, ids: list[str], reason: str) -> Claimed:
-        grants: list[Grant] = []
-        for start in range(0, len(ids), _CHUNK):
-            grants += await self._ledger.begin_revoke(
-                ids[start : start + _CHUNK], reason=reason, actor=caller.name
-            )
-        return Claimed(grants=tuple(grants))
-
-    async def freeze(self, caller: Caller, ask: Freeze) -> None:
-        """Stop issuing for a selector; what is live stays so."""
-        _must_operate(caller)
-        await self._freeze(caller, ask.selector, ask.reason, secrets.randbelow(self._shards))
-
-    async def _freeze(self, caller: Caller, selector: Selector, reason: str, shard: int) -> None:
-        if selector.item[0] == "grant_id":
-            raise InvalidRequest("A grant can't be frozen: it was issued already. Revoke it.")
-        record = {"by": caller.name, "reason": reason, "at": await self._queries.now()}
-        await self._ledger.freeze(
-            selector.field, record=record, actor=caller.name, event_shard=shard
-        )
-
-    async def thaw(self, caller: Caller, ask: Freeze) -> None:
-        """Allow issuing for a selector again."""
-        _must_operate(caller)
-        if ask.selector.field not in await self._queries.freezes():
-            raise NotFound(f"{ask.selector.field!r} is not frozen.")
-        await self._ledger.freeze(
-            ask.selector.field,
-            record=None,
-            actor=caller.name,
-            event_shard=secrets.randbelow(self._shards),
-            reason=ask.reason,
-        )
-
-    async def freezes(self, caller: Caller) -> dict[str, Any]:
-        """Return what is frozen."""
-        _must_see_all(caller)
-        rows = await self._queries.freezes()
-        return page_json([{"selector": key, **row} for key, row in sorted(rows.items())], None)
-
-    async def events(
-        self, caller: Caller, *, task_id: str, after: str, limit: int
-    ) -> dict[str, Any]:
-        """Return audit events, oldest first."""
-        _must_see_all(caller)
-        since = 0
-        if task_id and (task := await self._queries.task(task_id)):
-            since = task.created_at
-        page = await self._queries.events(
-            after=after, task_id=task_id, since_ms=since, limit=limit
-        )
-        return page_json([event_json(event) for event in page.items], page.next)
-
-
-def _sees_all(caller: Caller) -> bool:
-    return caller.principal.role in (Role.OPERATOR, Role.AUDITOR)
-
-
-def _concerns(caller: Caller, task: Task) -> bool:
-    """Operators see everything; an orchestrator its chains; an agent its task and the children."""
-    if _sees_all(caller):
-        return True
-    if caller.task is not None:
-        return caller.task.id in (task.id, task.parent_id)
-    return caller.principal.role is Role.ORCHESTRATOR and task.orchestrator == caller.name
-
-
-def _must_run(caller: Caller, task: Task) -> None:
-    """Only who runs a task acts for it: its agent, its parent's agent, its orchestrator."""
-    if _sees_all(caller) or not _concerns(caller, task):
-        raise AccessDenied("Only the task's agent and its orchestrator may do this.")
-
-
-def _must_operate(caller: Caller) -> None:
-    if caller.principal.role is not Role.OPERATOR:
-        raise AccessDenied("This is for operators.")
-
-
-def _must_see_all(caller: Caller) -> None:
-    if not _sees_all(caller):
-        raise AccessDenied("This is for operators and auditors.")
 
 
 def _not_opened(decision: Decision) -> AccessDenied:

@@ -46,9 +46,10 @@ class Task:
 
     ``parent_id`` is empty for a root; ``root_id`` is then the task itself. ``created_by`` opened
     it, ``orchestrator`` opened the root of its chain. ``subject`` is on whose behalf it runs,
-    ``actors`` the agents of the chain, newest first. ``heartbeat_ms`` is 0 when none is asked for. ``closed_at`` is 0 until everything below the task is confirmed dead.
-    ``handles`` is what can kill its credentials at a backend: for Vault, by nonce, the accessor of
-    each token made for the task (empty while the answer is not known).
+    ``actors`` the agents of the chain, newest first. ``heartbeat_ms`` is 0 when none is asked for.
+    ``closed_at`` is 0 until everything below the task is confirmed dead. ``handles`` is what can
+    kill its credentials at a backend: for Vault, by nonce, the accessor of each token made for the
+    task (empty while the answer is not known).
     """
 
     id: str

@@ -104,7 +104,9 @@ class Selector(Request):
     grant_id: Annotated[str, Field(max_length=64)] | None = None
     task_id: Annotated[str, Field(max_length=64)] | None = None
     agent: Name | None = None
-    owner: Annotated[str, Field(min_length=1, max_length=320), AfterValidator(_printable)] | None = None
+    owner: (
+        Annotated[str, Field(min_length=1, max_length=320), AfterValidator(_printable)] | None
+    ) = None
     capability: Name | None = None
     backend: Name | None = None
     all: Literal[True] | None = None
@@ -200,8 +202,7 @@ def delivery_json(
 ) -> dict[str, Any]:
     """The one answer that carries a secret."""
     credential = {
-        key: value.reveal() if isinstance(value, Secret) else value
-        for key, value in fields.items()
+        key: value.reveal() if isinstance(value, Secret) else value for key, value in fields.items()
     }
     return {
         **grant_json(grant),
@@ -221,6 +222,11 @@ def event_json(event: Event) -> dict[str, Any]:
         "principal": event.principal or None,
         "data": event.data,
     }
+
+
+def freeze_json(field: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A freeze: what, by whom, since when, why."""
+    return {"selector": field, **row, "at": to_rfc3339(row["at"])}
 
 
 def page_json(items: Sequence[Mapping[str, Any]], cursor: str | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from broker.config import Config
     from broker.dev.stack import DevStack
-    from broker.pipeline import Step
+    from broker.steps import Step
 
 EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
@@ -38,7 +38,7 @@ class World:
         stack: DevStack,
         config: Config,
         *,
-        before_step: Callable[[Step], None] = lambda step: None,
+        before_step: Callable[[Step], None] = lambda _: None,
     ) -> None:
         self.stack = stack
         self.config = config
@@ -50,7 +50,7 @@ class World:
 
     async def close(self) -> None:
         await self.http.aclose()
-        await self.app.pipeline.drain(10)
+        await self.app.pipeline.work.drain(10)
         await self.app.close()
 
     def identity(self, name: str) -> str:
@@ -74,7 +74,7 @@ class World:
         assert answer.status_code == 200, answer.text
         return answer.json()["access_token"]
 
-    async def call(  # noqa: PLR0913
+    async def call(
         self,
         name: str | None,
         method: str,
@@ -132,7 +132,7 @@ class World:
         """Sweep until nothing is due, as it would be ``ahead_ms`` from now."""
         horizon = await self.app.pipeline.queries.now() + ahead_ms if ahead_ms else None
         report = await self.app.reaper.sweep(horizon_ms=horizon)
-        await self.app.pipeline.drain(20)
+        await self.app.pipeline.work.drain(20)
         if report.tasks or report.grants:
             await self.sweep()
 

@@ -88,7 +88,7 @@ class Backend(Protocol):
 class HandleStore(Protocol):
     """Where a backend writes its handles down (the ledger)."""
 
-    async def handle(  # noqa: PLR0913
+    async def handle(
         self,
         task_id: str,
         op: str,

@@ -27,7 +27,7 @@ NAME: Final = "token"
 class TokenStore(Protocol):
     """Where live tokens are written down (the ledger)."""
 
-    async def put_token(  # noqa: PLR0913
+    async def put_token(
         self,
         jti: str,
         row: Mapping[str, Any],

@@ -14,6 +14,7 @@ import math
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from broker.backends.protocol import Minted, Prepared
 from broker.backends.vault_api import VaultForbidden, VaultGone
@@ -46,7 +47,7 @@ class VaultBackend:
 
     name = NAME
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         api: VaultApi,
         handles: HandleStore,
@@ -54,13 +55,15 @@ class VaultBackend:
         clock: Clock,
         *,
         broker_id: str,
-        token_role: str = "broker-task",  # noqa: S107  the name of a role
+        token_role: str = "broker-task",
         policy_prefix: str = "broker-cap-",
     ) -> None:
         """``broker_id`` marks our tokens in Vault, so that they can be told from others'."""
         self._api = api
         self._handles = handles
-        self._policies = {c.name: f"{policy_prefix}{c.name}" for c in capabilities if c.backend == NAME}
+        self._policies = {
+            c.name: f"{policy_prefix}{c.name}" for c in capabilities if c.backend == NAME
+        }
         self._clock = clock
         self._broker_id = broker_id
         self._role = token_role
@@ -70,7 +73,7 @@ class VaultBackend:
         """Have a token for the task, made now or ahead; one per task and replica."""
         return Prepared(handle=(await self._token_for(task)).handle)
 
-    async def mint(self, grant: Grant, task: Task, capability: Capability) -> Minted:
+    async def mint(self, grant: Grant, task: Task, capability: Capability) -> Minted:  # noqa: ARG002
         """Read the secret with the task's token: one call to Vault."""
         held = await self._token_for(task)
         try:
@@ -238,6 +241,6 @@ def _fields(data: Mapping[str, Any], capability: Capability) -> dict[str, str | 
         key: str(value) if key in _PLAIN else Secret(str(value)) for key, value in data.items()
     }
     if capability.dsn:
-        plain = {key: str(value) for key, value in data.items()}
+        plain = {key: quote(str(value), safe="") for key, value in data.items()}
         fields["dsn"] = Secret(capability.dsn.format_map(plain))
     return fields

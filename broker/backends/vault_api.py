@@ -23,7 +23,7 @@ from broker.errors import BackendRefused, BackendUnavailable
 from broker.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from broker.clock import Clock
@@ -56,7 +56,7 @@ class VaultLogin:
 class VaultApi:
     """One Vault, as the broker's own identity or as a task's token."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         address: str,
         login: VaultLogin,
@@ -119,6 +119,24 @@ class VaultApi:
         """Return ``sys/health``, whatever state the server says it is in."""
         query = "?standbyok=true&sealedcode=200&uninitcode=200&perfstandbyok=true"
         return await self._run(self._issue, "", "get", f"sys/health{query}", None)
+
+    async def rights(self, paths: Sequence[str]) -> dict[str, list[str]]:
+        """Return what the broker's own token may do on each path (``sys/capabilities-self``)."""
+        answer = await self.as_broker("post", "sys/capabilities-self", {"paths": list(paths)})
+        return {path: list(answer["data"][path]) for path in paths}
+
+    async def server_date(self) -> str:
+        """Return the server's Date header, or an empty string."""
+
+        def ask() -> str:
+            with _mapped_errors("get", "sys/health"):
+                base = self._base
+                answer = self._session.get(
+                    f"{base['base_uri']}/v1/sys/health?standbyok=true", timeout=base["timeout"]
+                )
+            return answer.headers.get("Date", "")
+
+        return await asyncio.get_running_loop().run_in_executor(self._issue, ask)
 
     async def _is_dead(self, token: Secret) -> bool:
         try:
@@ -188,13 +206,9 @@ def _mapped_errors(method: str, path: str) -> Any:  # noqa: ANN401, C901
             raise VaultGone(f"{what}: gone") from error
         raise BackendRefused(f"{what}: 400 bad request") from error
     except vault_errors.VaultDown as error:
-        raise BackendRefused(
-            f"{what}: sealed or standby", retry_after=_RETRY_AFTER
-        ) from error
+        raise BackendRefused(f"{what}: sealed or standby", retry_after=_RETRY_AFTER) from error
     except (vault_errors.Unauthorized, vault_errors.RateLimitExceeded) as error:
-        raise BackendRefused(
-            f"{what}: {type(error).__name__}", retry_after=_RETRY_AFTER
-        ) from error
+        raise BackendRefused(f"{what}: {type(error).__name__}", retry_after=_RETRY_AFTER) from error
     except requests.exceptions.ConnectionError as error:
         if _never_sent(error):
             raise BackendRefused(f"{what}: no connection", retry_after=_RETRY_AFTER) from error

@@ -35,7 +35,7 @@ _EXIT_CODES: Final[tuple[tuple[type[Exception], int], ...]] = (
 
 _HINTS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (client.Unauthenticated, "is the token file's JWT fresh, and for this broker? --token-file"),
-    (client.Denied, "ask an operator what policy would allow; `broker audit list` has the reason"),
+    (client.Denied, "an operator sees why in `broker audit list`"),
     (client.NotFound, "what isn't yours looks the same as what doesn't exist"),
     (client.Conflict, "look at its state: `broker task show`, `broker grant show`"),
     (client.UnexpectedAnswer, "is --server or BROKER_URL the broker's own address?"),

@@ -145,7 +145,7 @@ def revoke_grant(grant: GrantId, /, *, connection: Connection = DEFAULT) -> None
         output.note(f"not yet confirmed dead: broker grant show {grant}")
 
 
-def _pairs(grant: Grant) -> dict[str, str]:
+def _pairs(grant: Grant) -> dict[str, str | None]:
     now = SystemClock().now()
     times = {
         "created": grant.created_at,

@@ -72,7 +72,7 @@ def note(text: str) -> None:
     sys.stderr.write(clean(text) + "\n")
 
 
-def rows(columns: Sequence[str], cells: Iterable[Sequence[str]], *, empty: str) -> None:
+def rows(columns: Sequence[str], cells: Iterable[Sequence[str | None]], *, empty: str) -> None:
     """Print a table as wide as it needs and the terminal allows; long cells wrap, none is cut.
 
     The first column holds ids, which are to be copied, so it wraps only if it must.
@@ -85,14 +85,14 @@ def rows(columns: Sequence[str], cells: Iterable[Sequence[str]], *, empty: str) 
         whole = column == columns[0] and console.width >= _WIDE
         table.add_column(column, overflow="fold", no_wrap=whole)
     for row in cells:
-        table.add_row(*(_cell(*pair) for pair in zip(columns, row, strict=True)))
+        table.add_row(*(_cell(name, text or "") for name, text in zip(columns, row, strict=True)))
     if table.row_count:
         _print(console, table)
     else:
         note(empty)
 
 
-def record(pairs: Mapping[str, str]) -> None:
+def record(pairs: Mapping[str, str | None]) -> None:
     """Print one thing, a member a line; members without a value are left out."""
     from rich.table import Table
 
@@ -115,7 +115,7 @@ def _print(console: Console, table: Table) -> None:
     # Not straight to the terminal: rich would end the program when the reader has gone.
     with console.capture() as capture:
         console.print(table)
-    sys.stdout.write(capture.get())
+    sys.stdout.write("\n".join(text.rstrip() for text in capture.get().split("\n")))
 
 
 def _console() -> Console:

@@ -127,7 +127,8 @@ def complete(
 ) -> Call[TaskEnd]:
     """End a task, and with it every credential under it."""
     document = {"outcome": outcome, "summary": summary}
-    return one(TaskEnd, send_json("POST", path_to("/v1/tasks", task_id, "complete"), document))
+    path = path_to("/v1/tasks", task_id, "complete")
+    return one(TaskEnd, send_json("POST", path, document, repeatable=True))
 
 
 def list_grants(

@@ -202,8 +202,10 @@ def from_token_response(response: Response) -> BrokerClientError:
     error = _text(document, "error")
     if error is None:
         return from_response(response)
-    return _BY_OAUTH_ERROR.get(error, _class_for(response.status))(
-        f"The broker doesn't accept this identity: {_text(document, 'error_description') or error}",
+    kind = _BY_OAUTH_ERROR.get(error, _class_for(response.status))
+    why = _text(document, "error_description") or error
+    return kind(
+        f"The broker doesn't accept this identity: {why}" if kind is Unauthenticated else why,
         code=error,
         status=response.status,
         retry_after=response.retry_after,

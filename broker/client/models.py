@@ -36,15 +36,15 @@ class Task:
     capabilities: tuple[str, ...] = ()
     created_at: datetime | None = None
     expires_at: datetime | None = None
-    parent_task_id: str = ""
+    parent_task_id: str | None = None
     root_task_id: str = ""
     created_by: str = ""
     on_behalf_of: str = ""
-    heartbeat: str = ""
+    heartbeat: str | None = None
     heartbeat_due_at: datetime | None = None
     ended_at: datetime | None = None
-    reason: str = ""
-    summary: str = ""
+    reason: str | None = None
+    summary: str | None = None
     notes: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
 
@@ -80,9 +80,9 @@ class Grant:
     time_to_dead_ms: int | None = None
     attempts: int = 0
     next_attempt_at: datetime | None = None
-    reason: str = ""
-    error: str = ""
-    intent: str = ""
+    reason: str | None = None
+    error: str | None = None
+    intent: str | None = None
     extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
 
 
@@ -120,7 +120,7 @@ class Freeze:
     """A standing order: nothing that the selector matches is issued until it is thawed."""
 
     selector: Selector
-    reason: str = ""
+    reason: str | None = None
     by: str = ""
     at: datetime | None = None
     extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
@@ -133,9 +133,9 @@ class AuditEvent:
     id: str
     type: str
     time: datetime | None = None
-    task_id: str = ""
-    grant_id: str = ""
-    principal: str = ""
+    task_id: str | None = None
+    grant_id: str | None = None
+    principal: str | None = None
     data: Mapping[str, Any] = field(default_factory=_mapping)
     extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
 
@@ -182,6 +182,7 @@ def _selector(value: object) -> dict[str, Any]:
 
 _READERS: Final[dict[str, Callable[[object], Any]]] = {
     "str": _text,
+    "str | None": _text,
     "int": _count,
     "int | None": _count,
     "datetime | None": _time,
@@ -229,4 +230,5 @@ def encode(instance: DataclassInstance, *, reveal: bool = False) -> dict[str, An
         elif isinstance(value, GrantCounts):
             value = encode(value)
         document[f.name] = value
-    return {**document.pop("extra"), **document}
+    extra = document.pop("extra")
+    return {**document, **extra}

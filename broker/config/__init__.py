@@ -12,7 +12,13 @@ from broker.config.entries import (
     IssuerEntry,
     PrincipalEntry,
 )
-from broker.config.load import Config, load_config, parse_config, read_secret_file
+from broker.config.load import (
+    Config,
+    load_config,
+    parse_config,
+    read_secret_file,
+    write_secret_file,
+)
 from broker.config.sections import (
     BrokerSection,
     LogFormat,
@@ -44,4 +50,5 @@ __all__ = [
     "load_config",
     "parse_config",
     "read_secret_file",
+    "write_secret_file",
 ]

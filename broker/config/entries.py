@@ -133,6 +133,8 @@ class PrincipalEntry(Table):
     @field_validator("owner")
     @classmethod
     def _owned(cls, value: str) -> str:
+        if "|" in value:
+            raise Fault("has a '|', which separates names in the ledger", "write it without")
         if not value.strip() or not value.isprintable():
             raise Fault(
                 "names nobody: no owner, no issuance",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from typing import TYPE_CHECKING, Any, Final
@@ -61,8 +62,10 @@ class Config(Table):
         return tuple(issuer.settings() for issuer in self.identity.issuers)
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: Path, *, files_may_be_missing: bool = False) -> Config:
     """Read and check a configuration file.
+
+    ``files_may_be_missing`` is for whoever is about to write the secret files it names.
 
     Raises:
         ConfigError: it can't be read or used; the detail lists everything that is wrong.
@@ -79,11 +82,11 @@ def load_config(path: Path) -> Config:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
     else:
-        return parse_config(text, path)
+        return parse_config(text, path, files_may_be_missing=files_may_be_missing)
     raise ConfigError(f"{path}:{line}: is not UTF-8 text\n    save the file as UTF-8")
 
 
-def parse_config(text: str, path: Path) -> Config:
+def parse_config(text: str, path: Path, *, files_may_be_missing: bool = False) -> Config:
     """Check the text of a configuration; ``path`` is where it is, or would be.
 
     Raises:
@@ -92,7 +95,11 @@ def parse_config(text: str, path: Path) -> Config:
     data = _parse_toml(text, path)
     config, faults = None, list(reference_faults(data))
     try:
-        config = Config.model_validate(data, context={"folder": path.absolute().parent})
+        context = {
+            "folder": path.absolute().parent,
+            "files_may_be_missing": files_may_be_missing,
+        }
+        config = Config.model_validate(data, context=context)
     except ValidationError as error:
         faults = [*model_faults(error, Config), *faults]
     # Raised out here: an error raised in the handler would carry the file's values as context.
@@ -120,6 +127,19 @@ def read_secret_file(path: Path) -> Secret:
     if reason:
         raise ConfigError(f"secret file {path.absolute()}: {reason}")
     return Secret(re.sub(r"\r?\n\Z", "", text))
+
+
+def write_secret_file(path: Path, value: str) -> None:
+    """Write a secret for its owner alone (mode 0600), all of it or nothing."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(f"{value}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
 
 
 def _read(path: Path, limit: int) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -138,6 +140,46 @@ def complete(
 def subject(principal: dict[str, Any]) -> str:
     """Return the subject the dev issuer gives a principal."""
     return f"{principal['role'].replace('_', '-')}/{principal['name']}"
+
+
+def names(data: Path) -> list[str]:
+    """Return the principals the dev issuer speaks for."""
+    return [name for name, identity in _identities(data).items() if identity[0] == issuer.NAME]
+
+
+def subject_of(name: str, data: Path) -> str:
+    """Return the subject of a principal, by the configuration `broker dev` last ran with.
+
+    Raises:
+        ConfigError: there is none, or the dev issuer doesn't speak for it.
+    """
+    known = _identities(data)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
+        msg = f"there is no principal {name!r} in {data / FILE}\n    {hint}"
+        raise ConfigError(msg)
+    by, subject = known[name]
+    if by != issuer.NAME:
+        msg = (
+            f"{name!r} proves itself by issuer {by!r}, not by the dev issuer\n"
+            f"    get its token from there, or give it identity = {{ issuer = {issuer.NAME!r}, … }}"
+        )
+        raise ConfigError(msg)
+    return subject
+
+
+def _identities(data: Path) -> dict[str, tuple[str, str]]:
+    try:
+        text = (data / FILE).read_text("utf-8")
+    except OSError as error:
+        msg = (
+            f"there is no {data / FILE}\n"
+            "    start `broker dev` first, or name its folder with --data"
+        )
+        raise ConfigError(msg) from error
+    rows: list[dict[str, Any]] = tomllib.loads(text)["principals"]
+    return {p["name"]: (p["identity"]["issuer"], p["identity"]["subject"]) for p in rows}
 
 
 def _add_dev_issuer(document: tomlkit.TOMLDocument, data: Path) -> None:

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from broker.dev import vault
-from broker.dev.config import Embedded, complete, given
+from broker.dev.config import FILE, Embedded, complete, given, names
 from broker.dev.engines import DataDirLock, OpenBao, Postgres, Valkey
 from broker.dev.engines.process import write_private
 from broker.dev.issuer import DevIssuer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from broker.clock import Clock
     from broker.config import Config
 
 
 class DevStack:
-    """Embedded engines on one data directory; those the given configuration points elsewhere
-    are not started. Use from the main thread: the engines die with the thread that starts them.
+    """Embedded engines on one data directory.
+
+    Those that the given configuration points elsewhere are not started.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         data: Path,
         clock: Clock,
@@ -45,6 +46,7 @@ class DevStack:
         self._durable = durable
         self._say = on_progress
         self._stack = contextlib.ExitStack()
+        self._kept = contextlib.ExitStack()
 
     def start(self, listen: str, url: str) -> Config:
         """Start what is needed and return the complete configuration.
@@ -80,6 +82,26 @@ class DevStack:
     def stop(self) -> None:
         """Stop what was started, and only that."""
         self._kept.close()
+
+    def places(self, url: str) -> dict[str, str | None]:
+        """Where everything is: addresses, and the files that hold the engines' own secrets."""
+        bao, postgres = self.openbao, self.postgres
+        return {
+            "url": url,
+            "redis": self.valkey.url if self.valkey else None,
+            "vault": bao.address if bao else None,
+            "vault_token_file": str(bao.root_token_file) if bao else None,
+            "postgres": f"postgresql://{postgres.host}:{postgres.port}/orders"
+            if postgres
+            else None,
+            "postgres_admin_dsn_file": str(postgres.admin_dsn_file) if postgres else None,
+            "config": str(self.data / FILE),
+            "data": str(self.data),
+        }
+
+    def names(self) -> list[str]:
+        """The principals that ``broker dev token`` knows."""
+        return names(self.data)
 
     async def _set_up(self, config: Config, bao: OpenBao, postgres: Postgres) -> None:
         api = vault.admin(bao, self._clock)

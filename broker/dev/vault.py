@@ -1,4 +1,4 @@
-"""Sets up an embedded OpenBao: the orders database behind ``database/``, and the broker's rights."""
+"""Sets up an embedded OpenBao: the orders database, and the broker's rights."""
 
 from __future__ import annotations
 

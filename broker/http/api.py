@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse
 from broker.access import Caller
 from broker.errors import AuthenticationError, InvalidRequest
 from broker.http.problems import NO_STORE
-from broker.pipeline import Outcome
 from broker.service import Broker
+from broker.steps import Outcome
 from broker.wire import (
     CompleteTask,
     Freeze,
@@ -70,7 +70,7 @@ async def open_task(broker: The, caller: By, key: Key, ask: OpenTask) -> dict[st
 
 
 @router.get("/tasks")
-async def list_tasks(  # noqa: PLR0913
+async def list_tasks(
     broker: The,
     caller: By,
     state: Word = "",
@@ -113,7 +113,7 @@ async def request_grant(
 
 
 @router.get("/grants")
-async def list_grants(  # noqa: PLR0913
+async def list_grants(
     broker: The,
     caller: By,
     task_id: Word = "",
@@ -143,27 +143,27 @@ async def revoke_grant(broker: The, caller: By, grant_id: str) -> dict[str, Any]
 @router.post("/revocations")
 async def revoke(broker: The, caller: By, ask: Revoke) -> dict[str, Any]:
     """Revoke all that a selector matches, and with freeze stop more from being issued."""
-    revocation_id, outcome = await broker.revoke(caller, ask)
+    revocation_id, outcome = await broker.operators.revoke(caller, ask)
     return {"revocation_id": revocation_id, "matched": outcome.matched, **_outcome(outcome)}
 
 
 @router.get("/freezes")
 async def list_freezes(broker: The, caller: By) -> dict[str, Any]:
     """List what is frozen."""
-    return await broker.freezes(caller)
+    return await broker.operators.freezes(caller)
 
 
 @router.post("/freezes", status_code=201)
 async def freeze(broker: The, caller: By, ask: Freeze) -> dict[str, Any]:
     """Stop issuing for a selector; what is live stays so."""
-    await broker.freeze(caller, ask)
+    await broker.operators.freeze(caller, ask)
     return {"selector": ask.selector.field, "frozen": True}
 
 
 @router.delete("/freezes")
 async def thaw(broker: The, caller: By, ask: Freeze) -> dict[str, Any]:
     """Allow issuing for a selector again."""
-    await broker.thaw(caller, ask)
+    await broker.operators.thaw(caller, ask)
     return {"selector": ask.selector.field, "frozen": False}
 
 
@@ -172,4 +172,4 @@ async def list_events(
     broker: The, caller: By, task_id: Word = "", after: Word = "", limit: Limit = 100
 ) -> dict[str, Any]:
     """List audit events, oldest first, after the event with this id."""
-    return await broker.events(caller, task_id=task_id, after=after, limit=limit)
+    return await broker.operators.events(caller, task_id=task_id, after=after, limit=limit)

@@ -69,5 +69,5 @@ def metadata(issuer: str) -> dict[str, Any]:
 
 
 def metadata_path(issuer: str) -> str:
-    """Return where the metadata is: the well-known part goes before an issuer's path (8414, 3.1)."""
+    """Return where the metadata is: before an issuer's path (RFC 8414 section 3.1)."""
     return f"/.well-known/oauth-authorization-server{urlsplit(issuer).path}"

@@ -61,7 +61,7 @@ def problem(error: errors.BrokerError) -> JSONResponse:
     return _document(status, error.code, error.title, error.detail, headers, error.extra)
 
 
-def _document(  # noqa: PLR0913
+def _document(
     status: int,
     code: str,
     title: str,
@@ -131,15 +131,20 @@ def install(app: FastAPI) -> None:
     async def on_broker_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, errors.BrokerError)  # noqa: S101  registered for this class
         if status_of(error) >= 500:  # noqa: PLR2004
-            log.warning("request failed", path=request.url.path, code=error.code, cause=repr(error.__cause__))
+            log.warning(
+                "request failed",
+                path=request.url.path,
+                code=error.code,
+                cause=repr(error.__cause__),
+            )
         oauth = request.url.path.startswith("/oauth/")
         return oauth_problem(error) if oauth else problem(error)
 
-    async def on_invalid(request: Request, error: Exception) -> Response:
+    async def on_invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101  registered for this class
         return _invalid(error)
 
-    async def on_http(request: Request, error: Exception) -> Response:
+    async def on_http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101  registered for this class
         code, title = _BY_STATUS.get(error.status_code, ("invalid_request", "Invalid request"))
         detail = "There is nothing at this path." if error.status_code == 404 else title  # noqa: PLR2004
@@ -147,7 +152,9 @@ def install(app: FastAPI) -> None:
 
     async def on_unforeseen(request: Request, error: Exception) -> Response:
         # The traceback would name values; its type and place are enough to find it.
-        log.error("unforeseen error", path=request.url.path, error=type(error).__name__, exc_info=error)
+        log.error(
+            "unforeseen error", path=request.url.path, error=type(error).__name__, exc_info=error
+        )
         return problem(errors.BrokerError("Something unforeseen went wrong; it was logged."))
 
     app.add_exception_handler(errors.BrokerError, on_broker_error)

@@ -139,17 +139,28 @@ class DiscoverySource(UrlSource):
 
     async def fetch(self) -> bytes:
         """Get the metadata, check whose it is, and get the keys it names."""
-        metadata = _json_object(await _get(self._http, self._url))
-        # Section 4.3: identical, or one issuer could vouch for the keys of another.
-        if metadata.get("issuer") != self._issuer:
-            raise KeySourceError("the discovery document is of another issuer")
-        jwks_uri = metadata.get("jwks_uri")
-        # Clear text to a loopback address is no better than clear text if what sent us there
-        # came from elsewhere, so only an issuer on loopback may do that.
-        local = self._issuer.startswith("http:")
-        if not isinstance(jwks_uri, str) or not _is_protected(jwks_uri, loopback_http=local):
-            raise KeySourceError("the discovery document's jwks_uri is not an https URL")
-        return await _get(self._http, jwks_uri)
+        metadata = await _get(self._http, self._url)
+        return await _get(self._http, keys_address(metadata, self._issuer))
+
+
+def keys_address(metadata: bytes, issuer: str) -> str:
+    """Return where an issuer's metadata says its keys are.
+
+    Raises:
+        KeySourceError: the metadata is another issuer's, or sends us where keys aren't safe.
+    """
+    members = _json_object(metadata)
+    # OpenID Connect Discovery 1.0 section 4.3: identical, or one issuer could vouch for the keys
+    # of another.
+    if members.get("issuer") != issuer:
+        raise KeySourceError("the discovery document is of another issuer")
+    address = members.get("jwks_uri")
+    # Only an issuer that is on loopback itself may send us there: http says nothing about who
+    # listens.
+    local = issuer.startswith("http:")
+    if not isinstance(address, str) or not _is_protected(address, loopback_http=local):
+        raise KeySourceError("the discovery document's jwks_uri is not an https URL")
+    return address
 
 
 def _http_client() -> httpx2.AsyncClient:
@@ -174,10 +185,8 @@ async def _get(http: httpx2.AsyncClient, url: str) -> bytes:
         async with asyncio.timeout(FETCH_TIMEOUT_S), http.stream("GET", url) as response:
             if response.status_code != HTTPStatus.OK:
                 raise KeySourceError(f"GET {url} answered {response.status_code}")
-            if response.headers.get("content-encoding", "identity") != "identity":
-                # A small compressed body may unfold into one that isn't.
-                raise KeySourceError(f"GET {url} answered in an encoding that wasn't asked for")
             content = bytearray()
+            # Raw: a compressed body, which wasn't asked for, may unfold into one without end.
             async for chunk in response.aiter_raw():
                 content += chunk
                 if len(content) > MAX_DOCUMENT_BYTES:

@@ -73,8 +73,9 @@ def parse(token: str) -> Jws:
     """
     if len(token) > MAX_TOKEN_CHARS:
         raise InvalidToken(f"the token is longer than {MAX_TOKEN_CHARS} characters")
+    # What isn't ASCII becomes a question mark, which isn't base64url.
     parts = token.encode("ascii", "replace").split(b".")
-    if not token.isascii() or len(parts) != 3:  # noqa: PLR2004  header, payload, signature
+    if len(parts) != 3:  # noqa: PLR2004  header, payload, signature
         raise InvalidToken("the token is not a compact JWS")
     header = _json_object(_base64url(parts[0]), "header")
     algorithm = header.get("alg")
@@ -147,11 +148,11 @@ def audiences(claims: Mapping[str, Any]) -> tuple[str, ...]:
     """Return ``aud`` as a tuple: a string, or a list of nothing but strings (RFC 7519 4.1.3).
 
     Raises:
-        InvalidToken: missing, empty, or of another type.
+        InvalidToken: missing, or of another type.
     """
     value: Any = claims.get("aud")
     found = cast("list[Any]", value) if isinstance(value, list) else [value]
-    if not found or not all(isinstance(item, str) and item for item in found):
+    if not all(isinstance(item, str) and item for item in found):
         raise InvalidToken("the token's aud is missing or not a list of texts")
     return tuple(found)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.backoff import NoBackoff
 from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from broker.errors import LedgerUnavailable
@@ -60,7 +59,7 @@ class Connection:
             declared.append(own_key)
         try:
             return await self._scripts[name](keys=declared, args=[json.dumps(args)])
-        except (RedisError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, RedisError, OSError) as error:
             raise _unavailable(error) from error
 
     async def on_every_shard(
@@ -78,14 +77,14 @@ class Connection:
         """Run a pipeline of reads or scripts."""
         try:
             return await pipe.execute()
-        except (RedisError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, RedisError, OSError) as error:
             raise _unavailable(error) from error
 
     async def command(self, *words: str | float | bytes) -> Any:  # noqa: ANN401
         """Run one plain command."""
         try:
             return await self.client.execute_command(*words)
-        except (RedisError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, RedisError, OSError) as error:
             raise _unavailable(error) from error
 
     async def ranges(self, ranges: Sequence[tuple[int, str, str, int]]) -> list[list[bytes]]:

@@ -58,7 +58,9 @@ class Queries:
         text = await self._redis.command("HGET", keys.table(shard, "grants"), grant_id)
         return grant_row(text, grant_id) if text else None
 
-    async def tasks(self, keep: Callable[[Task], bool], *, limit: int, cursor: str = "") -> Page[Task]:
+    async def tasks(
+        self, keep: Callable[[Task], bool], *, limit: int, cursor: str = ""
+    ) -> Page[Task]:
         """Return tasks that pass ``keep``, newest first."""
         return await self._page("tasks", ["t|"], task_row, keep, limit, cursor)
 
@@ -163,9 +165,7 @@ class Queries:
 
     async def _ids_below(self, shard: int, prefix: str) -> list[str]:
         low, high = f"[{prefix}", f"({prefix}".encode() + b"\xff"
-        found = await self._redis.command(
-            "ZRANGEBYLEX", keys.table(shard, "index"), low, high
-        )
+        found = await self._redis.command("ZRANGEBYLEX", keys.table(shard, "index"), low, high)
         return [member.rpartition(b"|")[2].decode() for member in found]
 
     async def _page(
@@ -182,7 +182,9 @@ class Queries:
         items: list[T] = []
         scanned = 0
         while True:
-            wanted = [(s, p, cursor, limit + 1) for s in range(self._redis.shards) for p in prefixes]
+            wanted = [
+                (s, p, cursor, limit + 1) for s in range(self._redis.shards) for p in prefixes
+            ]
             answers = await self._redis.ranges(wanted)
             found = sorted(
                 (

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from broker.errors import (
     BrokerError,
@@ -15,50 +14,19 @@ from broker.errors import (
     QuotaExceeded,
     TaskNotActive,
 )
-from broker.grants import Grant, GrantState
 from broker.ids import shard_of
 from broker.ledger import keys
+from broker.ledger.models import IDEMPOTENCY_MS, Claimed, HandleRetired, LedgerTimes
 from broker.ledger.rows import compact, grant_row, task_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from broker.grants import Grant
     from broker.ids import Kind
     from broker.ledger.connection import Connection
+    from broker.ledger.models import Idempotency
     from broker.tasks import Task, TaskState
-
-IDEMPOTENCY_MS: Final = 86_400_000
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerTimes:
-    """Milliseconds the scripts are given."""
-
-    claim_ms: int = 30_000
-    pending_ms: int = 30_000
-    retain_ms: int = 7 * 86_400_000
-    audit_ms: int = 30 * 86_400_000
-
-
-class HandleRetired(BrokerError):
-    """The task's token was retired since it was made; make another and ask again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Idempotency:
-    """A caller's idempotency key: within ``scope``, for the request with this ``digest``."""
-
-    scope: str
-    key: str
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """What a sweep or an ended task left to do: ended tasks to close, grants to revoke."""
-
-    tasks: tuple[Task, ...] = ()
-    grants: tuple[Grant, ...] = ()
 
 
 class RedisLedger:
@@ -75,6 +43,7 @@ class RedisLedger:
         *,
         ttl_ms: int,
         max_children: int,
+        decision: Mapping[str, Any],
         actor: str,
         idempotency: Idempotency | None = None,
     ) -> tuple[Task, bool]:
@@ -87,6 +56,7 @@ class RedisLedger:
             "task": {**compact(task), "id": task.id},
             "ttl_ms": ttl_ms,
             "max_children": max_children,
+            "decision": decision,
             "actor": actor,
             **_digest(idempotency),
         }
@@ -108,7 +78,7 @@ class RedisLedger:
             case _:
                 raise _reused()
 
-    async def reserve(  # noqa: PLR0913  each is a column of the reservation
+    async def reserve(
         self,
         grant: Grant,
         *,
@@ -196,7 +166,7 @@ class RedisLedger:
         args = {"id": grant.id, "evidence": evidence, "actor": actor}
         return await self._grant("confirm", grant.id, args)
 
-    async def retry_later(  # noqa: PLR0913
+    async def retry_later(
         self,
         grant: Grant,
         *,
@@ -249,7 +219,7 @@ class RedisLedger:
             raise _not_active()
         return task_row(rest[0])
 
-    async def handle(  # noqa: PLR0913
+    async def handle(
         self,
         task_id: str,
         op: str,
@@ -297,7 +267,7 @@ class RedisLedger:
         await self._redis.run("freeze", event_shard, {**args, "event": event})
         await self._redis.on_every_shard("freeze", args, rest)
 
-    async def put_token(  # noqa: PLR0913
+    async def put_token(
         self,
         jti: str,
         row: Mapping[str, Any],
@@ -337,7 +307,7 @@ class RedisLedger:
         args: dict[str, Any] = {"actor": actor, **({"event": event} if event else {})}
         return await self._redis.run("drop_token", shard, args, own_key=keys.token(shard, jti)) == 1
 
-    async def record(  # noqa: PLR0913
+    async def record(
         self,
         kind: str,
         *,
@@ -376,11 +346,6 @@ class RedisLedger:
             msg = f"The ledger has lost grant {grant_id}."
             raise LedgerUnavailable(msg)
         return grant_row(answer[1])
-
-
-def is_dead(grant: Grant) -> bool:
-    """Say whether a grant is confirmed dead."""
-    return grant.state in (GrantState.REVOKED, GrantState.FAILED)
 
 
 def _shard(identifier: str, kind: Kind) -> int:
@@ -422,6 +387,3 @@ def _reused() -> BrokerError:
 
 def _not_active() -> TaskNotActive:
     return TaskNotActive("The task is not active: it has ended, or it is not approved yet.")
-
-
-__all__ = ["Claimed", "HandleRetired", "Idempotency", "LedgerTimes", "RedisLedger"]

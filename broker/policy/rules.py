@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from broker.catalog import Principal
 
 
-def decide_open(context: OpenContext) -> Decision:
+def decide_open(context: OpenContext) -> Decision:  # noqa: PLR0911  one return a rule
     """Say whether a task may be opened, and for how long."""
     agent = context.agent
     if context.caller.role not in (Role.ORCHESTRATOR, Role.AGENT):
@@ -39,7 +39,7 @@ def decide_open(context: OpenContext) -> Decision:
     return Decision(Effect.ALLOW, ("catalogue",), ttl_ms, notes)
 
 
-def decide_issue(context: IssueContext) -> Decision:
+def decide_issue(context: IssueContext) -> Decision:  # noqa: PLR0911  one return a rule
     """Say whether a credential may be issued, and for how long."""
     capability = context.capability
     agent = context.agent

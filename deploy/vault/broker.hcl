@@ -35,7 +35,10 @@ path "sys/leases/revoke" {
 # 4. List those leases.
 LISTINGS
 
-# Its own token.
+# Its own token, and what that may do (for `broker doctor`).
 path "auth/token/lookup-self" {
   capabilities = ["read"]
+}
+path "sys/capabilities-self" {
+  capabilities = ["create", "update"]
 }

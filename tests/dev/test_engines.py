@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -384,6 +385,24 @@ def test_postgres_starts_beside_a_lock_file_whose_number_is_somebody_elses(tmp_p
         assert as_admin(postgres, "SELECT count(*) FROM orders") == [(200,)]
 
 
+def test_postgres_comes_back_when_its_server_was_killed_from_outside(tmp_path: Path) -> None:
+    with Postgres(tmp_path, durable=False) as postgres, ExitStack() as stack:
+        for _ in range(10):  # their backends outlive the server by a moment
+            connection = psycopg.connect(postgres.admin_dsn.reveal())
+            stack.callback(connection.close)
+        os.kill(postgres.pid, signal.SIGKILL)
+        eventually(lambda: has_ended(postgres), "the server has ended")
+        postgres.start()
+        assert as_admin(postgres, "SELECT count(*) FROM orders") == [(200,)]
+
+
+def has_ended(engine: Postgres) -> bool:
+    try:
+        return engine.pid < 0
+    except EngineError:
+        return True
+
+
 def test_postgres_trusts_nobody(postgres: Postgres) -> None:
     for host in (postgres.host, str(postgres.socket_directory)):
         with pytest.raises(psycopg.OperationalError, match="password"):
@@ -412,6 +431,7 @@ def test_revoking_ends_sessions_and_hands_objects_over(vault: Vault, postgres: P
     with login(postgres, writer) as session, login(postgres, writer) as busy:
         session.execute("UPDATE orders SET status = 'paid' WHERE id = 1")
         session.execute("CREATE TABLE made_by_writer AS SELECT * FROM orders LIMIT 3")
+        as_admin(postgres, f'GRANT TRUNCATE ON orders TO "{writer.username}"')
         # A transaction that holds the lock the hand-over needs.
         busy.execute("BEGIN")
         busy.execute("LOCK TABLE made_by_writer")
@@ -454,9 +474,9 @@ def test_nobody_can_log_in_once_sessions_are_being_ended(vault: Vault, postgres:
         revoking.start()
         eventually(refused, "logins are refused while the role still exists")
         assert role_exists(postgres, writer.username)
-        holder.execute("DROP TABLE held")
     revoking.join(WAIT_SECONDS)
     assert not role_exists(postgres, writer.username)
+    as_admin(postgres, "DROP TABLE held")
 
 
 def test_revocation_returns_when_the_last_session_is_gone(postgres: Postgres) -> None:

@@ -26,7 +26,7 @@ class Ran(NamedTuple):
     err: str
 
     @property
-    def json(self) -> Any:  # noqa: ANN401  whatever JSON came
+    def json(self) -> Any:
         return json.loads(self.out)
 
 

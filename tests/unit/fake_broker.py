@@ -32,7 +32,7 @@ class Seen:
     body: bytes
 
     @property
-    def json(self) -> Any:  # noqa: ANN401  whatever JSON came
+    def json(self) -> Any:
         return json.loads(self.body)
 
     @property

@@ -126,7 +126,7 @@ def test_a_lost_answer_is_asked_for_again_only_where_that_does_no_harm() -> None
     assert len({r.headers["idempotency-key"] for r in sent}) == 1
     assert len({r.content for r in sent}) == 1
     with pytest.raises(ConnectionFailed) as caught:
-        play(core.run(calls.complete("a")), lost, ok({}))
+        play(core.run(calls.revoke({"all": True}, "r")), lost, ok({}))
     assert caught.value.code == "no_answer"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from broker.errors import ConfigError, InvalidToken, Unavailable
 from broker.identity.jwk import MAX_KEYS, KeySet, UnusableKey, parse_key, parse_key_set
-from broker.identity.jwks_sources import MAX_DOCUMENT_BYTES
+from broker.identity.jwks_sources import MAX_DOCUMENT_BYTES, KeySourceError, keys_address
 from broker.identity.models import IssuerSettings
 from broker.identity.oidc import JwtIssuer
 from tests.clocks import ManualClock
@@ -116,11 +116,13 @@ async def test_a_rotation_is_picked_up_through_the_unknown_kid(
     assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize("kid", [None, "k"])
 async def test_a_rotation_is_picked_up_without_a_kid_too(
-    server: IssuerServer, clock: ManualClock, issuer: JwtIssuer
+    kid: str | None, server: IssuerServer, clock: ManualClock, issuer: JwtIssuer
 ) -> None:
+    server.answers["/jwks"] = Answer(jwks(KEY.jwk(kid=kid)))
     await issuer.verify(token(clock, kid=None))
-    server.answers["/jwks"] = Answer(jwks(NEXT))
+    server.answers["/jwks"] = Answer(jwks(NEXT.jwk(kid=kid)))
     await issuer.verify(token(clock, NEXT, kid=None))
 
 
@@ -153,7 +155,9 @@ async def test_old_keys_serve_while_the_endpoint_fails_and_not_for_ever(
     if how == "stopped":
         server.stop()
     else:
-        server.answers["/jwks"] = Answer(b"<html>", status=503 if how == "error" else 200)
+        # An error page is not to be read, even if it looks like an answer.
+        failure = Answer(jwks(), status=503) if how == "error" else Answer(b"<html>")
+        server.answers["/jwks"] = failure
     for _ in range(4):
         clock.advance(21_600)
         await issuer.verify(token(clock))
@@ -192,10 +196,12 @@ async def test_nobody_with_old_keys_waits_for_an_endpoint_that_is_failing(
     # Now it hangs; the next attempt is due, and held at the server.
     server.open.clear()
     clock.advance(10)
-    await issuer.verify(token(clock))
+    async with asyncio.timeout(3):
+        await issuer.verify(token(clock))
     for _ in range(3):
         await arrival(server)
-    await issuer.verify(token(clock))
+    async with asyncio.timeout(3):
+        await issuer.verify(token(clock))
     assert len(server.requests) == 3
 
 
@@ -335,6 +341,27 @@ async def test_discovery_that_cannot_be_trusted_leads_nowhere(
     await issuer.aclose()
 
 
+@pytest.mark.parametrize(
+    ("issuer", "address", "accepted"),
+    [
+        ("https://issuer.example", "https://keys.example/jwks", True),
+        ("https://issuer.example", "http://keys.example/jwks", False),
+        ("https://issuer.example", "http://127.0.0.1/jwks", False),
+        ("https://issuer.example", "https://user@keys.example/jwks", False),
+        ("http://127.0.0.1:1", "http://localhost:2/jwks", True),
+        ("http://127.0.0.1:1", "http://keys.example/jwks", False),
+        ("http://127.0.0.1:1", "https://keys.example/jwks", True),
+    ],
+)
+def test_an_https_issuer_keeps_its_keys_at_https(issuer: str, address: str, accepted: bool) -> None:
+    document = metadata(issuer=issuer, jwks_uri=address).body
+    if accepted:
+        assert keys_address(document, issuer) == address
+    else:
+        with pytest.raises(KeySourceError, match="jwks_uri"):
+            keys_address(document, issuer)
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b"[" * 100_000])
 async def test_discovery_that_is_no_document_leads_nowhere(
     body: bytes, server: IssuerServer, clock: ManualClock
@@ -387,9 +414,9 @@ async def test_a_file_is_read_again_when_it_changes(tmp_path: Path, clock: Manua
     replacement.write_bytes(jwks(NEXT))
     os.utime(replacement, ns=(0, path.stat().st_mtime_ns))
     replacement.rename(path)
-    await issuer.verify(token(clock, NEXT))
     with pytest.raises(InvalidToken):
         await issuer.verify(token(clock))
+    await issuer.verify(token(clock, NEXT))
     # Changed in place.
     path.write_bytes(jwks())
     with pytest.raises(InvalidToken):
@@ -402,7 +429,14 @@ async def test_a_file_that_is_missing_or_broken_is_not_the_tokens_fault(
 ) -> None:
     path = tmp_path / "jwks.json"
     issuer = new_issuer(clock, jwks_file=path)
-    for content in (None, b"", b"[]", b"{}", b'{"keys":1}', b" " * (MAX_DOCUMENT_BYTES + 1)):
+    for content in (
+        None,
+        b"",
+        b"[]",
+        b"{}",
+        b'{"keys":1}',
+        jwks(KEY).ljust(MAX_DOCUMENT_BYTES + 1),
+    ):
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(Unavailable):

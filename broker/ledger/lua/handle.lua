@@ -32,7 +32,7 @@ elseif A.op == 'retire' then
 end
 save(TASKS, task)
 if A.op ~= 'expect' then
-  emit('handle.' .. A.op, task.id, nil, { handle = A.handle, backend = A.backend, value = A.value })
+  emit('handle.' .. A.op, task.id, nil, { handle = A.handle, backend = A.backend })
 end
 -- A handle recorded after its task's end is dead weight to be revoked at once.
 if A.op == 'record' and task.ended_at then due('t', task.id, NOW) end

@@ -1,4 +1,5 @@
 -- A = {task, idem?, digest?, idem_ms, actor, max_children, decision}; KEYS[8] the idempotency key.
+emit('decision', A.task.id, nil, A.decision)
 if A.digest then
   local seen = redis.call('GET', KEYS[8])
   if seen then
@@ -11,7 +12,7 @@ end
 local task = A.task
 local field = frozen('agent:' .. task.agent, 'owner:' .. task.owner)
 if field then
-  emit('task.refused', nil, nil, { agent = task.agent, reason = 'frozen', selector = field })
+  emit('task.refused', task.id, nil, { agent = task.agent, reason = 'frozen', selector = field })
   return { 'frozen', field }
 end
 task.created_at = NOW

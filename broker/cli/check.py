@@ -1,0 +1,36 @@
+"""``broker check-config``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from broker.cli import output
+
+ConfigFile = Annotated[
+    Path, Parameter(help="The configuration file.", name=["--config", "-c"], metavar="FILE")
+]
+Json = Annotated[bool, Parameter(help="Print JSON.", negative="")]
+
+
+def check_config(*, config: ConfigFile = Path("config.toml"), json: Json = False) -> int:
+    """Check a configuration file; says everything that is wrong with it, and where.
+
+    Example: broker check-config --config /etc/broker/config.toml
+    """
+    from broker.config import load_config
+
+    loaded = load_config(config)
+    counts = {
+        "issuers": len(loaded.identity.issuers),
+        "principals": len(loaded.principals),
+        "capabilities": len(loaded.capabilities),
+    }
+    if json:
+        output.document({"config": str(config), "valid": True, **counts})
+    else:
+        listed = ", ".join(f"{count} {name}" for name, count in counts.items())
+        output.line(f"{config}: valid ({listed})")
+    return 0

@@ -1,0 +1,141 @@
+"""``broker dev``: the whole broker here, with its servers embedded; and identities for it."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from broker.cli import output
+from broker.cli.check import Json
+
+if TYPE_CHECKING:
+    from broker.dev.stack import DevStack
+
+_DEFAULT = Path(".broker/dev")
+_EPILOGUE = """\
+Examples:
+
+  broker dev                              then, in another terminal:
+  broker dev token orchestrator > orchestrator.jwt
+  broker task open --token-file orchestrator.jwt --agent report-writer \\
+      --purpose "nightly report" --capability orders-read
+"""
+
+Data = Annotated[
+    Path,
+    Parameter(
+        help="Where keys, servers and their data live.", metavar="DIR", env_var="BROKER_DEV_DATA"
+    ),
+]
+
+app = App(
+    name="dev",
+    help="Run a whole broker here, with its servers embedded.",
+    help_epilogue=_EPILOGUE,
+)
+
+
+@app.default
+def run(
+    *,
+    host: Annotated[str, Parameter(help="The address to listen on.", metavar="HOST")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="The port; 0 picks a free one.", metavar="PORT")] = 8700,
+    data: Data = _DEFAULT,
+    config: Annotated[
+        Path | None,
+        Parameter(
+            help="A configuration; servers that it names are not started here.", metavar="FILE"
+        ),
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Start Valkey, OpenBao, PostgreSQL and the broker, all on this machine, until Ctrl-C.
+
+    A second start on the same --data finds everything as it was. With --json one line says when it
+    is ready: {"event": "ready", "url": …, "redis": …, "vault": …, "postgres": …}.
+    """
+    from broker import logs
+    from broker.app import build
+    from broker.clock import SystemClock
+    from broker.dev.engines import EngineError
+    from broker.dev.stack import DevStack
+    from broker.errors import ConfigError
+    from broker.http.server import bind
+    from broker.http.server import serve as serve_http
+
+    logs.configure(json=json, level="warning")
+    taken = bind(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    listen = f"{shown}:{taken.getsockname()[1]}"
+    # Stopping with SIGTERM, too, goes through the code below that stops the servers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    progress = (lambda _: None) if json else output.note
+    stack = DevStack(data, SystemClock(), config_file=config, on_progress=progress)
+    try:
+        loaded = stack.start(listen, _url(host, listen))
+        with stack:
+            application = build(loaded).http()
+            serve_http(
+                application, taken, on_ready=lambda: _ready(stack, loaded.broker.issuer, json=json)
+            )
+            progress("stopping")
+    except EngineError as error:
+        raise ConfigError(str(error)) from error
+    finally:
+        taken.close()
+    return 0
+
+
+def _url(host: str, listen: str) -> str:
+    """A wildcard address is nobody's name: tokens and clients use loopback then."""
+    return f"http://{listen.replace(host, '127.0.0.1') if host == '0.0.0.0' else listen}"  # noqa: S104
+
+
+def _ready(stack: DevStack, url: str, *, json: bool) -> None:
+    places = stack.places(url)
+    if json:
+        output.line(jsonlib.dumps({"event": "ready", **places}))
+    else:
+        output.line(f"ready: {url}")
+        for name, place in places.items():
+            if name != "url" and place:
+                output.line(f"  {name:14} {place}")
+        output.line("identities: broker dev token NAME   (names: " + ", ".join(stack.names()) + ")")
+        output.line("Ctrl-C stops everything that was started here.")
+    sys.stdout.flush()
+
+
+@app.command
+def token(
+    name: Annotated[str, Parameter(help="A principal of the dev configuration.", metavar="NAME")],
+    *,
+    data: Data = _DEFAULT,
+    ttl: Annotated[str, Parameter(help="How long it is valid.", metavar="TIME")] = "1h",
+    json: Json = False,
+) -> int:
+    """Print a workload JWT from the dev issuer, for one of the dev principals.
+
+    Example: broker dev token report-writer > agent.jwt
+    """
+    from broker.clock import SystemClock
+    from broker.dev.config import subject_of
+    from broker.dev.issuer import DevIssuer
+    from broker.durations import parse_duration
+    from broker.errors import ConfigError
+
+    try:
+        seconds = parse_duration(ttl) // 1000
+    except ValueError as error:
+        raise ConfigError(f"--ttl: {error}") from error
+    subject = subject_of(name, data.absolute())
+    jwt = DevIssuer(data.absolute(), SystemClock()).token(subject, ttl_s=seconds).reveal()
+    if json:
+        output.document({"token": jwt, "principal": name, "subject": subject})
+    else:
+        output.line(jwt)
+    return 0

@@ -1,0 +1,183 @@
+"""Looks at everything the broker leans on, and says what to do about what it finds."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from broker.app import connect, vault_api, vault_state
+from broker.clock import SystemClock
+from broker.errors import BrokerError
+from broker.ledger.durability import durability
+from broker.ledger.queries import Queries
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+    from pathlib import Path
+
+    from broker.backends.vault_api import VaultApi
+    from broker.clock import Clock
+    from broker.config import Config, VaultSection
+
+_SKEW_WARN_MS: Final = 500
+_SKEW_FAIL_MS: Final = 5000
+
+
+class Verdict(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was looked at, what was found, and what to do."""
+
+    check: str
+    verdict: Verdict
+    detail: str
+    advice: str = ""
+
+
+async def examine(config: Config, clock: Clock | None = None) -> AsyncGenerator[Finding]:
+    """Run every check, yielding each finding as it is made."""
+    clock = clock or SystemClock()
+    for finding in _files(config):
+        yield finding
+    async for finding in _redis(config, clock):
+        yield finding
+    if config.vault is not None:
+        api = vault_api(config.vault, clock)
+        try:
+            async for finding in _vault(config, config.vault, api, clock):
+                yield finding
+        finally:
+            api.close()
+
+
+def _files(config: Config) -> Iterator[Finding]:
+    """Secrets and signing keys are nobody else's to read."""
+    vault = config.vault
+    secrets: list[Path | None] = [config.redis.password_file]
+    if vault is not None:
+        secrets += [vault.role_id_file, vault.secret_id_file, vault.jwt_file, vault.token_file]
+    keys = config.broker.state_dir / "keys"
+    found = [path for path in secrets if path is not None]
+    found += sorted(path for path in keys.glob("*") if path.is_file()) if keys.is_dir() else []
+    open_ones = [path for path in found if path.exists() and _others_can_read(path)]
+    for path in open_ones:
+        yield Finding(
+            "file modes", Verdict.FAILED, f"{path} is open to others", f"run: chmod 600 {path}"
+        )
+    if not open_ones:
+        yield Finding("file modes", Verdict.OK, f"{len(found)} secret files are private")
+
+
+def _others_can_read(path: Path) -> bool:
+    return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
+
+
+async def _redis(config: Config, clock: Clock) -> AsyncGenerator[Finding]:
+    connection = connect(config)
+    try:
+        before = clock.now()
+        theirs = await Queries(connection, ()).now()
+        ours = (before + clock.now()) * 500
+        yield Finding("redis", Verdict.OK, "answers")
+        yield _skew("redis clock", theirs - ours)
+        lacks = await durability(connection)
+        for lack in lacks:
+            found, _, advice = lack.partition(": ")
+            yield Finding("redis durability", Verdict.WARNING, found, advice)
+        if not lacks:
+            yield Finding("redis durability", Verdict.OK, "append-only file on, nothing is evicted")
+    except BrokerError as error:
+        advice = "check [redis] url and password_file, and that the server runs"
+        yield Finding("redis", Verdict.FAILED, error.detail, advice)
+    finally:
+        await connection.close()
+
+
+def _skew(check: str, skew_ms: float) -> Finding:
+    detail = f"{skew_ms / 1000:+.2f} s from this machine's"
+    if abs(skew_ms) < _SKEW_WARN_MS:
+        return Finding(check, Verdict.OK, detail)
+    verdict = Verdict.FAILED if abs(skew_ms) >= _SKEW_FAIL_MS else Verdict.WARNING
+    return Finding(check, verdict, detail, "let NTP set both clocks: expiry depends on them")
+
+
+async def _vault(
+    config: Config, vault: VaultSection, api: VaultApi, clock: Clock
+) -> AsyncGenerator[Finding]:
+    state = await vault_state(api)
+    if state != "ok":
+        advice = "check [vault] address and ca_file, and that it is unsealed"
+        yield Finding("vault", Verdict.FAILED, state, advice)
+        return
+    yield Finding("vault", Verdict.OK, "answers, unsealed")
+    date = await api.server_date()
+    if date:
+        # The header has whole seconds: on average half of one has passed.
+        theirs = parsedate_to_datetime(date).timestamp() * 1000 + 500
+        yield _skew("vault clock", theirs - clock.now() * 1000)
+    paths = [c.path for c in config.capabilities if c.backend == "vault" and c.path]
+    needed = _needed(vault, paths)
+    try:
+        rights = await api.rights([*needed, *_forbidden(vault, paths)])
+    except BrokerError as error:
+        advice = "check the files of [vault] auth; `broker vault bootstrap` makes new ones"
+        yield Finding("vault login", Verdict.FAILED, error.detail, advice)
+        return
+    yield Finding("vault login", Verdict.OK, f"by {vault.auth}")
+    for finding in _judge(rights, needed, _forbidden(vault, paths)):
+        yield finding
+
+
+def _needed(vault: VaultSection, paths: list[str]) -> dict[str, str]:
+    """Each path the broker uses, and the capability it must have there."""
+    fixed = {
+        f"auth/token/create/{vault.token_role}": "update",
+        "auth/token/lookup-accessor": "update",
+        "auth/token/revoke-accessor": "update",
+        "auth/token/accessors": "list",
+        "sys/leases/lookup": "update",
+        "sys/leases/revoke": "update",
+    }
+    return fixed | {f"sys/leases/lookup/{path}": "list" for path in paths}
+
+
+def _forbidden(vault: VaultSection, paths: list[str]) -> list[str]:
+    """Paths on which the broker should have nothing at all."""
+    tests = [f"sys/policies/acl/{vault.policy_prefix}any", "auth/token/create", "sys/raw/any"]
+    return [
+        *paths,
+        *tests,
+        "sys/mounts/any",
+        "sys/auth/any",
+        f"auth/token/roles/{vault.token_role}",
+    ]
+
+
+def _judge(
+    rights: dict[str, list[str]], needed: dict[str, str], forbidden: list[str]
+) -> Iterator[Finding]:
+    advice = "run `broker vault bootstrap`, or apply deploy/vault by hand"
+    missing = [
+        f"{need} on {path}"
+        for path, need in needed.items()
+        if need not in rights[path] and "root" not in rights[path]
+    ]
+    too_many = [path for path in forbidden if set(rights[path]) - {"deny"}]
+    for lack in missing:
+        yield Finding("vault rights", Verdict.FAILED, f"missing: {lack}", advice)
+    for path in too_many:
+        held = ", ".join(rights[path])
+        detail = f"too many: {held} on {path}"
+        yield Finding("vault rights", Verdict.WARNING, detail, "take it away: " + advice)
+    if not missing and not too_many:
+        yield Finding("vault rights", Verdict.OK, "exactly what is needed; it can't read a secret")

@@ -1,0 +1,51 @@
+"""What goes into the ledger's writes and comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from broker.errors import BrokerError
+from broker.grants import GrantState
+
+if TYPE_CHECKING:
+    from broker.grants import Grant
+    from broker.tasks import Task
+
+IDEMPOTENCY_MS: Final = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerTimes:
+    """Milliseconds the scripts are given."""
+
+    claim_ms: int = 30_000
+    pending_ms: int = 30_000
+    retain_ms: int = 7 * 86_400_000
+    audit_ms: int = 30 * 86_400_000
+
+
+class HandleRetired(BrokerError):
+    """The task's token was retired since it was made; make another and ask again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A caller's idempotency key: within ``scope``, for the request with this ``digest``."""
+
+    scope: str
+    key: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a sweep or an ended task left to do: ended tasks to close, grants to revoke."""
+
+    tasks: tuple[Task, ...] = ()
+    grants: tuple[Grant, ...] = ()
+
+
+def is_dead(grant: Grant) -> bool:
+    """Say whether a grant is confirmed dead."""
+    return grant.state in (GrantState.REVOKED, GrantState.FAILED)

@@ -1,0 +1,98 @@
+"""The pipeline's numbered steps, its bounds, what it answers, and the work it has under way."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from broker.errors import BrokerError
+from broker.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
+
+    from broker.backends.protocol import Minted
+    from broker.grants import Grant
+
+log = get_logger("work")
+
+
+class Step(IntEnum):
+    """The numbered steps, for whoever watches the pipeline."""
+
+    RESOLVE = 2
+    DECIDE = 3
+    RESERVE = 4
+    MINT = 5
+    ACTIVATE = 6
+    DELIVER = 7
+    REVOKE = 9
+    CONFIRM = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of the pipeline; times in milliseconds."""
+
+    attempts: int = 6
+    backoff_ms: int = 1000
+    max_backoff_ms: int = 30_000
+    stuck_limit: int = 50
+    wait_ms: int = 10_000
+    lane_width: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A grant with its credential, on its way to the one who asked."""
+
+    grant: Grant
+    minted: Minted
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of revoking some grants."""
+
+    revoked: int = 0
+    revoking: int = 0
+
+    @property
+    def matched(self) -> int:
+        """How many there were."""
+        return self.revoked + self.revoking
+
+
+class Work:
+    """Work that goes on to its end even if whoever asked for it goes away."""
+
+    def __init__(self) -> None:
+        self._jobs: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Start a piece of work."""
+        job = asyncio.ensure_future(work)
+        self._jobs.add(job)
+        job.add_done_callback(self._done)
+        return job
+
+    def _done(self, job: asyncio.Task[Any]) -> None:
+        self._jobs.discard(job)
+        if not job.cancelled() and (error := job.exception()) is not None:
+            unforeseen = not isinstance(error, BrokerError)
+            (log.error if unforeseen else log.debug)("work failed", exc_info=error)
+
+    @property
+    def in_flight(self) -> int:
+        """How many pieces are under way."""
+        return len(self._jobs)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait for what is under way, and what that starts, so that little is left to sweep."""
+        async with asyncio.timeout(timeout_s):
+            while self._jobs:
+                await asyncio.wait(self._jobs)
