@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 from broker.errors import AccessDenied, InvalidToken, OAuthError, TaskNotActive
@@ -141,7 +141,7 @@ class Access:
             raise OAuthError("invalid_authorization_details", "the task's time is up")
         # An agent's token is in its task's shard, so that one script sees both.
         shard = shard_of(task.id, "tsk") if task else secrets.randbelow(self._shards)
-        details = ({"type": DETAIL_TYPE, "task_id": task.id},) if task else ()
+        details = [{"type": DETAIL_TYPE, "task_id": task.id}] if task else []
         claims = AccessClaims(
             subject=task.subject if task else principal.name,
             client_id=principal.name,
@@ -151,7 +151,7 @@ class Access:
             expires_at=now + ttl_s,
             scope=principal.role,
             act=nested_actor(task.actors[0], task.actors[1:]) if task else None,
-            authorization_details=details,
+            authorization_details=tuple(details),
             txn=task.root_id if task else "",
         )
         row = {"client_id": principal.name, **({"task_id": task.id} if task else {})}
@@ -174,7 +174,7 @@ class Access:
             "token_type": "Bearer",
             "expires_in": ttl_s,
             "scope": claims.scope,
-            **({"authorization_details": list(details)} if details else {}),
+            **({"authorization_details": details} if details else {}),
         }
 
     async def authenticate(self, token: str) -> Caller:
@@ -214,7 +214,7 @@ class Access:
             "active": True,
             "iss": self.issuer,
             "sub": claims.subject,
-            "aud": list(claims.audience) if len(claims.audience) > 1 else claims.audience[0],
+            "aud": claims.audience[0] if len(claims.audience) == 1 else list(claims.audience),
             "client_id": claims.client_id,
             "jti": claims.jti,
             "iat": claims.issued_at,
@@ -231,13 +231,21 @@ class Access:
     def _check_target(self, form: Mapping[str, list[str]]) -> None:
         """Only tokens for the broker itself are exchanged here (RFC 8707, RFC 8693 2.1)."""
         for resource in form.get("resource", []):
-            parts = urlsplit(resource)
-            if not parts.scheme or not parts.netloc or "#" in resource:
+            if not _is_absolute(resource):
                 raise OAuthError("invalid_target", "resource: an absolute URI without a fragment")
         for target in (*form.get("resource", []), *form.get("audience", [])):
             if target != self.issuer:
                 msg = f"tokens are exchanged for {self.issuer} here; ask for a grant for others"
                 raise OAuthError("invalid_target", msg)
+
+
+def _is_absolute(uri: str) -> bool:
+    """Say whether ``uri`` may name a resource (RFC 8707 section 2)."""
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # such as a bracket that nothing closes
+        return False
+    return bool(parts.scheme and parts.netloc) and "#" not in uri
 
 
 def _single_fields(form: Mapping[str, list[str]]) -> dict[str, str]:  # noqa: C901  one branch a rule
@@ -276,9 +284,10 @@ def _task_named(text: str | None) -> str | None:
         details = json.loads(text)
     except (ValueError, RecursionError):
         raise OAuthError(code, "authorization_details is not JSON") from None
-    if not isinstance(details, list) or len(details) != 1 or not isinstance(details[0], dict):
+    listed = cast("list[Any]", details) if isinstance(details, list) else []
+    if len(listed) != 1 or not isinstance(listed[0], dict):
         raise OAuthError(code, "authorization_details is an array of one object")
-    detail: dict[str, Any] = details[0]
+    detail = cast("dict[str, Any]", listed[0])
     if detail.get("type") != DETAIL_TYPE:
         raise OAuthError(code, f"the only type is {DETAIL_TYPE}")
     if set(detail) != {"type", "task_id"} or not isinstance(detail["task_id"], str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = get_logger("scheduler")
 POLL_MS: Final = 1000
 """How late at most this replica notices what another replica has scheduled."""
-_SOONEST_MS: Final = 5
+_SOONEST_MS: Final = 10
 _PRUNE_S: Final = 600
 _LOOK_S: Final = 2
 
@@ -33,11 +33,12 @@ class Scheduler:
         """Nothing runs before ``start``."""
         self._reaper = reaper
         self._clock = clock
-        self._jobs = AsyncIOScheduler(timezone=UTC)
+        # APScheduler has no types.
+        self._jobs: Any = AsyncIOScheduler(timezone=UTC)
 
     def start(self) -> None:
         """Start the jobs; the first sweep runs at once."""
-        once: dict[str, object] = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
+        once: dict[str, Any] = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
         self._jobs.add_job(self._sweep, id="sweep", **once)
         for job, seconds, what in (
             ("look", _LOOK_S, self._reaper.look),

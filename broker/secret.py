@@ -35,7 +35,7 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         return NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     def __reduce__(self) -> NoReturn:
         msg = "a Secret is never pickled or copied"

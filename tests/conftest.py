@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from hypothesis import settings
 
 from broker.clock import SystemClock
 from broker.dev.stack import DevStack
+from broker.dev.vault import admin
+from broker.errors import BackendRefused
 from tests.world import World
 
 if TYPE_CHECKING:
@@ -31,10 +34,29 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[DevStac
 
 
 @pytest.fixture
+async def pristine(engines: tuple[DevStack, Config]) -> None:
+    """Engines without credentials of earlier tests, for tests that look at all there are."""
+    openbao = engines[0].openbao
+    assert openbao is not None
+    api = admin(openbao, SystemClock())
+    try:
+        await api.as_broker("put", "sys/leases/revoke-prefix/database/creds", {"sync": True})
+        listed = await api.as_broker("list", "auth/token/accessors")
+        for accessor in listed["data"]["keys"]:
+            with contextlib.suppress(BackendRefused):  # it is going already
+                body = {"accessor": accessor}
+                row = await api.as_broker("post", "auth/token/lookup-accessor", body)
+                if (row["data"].get("meta") or {}).get("task"):
+                    await api.as_broker("post", "auth/token/revoke-accessor", body)
+    finally:
+        api.close()
+
+
+@pytest.fixture
 async def world(engines: tuple[DevStack, Config]) -> AsyncGenerator[World]:
     """A broker with an empty ledger."""
     stack, config = engines
-    made = World(stack, config)
+    made = World(stack.issuer, config)
     await made.app.connection.command("FLUSHALL")
     yield made
     await made.close()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from broker.config import Config
-    from broker.dev.stack import DevStack
+    from broker.dev.issuer import DevIssuer
     from broker.steps import Step
 
 EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -35,12 +35,12 @@ class World:
 
     def __init__(
         self,
-        stack: DevStack,
+        issuer: DevIssuer,
         config: Config,
         *,
         before_step: Callable[[Step], None] = lambda _: None,
     ) -> None:
-        self.stack = stack
+        self.issuer = issuer
         self.config = config
         self.app: Application = build(config, clock=SystemClock(), before_step=before_step)
         self.http = httpx2.AsyncClient(
@@ -55,7 +55,7 @@ class World:
 
     def identity(self, name: str) -> str:
         """A workload JWT from the dev issuer."""
-        return self.stack.issuer.token(SUBJECTS[name]).reveal()
+        return self.issuer.token(SUBJECTS[name]).reveal()
 
     async def exchange(self, name: str, task_id: str | None = None) -> httpx2.Response:
         form = {

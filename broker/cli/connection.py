@@ -43,7 +43,7 @@ class Connection:
         str | None,
         Parameter(
             env_var="BROKER_TASK_ID",
-            help="Act under this task, as an agent must.",
+            help="Act under this task; an agent must, and does under the TASK it names.",
             metavar="TASK",
         ),
     ] = None
@@ -53,10 +53,30 @@ class Connection:
 
     def client(self) -> Client:
         """Make the client; nothing is sent yet."""
+        return self._client(self.as_task)
+
+    def ask(self, about: str | None, call: Callable[[Client], T]) -> T:
+        """Ask the broker something about a task; an agent acts under that task unless told.
+
+        Only the broker knows who is an agent: whoever has to name a task is refused before
+        anything is done, and asks again.
+        """
+        from broker.client import Denied
+
+        try:
+            with self.client() as broker:
+                return call(broker)
+        except Denied as error:
+            if error.code != "invalid_authorization_details" or self.as_task or not about:
+                raise
+        with self._client(about) as broker:
+            return call(broker)
+
+    def _client(self, task_id: str | None) -> Client:
         from broker.client import Client, token_file
 
         identity = token_file(self.token_file) if self.token_file else None
-        return Client(self.server, identity, task_id=self.as_task)
+        return Client(self.server, identity, task_id=task_id)
 
 
 DEFAULT: Final = Connection()

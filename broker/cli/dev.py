@@ -6,7 +6,8 @@ import json as jsonlib
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from cyclopts import App, Parameter
 
@@ -69,15 +70,15 @@ def run(
     from broker.http.server import serve as serve_http
 
     logs.configure(json=json, level="warning")
+    name = _name(host)
     taken = bind(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    listen = f"{shown}:{taken.getsockname()[1]}"
+    port = taken.getsockname()[1]
     # Stopping with SIGTERM, too, goes through the code below that stops the servers.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    progress = (lambda _: None) if json else output.note
+    signal.signal(signal.SIGTERM, _end)
+    progress = _say_nothing if json else output.note
     stack = DevStack(data, SystemClock(), config_file=config, on_progress=progress)
     try:
-        loaded = stack.start(listen, _url(host, listen))
+        loaded = stack.start(f"{_bracketed(host)}:{port}", f"http://{name}:{port}")
         with stack:
             application = build(loaded).http()
             serve_http(
@@ -91,9 +92,34 @@ def run(
     return 0
 
 
-def _url(host: str, listen: str) -> str:
-    """A wildcard address is nobody's name: tokens and clients use loopback then."""
-    return f"http://{listen.replace(host, '127.0.0.1') if host == '0.0.0.0' else listen}"  # noqa: S104
+def _name(host: str) -> str:
+    """Return what clients call the host: for a wildcard address, which is nobody's name, loopback.
+
+    Raises:
+        ConfigError: it would take plain http off this machine.
+    """
+    from broker.config.addresses import is_loopback
+    from broker.errors import ConfigError
+
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  for containers
+    if not is_loopback(name):
+        raise ConfigError(
+            f"--host {host}: broker dev speaks plain http, which is for this machine only\n"
+            "    use 127.0.0.1, ::1 or localhost; in a container that publishes the port, 0.0.0.0"
+        )
+    return _bracketed(name)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _end(_: int, __: FrameType | None) -> NoReturn:
+    sys.exit(128 + signal.SIGTERM)
+
+
+def _say_nothing(_: str) -> None:
+    """What is said of progress with --json."""
 
 
 def _ready(stack: DevStack, url: str, *, json: bool) -> None:

@@ -76,10 +76,12 @@ def request_grant(
     if (field is not None) + env + connection.json > 1:
         raise UsageError("--field, --env and --json exclude each other")
     parameters = parse_pairs(parameter, "--parameter")
-    with connection.client() as broker:
-        issued = broker.request_grant(
+    issued = connection.ask(
+        task,
+        lambda broker: broker.request_grant(
             task, capability, ttl=ttl, parameters=parameters or None, intent=intent
-        )
+        ),
+    )
     if connection.json:
         output.model(issued, reveal=True)
     elif field is not None:
@@ -100,12 +102,14 @@ def list_grants(
     connection: Connection = DEFAULT,
 ) -> None:
     """List the grants that you may see; never a credential."""
-    with connection.client() as broker:
-        page = paging.collect(
+    page = connection.ask(
+        task,
+        lambda broker: paging.collect(
             lambda cursor, limit: broker.list_grants(
                 task_id=task, agent=agent, state=state, cursor=cursor, limit=limit
             )
-        )
+        ),
+    )
     if connection.json:
         output.page_document(page)
         return

@@ -99,8 +99,9 @@ def open_task(  # noqa: PLR0913  one option for each member of the request
 
     facts = parse_pairs(context, "--context")
     person = token_file(on_behalf_of)() if on_behalf_of else None
-    with connection.client() as broker:
-        task = broker.open_task(
+    task = connection.ask(
+        parent,
+        lambda broker: broker.open_task(
             agent,
             purpose,
             capability,
@@ -110,7 +111,8 @@ def open_task(  # noqa: PLR0913  one option for each member of the request
             context=facts or None,
             heartbeat=heartbeat,
             idempotency_key=idempotency_key,
-        )
+        ),
+    )
     _show(task, connection)
 
 
@@ -144,8 +146,7 @@ def list_tasks(
 @app.command(name="show")
 def show_task(task: TaskId, /, *, connection: Connection = DEFAULT) -> None:
     """Show one task."""
-    with connection.client() as broker:
-        _show(broker.get_task(task), connection)
+    _show(connection.ask(task, lambda broker: broker.get_task(task)), connection)
 
 
 @app.command(name="complete", help_epilogue=_END)
@@ -175,8 +176,7 @@ def cancel_task(
 @app.command
 def heartbeat(task: TaskId, /, *, connection: Connection = DEFAULT) -> None:
     """Say that a task is still being worked on."""
-    with connection.client() as broker:
-        found = broker.heartbeat(task)
+    found = connection.ask(task, lambda broker: broker.heartbeat(task))
     if connection.json:
         output.model(found)
         return
@@ -185,8 +185,7 @@ def heartbeat(task: TaskId, /, *, connection: Connection = DEFAULT) -> None:
 
 
 def _end(task_id: str, outcome: Outcome, summary: str | None, connection: Connection) -> None:
-    with connection.client() as broker:
-        end = broker.complete(task_id, outcome, summary=summary)
+    end = connection.ask(task_id, lambda broker: broker.complete(task_id, outcome, summary=summary))
     if connection.json:
         output.model(end)
         return

@@ -86,8 +86,13 @@ def load_config(path: Path, *, files_may_be_missing: bool = False) -> Config:
     raise ConfigError(f"{path}:{line}: is not UTF-8 text\n    save the file as UTF-8")
 
 
-def parse_config(text: str, path: Path, *, files_may_be_missing: bool = False) -> Config:
+def parse_config(
+    text: str, path: Path, *, files_may_be_missing: bool = False, written: str | None = None
+) -> Config:
     """Check the text of a configuration; ``path`` is where it is, or would be.
+
+    ``written`` is what a person wrote there, if a program has completed it: problems name its
+    lines.
 
     Raises:
         ConfigError: as ``load_config``.
@@ -104,7 +109,7 @@ def parse_config(text: str, path: Path, *, files_may_be_missing: bool = False) -
         faults = [*model_faults(error, Config), *faults]
     # Raised out here: an error raised in the handler would carry the file's values as context.
     if config is None or faults:
-        raise config_error(path, text, faults)
+        raise config_error(path, text if written is None else written, faults)
     return config
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import difflib
 import tomllib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
-
-import tomlkit
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from broker.config import parse_config
-from broker.dev import issuer
+from broker.dev import issuer, toml
+from broker.dev.engines.process import write_private
 from broker.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -83,58 +82,131 @@ class Embedded:
     postgres_dsn: str = ""
 
 
-def given(file: Path | None) -> tomlkit.TOMLDocument:
-    """Read the file given with ``--config``; without one, an empty document.
+# Whatever the real ones will be: to find what is wrong with a file before anything is started.
+_ANY: Final = "http://127.0.0.1:1"
+UNKNOWN: Final = Embedded(
+    url=_ANY,
+    listen="127.0.0.1:1",
+    redis_url="redis://127.0.0.1:1",
+    vault_address=_ANY,
+    postgres_dsn="postgresql://{username}:{password}@127.0.0.1:1/orders",
+)
 
-    Raises:
-        ConfigError: it can't be read, or isn't TOML.
-    """
-    if file is None:
-        return tomlkit.document()
+
+class Draft:
+    """The configuration as it was given, if one was, waiting for its embedded parts."""
+
+    def __init__(self, file: Path | None, data: Path) -> None:
+        """Read ``file``; without one everything is filled in.
+
+        Raises:
+            ConfigError: it can't be read, or isn't TOML.
+        """
+        self._text = "" if file is None else _read(file)
+        self._data = data
+        # Relative paths of a given file mean its own folder, wherever the completed copy is kept.
+        self._path = file or data / FILE
+        document = self._document()
+        if not _well_formed(document):
+            parse_config(self._text, self._path)
+        self.needs_redis = not document.get("redis", {}).get("url")
+        self.needs_vault = not document.get("vault", {}).get("address")
+
+    def check(self) -> None:
+        """Find what is wrong with it, before its embedded parts are known.
+
+        Raises:
+            ConfigError: with every problem.
+        """
+        self._parse(self._completed(UNKNOWN))
+
+    def complete(self, parts: Embedded) -> Config:
+        """Fill in the embedded parts, check it, and keep the result in the data directory.
+
+        Raises:
+            ConfigError: with every problem.
+        """
+        text = self._completed(parts)
+        config = self._parse(text)
+        write_private(self._data / FILE, f"# Written by `broker dev` at each start.\n{text}")
+        return config
+
+    def _document(self) -> dict[str, Any]:
+        try:
+            return tomllib.loads(self._text)
+        except (ValueError, RecursionError):
+            parse_config(self._text, self._path)  # says where, and what to do
+            raise
+
+    def _parse(self, text: str) -> Config:
+        return parse_config(text, self._path, written=self._text)
+
+    def _completed(self, parts: Embedded) -> str:
+        document, data = self._document(), self._data
+        broker: dict[str, Any] = document.setdefault("broker", {})
+        broker.setdefault("state_dir", str(data / "broker"))
+        # What is served is what was asked for on the command line, and tokens name that.
+        broker |= {"listen": parts.listen, "issuer": parts.url}
+        if self.needs_redis:
+            document.setdefault("redis", {})["url"] = parts.redis_url
+        if self.needs_vault:
+            document.setdefault("vault", {}).update(
+                address=parts.vault_address,
+                auth="approle",
+                role_id_file=str(data / "vault-role-id"),
+                secret_id_file=str(data / "vault-secret-id"),
+            )
+        issuers: list[Any] = document.setdefault("identity", {}).setdefault("issuers", [])
+        if not any(entry.get("name") == issuer.NAME for entry in issuers):
+            issuers.append(_dev_issuer(data))
+        document.setdefault("principals", [_identified(row) for row in _PRINCIPALS])
+        capabilities = document.setdefault("capabilities", [dict(row) for row in _CAPABILITIES])
+        for capability in capabilities:
+            if parts.postgres_dsn and str(capability.get("path", "")).startswith("database/creds/"):
+                capability.setdefault("dsn", parts.postgres_dsn)
+        return toml.dumps(document)
+
+
+def _read(file: Path) -> str:
     try:
-        return tomlkit.parse(file.read_text("utf-8"))
+        return file.read_text("utf-8")
     except OSError as error:
-        msg = f"{file.absolute()} can't be read: {error.strerror}\n    name another with --config"
-        raise ConfigError(msg) from error
-    except ValueError as error:
-        msg = f"{file}: not valid TOML: {error}"
-        raise ConfigError(msg) from error
+        why = error.strerror
+    except ValueError:
+        why = "it is not UTF-8 text"
+    raise ConfigError(f"{file.absolute()} can't be read: {why}\n    name another with --config")
 
 
-def complete(
-    document: tomlkit.TOMLDocument, file: Path | None, data: Path, parts: Embedded
-) -> Config:
-    """Fill in what the file leaves out, keep the result in the data directory, and check it."""
-    broker = document.setdefault("broker", tomlkit.table())
-    broker.setdefault("state_dir", str(data / "broker"))
-    # What is served is what was asked for on the command line, and tokens name that.
-    broker["listen"] = parts.listen
-    broker["issuer"] = parts.url
-    if parts.redis_url:
-        document.setdefault("redis", tomlkit.table())["url"] = parts.redis_url
-    if parts.vault_address:
-        document["vault"] = {
-            "address": parts.vault_address,
-            "auth": "approle",
-            "role_id_file": str(data / "vault-role-id"),
-            "secret_id_file": str(data / "vault-secret-id"),
-        }
-    _add_dev_issuer(document, data)
-    if "principals" not in document:
-        identified = [
-            {**p, "owner": OWNER, "identity": {"issuer": issuer.NAME, "subject": subject(p)}}
-            for p in _PRINCIPALS
-        ]
-        document["principals"] = identified
-    if "capabilities" not in document:
-        document["capabilities"] = [dict(c) for c in _CAPABILITIES]
-    for capability in document["capabilities"]:  # pyright: ignore[reportGeneralTypeIssues]
-        if parts.postgres_dsn and str(capability.get("path", "")).startswith("database/creds/"):
-            capability.setdefault("dsn", parts.postgres_dsn)
-    text = tomlkit.dumps(document)
-    (data / FILE).write_text(text, "utf-8")
-    # Relative paths of a given file mean its own folder, wherever the completed copy is kept.
-    return parse_config(text, file or data / FILE)
+def _well_formed(document: dict[str, Any]) -> bool:
+    """Whether what is filled in below would find tables and arrays of tables there."""
+
+    def rows(value: object) -> bool:
+        return isinstance(value, list) and all(
+            isinstance(row, dict) for row in cast("list[object]", value)
+        )
+
+    sections = (document.get(name, {}) for name in ("broker", "redis", "vault", "identity"))
+    return (
+        all(isinstance(section, dict) for section in sections)
+        and rows(document.get("identity", {}).get("issuers", []))
+        and rows(document.get("principals", []))
+        and rows(document.get("capabilities", []))
+    )
+
+
+def _identified(principal: dict[str, Any]) -> dict[str, Any]:
+    identity = {"issuer": issuer.NAME, "subject": subject(principal)}
+    return {**principal, "owner": OWNER, "identity": identity}
+
+
+def _dev_issuer(data: Path) -> dict[str, Any]:
+    return {
+        "name": issuer.NAME,
+        "issuer": issuer.ISSUER,
+        "jwks_file": str(data / issuer.JWKS_FILE),
+        "audience": issuer.AUDIENCE,
+        "algorithms": ["ES256"],
+    }
 
 
 def subject(principal: dict[str, Any]) -> str:
@@ -180,21 +252,3 @@ def _identities(data: Path) -> dict[str, tuple[str, str]]:
         raise ConfigError(msg) from error
     rows: list[dict[str, Any]] = tomllib.loads(text)["principals"]
     return {p["name"]: (p["identity"]["issuer"], p["identity"]["subject"]) for p in rows}
-
-
-def _add_dev_issuer(document: tomlkit.TOMLDocument, data: Path) -> None:
-    identity = document.setdefault("identity", tomlkit.table())
-    issuers = identity.setdefault("issuers", tomlkit.aot())
-    if any(entry.get("name") == issuer.NAME for entry in issuers):
-        return
-    issuers.append(
-        tomlkit.item(
-            {
-                "name": issuer.NAME,
-                "issuer": issuer.ISSUER,
-                "jwks_file": str(data / "issuer.jwks.json"),
-                "audience": issuer.AUDIENCE,
-                "algorithms": ["ES256"],
-            }
-        )
-    )

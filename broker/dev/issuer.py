@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 NAME: Final = "dev"
 ISSUER: Final = "http://localhost/broker-dev-issuer"
 AUDIENCE: Final = "broker"
+JWKS_FILE: Final = "issuer.jwks.json"
 
 
 class DevIssuer:
@@ -26,7 +27,7 @@ class DevIssuer:
         """Keep the key below ``data``; it is made when first needed."""
         self._keys = KeyRing.load_or_create(data / "issuer")
         self._clock = clock
-        self.jwks_file = data / "issuer.jwks.json"
+        self.jwks_file = data / JWKS_FILE
 
     def publish(self) -> None:
         """Write the public keys to where the dev configuration looks for them."""

@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Self
 
 from broker.dev import vault
-from broker.dev.config import FILE, Embedded, complete, given, names
+from broker.dev.config import FILE, Draft, Embedded, names
 from broker.dev.engines import DataDirLock, OpenBao, Postgres, Valkey
 from broker.dev.engines.process import write_private
 from broker.dev.issuer import DevIssuer
@@ -54,25 +54,24 @@ class DevStack:
         Raises:
             EngineError, ConfigError: with what to do about it; whatever was started is stopped.
         """
-        document = given(self._file)
         with self._stack:
             self._stack.enter_context(DataDirLock(self.data))
+            draft = Draft(self._file, self.data)
             self.issuer = DevIssuer(self.data, self._clock)
             self.issuer.publish()
-            if not document.get("redis", {}).get("url"):
-                self._say("starting Valkey")
-                self.valkey = Valkey(self.data, on_progress=self._say)
-                self._stack.enter_context(self.valkey)
-            if not document.get("vault", {}).get("address"):
-                self._say("starting PostgreSQL")
-                self.postgres = Postgres(self.data, durable=self._durable, on_progress=self._say)
-                self._stack.enter_context(self.postgres)
-                self._say("starting OpenBao")
-                self.openbao = OpenBao(self.data, on_progress=self._say)
-                self._stack.enter_context(self.openbao)
+            if draft.needs_vault:
                 for name in ("vault-role-id", "vault-secret-id"):
                     write_private(self.data / name, "not yet\n")
-            config = complete(document, self._file, self.data, self._parts(listen, url))
+            draft.check()
+            if draft.needs_redis:
+                self.valkey = Valkey(self.data, on_progress=self._say)
+                self._stack.enter_context(self.valkey)
+            if draft.needs_vault:
+                self.postgres = Postgres(self.data, durable=self._durable, on_progress=self._say)
+                self._stack.enter_context(self.postgres)
+                self.openbao = OpenBao(self.data, on_progress=self._say)
+                self._stack.enter_context(self.openbao)
+            config = draft.complete(self._parts(listen, url))
             if self.openbao is not None and self.postgres is not None:
                 self._say("setting up OpenBao")
                 asyncio.run(self._set_up(config, self.openbao, self.postgres))

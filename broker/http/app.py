@@ -43,22 +43,23 @@ def create_app(
     )
     app.state.broker = service
     app.state.jwks = jwks
-    problems.install(app)
     app.include_router(api.router)
     issuer = service.access.issuer
     # Served below the issuer's path too, so that its own URLs lead here without a proxy.
-    app.include_router(oauth.router, prefix=urlsplit(issuer).path)
+    below = urlsplit(issuer).path
+    app.include_router(oauth.router, prefix=below)
+    problems.install(app, f"{below}/oauth/")
 
     @app.get(oauth.metadata_path(issuer), include_in_schema=False)
-    async def metadata() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+    async def metadata() -> dict[str, Any]:
         return oauth.metadata(issuer)
 
     @app.get("/healthz", include_in_schema=False)
-    async def health() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
+    async def health() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.get("/readyz", include_in_schema=False)
-    async def readiness() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+    async def readiness() -> JSONResponse:
         parts = await ready()
         # A warning doesn't take the broker out of service; what stops issuing does.
         fine = all(state == "ok" or state.startswith("warning") for state in parts.values())

@@ -125,8 +125,11 @@ def _field_error(item: Mapping[str, Any]) -> dict[str, str]:
     return {"field": ".".join(where)[:200] or str(item["loc"][0]), "reason": reason[:300]}
 
 
-def install(app: FastAPI) -> None:
-    """Answer every error of the app in these forms; the unforeseen is logged, not shown."""
+def install(app: FastAPI, oauth_paths: str) -> None:
+    """Answer every error of the app in these forms; the unforeseen is logged, not shown.
+
+    Below ``oauth_paths`` errors have OAuth's form.
+    """
 
     async def on_broker_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, errors.BrokerError)  # noqa: S101  registered for this class
@@ -137,7 +140,7 @@ def install(app: FastAPI) -> None:
                 code=error.code,
                 cause=repr(error.__cause__),
             )
-        oauth = request.url.path.startswith("/oauth/")
+        oauth = request.url.path.startswith(oauth_paths)
         return oauth_problem(error) if oauth else problem(error)
 
     async def on_invalid(_: Request, error: Exception) -> Response:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import signal
 import socket
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
-from broker.errors import ConfigError
+from broker.errors import BrokerError, ConfigError
+from broker.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import FrameType
+    from collections.abc import Callable, Generator
 
     from fastapi import FastAPI
 
-_BACKLOG = 2048
+log = get_logger("server")
+_BACKLOG: Final = 2048
+_STOP: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -51,9 +55,37 @@ class _Server(uvicorn.Server):
         if self.started:
             self._on_ready()
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """As uvicorn's, which when done raises the signal once more: for us it is a normal stop.
+
+        Whoever called us still has servers to stop.
+        """
+        before = {number: signal.signal(number, self.handle_exit) for number in _STOP}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class _OurLog(logging.Handler):
+    """Takes what libraries log: the message, and of an exception its type and place only."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        # "Exception in ASGI application" and the like come with a line break.
+        text = record.getMessage().strip()
+        log.log(record.levelno, text, logger=record.name, **({"exc_info": error} if error else {}))
+
 
 def serve(app: FastAPI, taken: socket.socket, *, on_ready: Callable[[], None]) -> None:
-    """Serve until SIGINT or SIGTERM, then finish the requests under way and return."""
+    """Serve until SIGINT or SIGTERM, then finish the requests under way and return.
+
+    Raises:
+        BrokerError: the application could not be started.
+    """
+    logging.basicConfig(handlers=[_OurLog()], level=logging.WARNING, force=True)
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -67,17 +99,6 @@ def serve(app: FastAPI, taken: socket.socket, *, on_ready: Callable[[], None]) -
         timeout_graceful_shutdown=15,
     )
     server = _Server(config, on_ready)
-    # uvicorn raises the signal that stopped it once more when it is done; by then it has done its
-    # work, and whoever called us still has servers to stop.
-    before = signal.signal(signal.SIGTERM, _leave)
-    try:
-        server.run(sockets=[taken])
-    except (KeyboardInterrupt, SystemExit):
-        if not server.started:
-            raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _leave(_: int, __: FrameType | None) -> NoReturn:
-    raise SystemExit(143)
+    server.run(sockets=[taken])
+    if not server.started:
+        raise BrokerError("the server could not start: see the lines above")

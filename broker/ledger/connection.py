@@ -37,7 +37,7 @@ class Connection:
         """``url`` as redis-py reads it: ``redis://``, ``rediss://`` or ``unix://``."""
         self.shards = shards
         # A command is never repeated by the client: only a script knows whether it's idempotent.
-        pool = BlockingConnectionPool.from_url(
+        pool: Any = BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]
             url,
             username=username,
             password=password.reveal() if password else None,
@@ -48,7 +48,9 @@ class Connection:
             retry=Retry(NoBackoff(), 0),
         )
         self.client = Redis(connection_pool=pool)
-        self._scripts = {n: self.client.register_script(scripts.source(n)) for n in scripts.NAMES}
+        self._scripts: dict[str, Any] = {
+            n: self.client.register_script(scripts.source(n)) for n in scripts.NAMES
+        }
 
     async def run(
         self, name: str, shard: int, args: dict[str, Any], *, own_key: str | None = None
@@ -83,7 +85,8 @@ class Connection:
     async def command(self, *words: str | float | bytes) -> Any:  # noqa: ANN401
         """Run one plain command."""
         try:
-            return await self.client.execute_command(*words)
+            client: Any = self.client
+            return await client.execute_command(*words)
         except (TimeoutError, RedisError, OSError) as error:
             raise _unavailable(error) from error
 

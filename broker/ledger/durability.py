@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from broker.ledger.connection import Connection
@@ -27,7 +27,8 @@ async def durability(connection: Connection) -> list[str]:
 def _pairs(info: object) -> dict[str, str]:
     """INFO as redis-py gives it: parsed already, or the server's text."""
     if isinstance(info, dict):
-        return {str(key): str(value) for key, value in info.items()}
+        parsed = cast("dict[str, object]", info)
+        return {key: str(value) for key, value in parsed.items()}
     text = info.decode() if isinstance(info, bytes) else str(info)
     rows = (line.partition(":") for line in text.splitlines() if ":" in line)
     return {key: value for key, _, value in rows}

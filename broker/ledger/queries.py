@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from broker.errors import InvalidRequest
 from broker.grants import Grant, GrantState
@@ -116,7 +116,7 @@ class Queries:
 
     async def next_due(self) -> dict[int, int]:
         """Return, for each shard with anything scheduled, when its first item is due (epoch ms)."""
-        pipe = self._redis.client.pipeline(transaction=False)
+        pipe: Any = self._redis.client.pipeline(transaction=False)
         for shard in range(self._redis.shards):
             pipe.zrange(keys.table(shard, "due"), 0, 0, withscores=True)
         answers = await self._redis.execute(pipe)
@@ -130,8 +130,10 @@ class Queries:
     async def freezes(self) -> dict[str, dict[str, Any]]:
         """Return what is frozen: selector to who, when and why."""
         rows = await self._redis.command("HGETALL", keys.table(0, "frozen"))
-        pairs = rows.items() if isinstance(rows, dict) else zip(rows[::2], rows[1::2], strict=True)
-        return {field.decode(): json.loads(text) for field, text in pairs}
+        if not isinstance(rows, dict):  # RESP2 answers with one flat list
+            rows = dict(zip(rows[::2], rows[1::2], strict=True))
+        pairs = cast("dict[bytes, bytes]", rows)
+        return {field.decode(): json.loads(text) for field, text in pairs.items()}
 
     async def events(
         self, *, after: str = "", task_id: str = "", since_ms: int = 0, limit: int = 100

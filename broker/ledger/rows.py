@@ -16,18 +16,20 @@ _GRANT_FIELDS = frozenset(f.name for f in fields(Grant))
 
 def task_row(text: str | bytes, identifier: str = "") -> Task:
     """Read a task; the table's own rows don't repeat their id. Newer fields are left alone."""
-    row = {k: v for k, v in json.loads(text).items() if k in _TASK_FIELDS}
+    row: dict[str, Any] = {k: v for k, v in json.loads(text).items() if k in _TASK_FIELDS}
     row["state"] = TaskState(row["state"])
     row["capabilities"] = tuple(row["capabilities"])
     row["actors"] = tuple(row["actors"])
-    return Task(**{"id": identifier, "parent_id": "", "depth": 0, **row})
+    defaults: dict[str, Any] = {"id": identifier, "parent_id": "", "depth": 0}
+    return Task(**(defaults | row))
 
 
 def grant_row(text: str | bytes, identifier: str = "") -> Grant:
     """Read a grant; as ``task_row``."""
-    row = {k: v for k, v in json.loads(text).items() if k in _GRANT_FIELDS}
+    row: dict[str, Any] = {k: v for k, v in json.loads(text).items() if k in _GRANT_FIELDS}
     row["state"] = GrantState(row["state"])
-    return Grant(**{"id": identifier, "handle": "", "path": "", **row})
+    defaults: dict[str, Any] = {"id": identifier, "handle": "", "path": ""}
+    return Grant(**(defaults | row))
 
 
 def compact(model: Task | Grant) -> dict[str, Any]:

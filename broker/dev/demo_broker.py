@@ -1,0 +1,119 @@
+"""``broker dev`` as the demo runs it: a child process on data that is thrown away afterwards."""
+
+from __future__ import annotations
+
+import json
+import select
+import shutil
+import signal
+import subprocess
+import sysconfig
+import tempfile
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import urlsplit
+
+from broker.client import Client
+from broker.clock import SystemClock
+from broker.dev.config import subject_of
+from broker.dev.engines.process import dies_with_us
+from broker.dev.issuer import DevIssuer
+
+if TYPE_CHECKING:
+    from broker.secret import Secret
+
+_START_S: Final = 120
+_STOP_S: Final = 40
+_LAST_WORDS: Final = 15
+
+
+class DemoFailed(Exception):
+    """Something didn't turn out as the demo says it does."""
+
+    def __init__(self, claim: str, *, expected: object, found: object) -> None:
+        """``claim`` is what should have been true."""
+        super().__init__(claim)
+        self.claim = claim
+        self.expected = expected
+        self.found = found
+
+
+class DemoBroker:
+    """A whole broker, and clients of it for each of the dev principals."""
+
+    def __init__(self) -> None:
+        """Make the data directory; nothing is started yet."""
+        self.data = Path(tempfile.mkdtemp(prefix="broker-demo-"))
+        self.places: dict[str, Any] = {}
+        self._process: subprocess.Popen[str] | None = None
+        self._clients = ExitStack()
+        self._log = self.data / "broker.log"
+
+    @property
+    def admin_dsn(self) -> str:
+        """PostgreSQL's superuser, to look at its roles from the other side."""
+        return Path(self.places["postgres_admin_dsn_file"]).read_text("utf-8")
+
+    def start(self) -> None:
+        """Start it, on the port it had before if it had one, and return when it is ready."""
+        port = urlsplit(self.places.get("url", "")).port or 0
+        program = str(Path(sysconfig.get_path("scripts")) / "broker")
+        arguments = ["dev", "--json", "--port", str(port), "--data", str(self.data)]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                # Nothing is left running, whatever ends the demo.
+                [*dies_with_us(signal.SIGTERM), program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for the demo, which then stops it
+            )
+        assert self._process.stdout is not None  # noqa: S101  it is a pipe
+        readable, _, _ = select.select([self._process.stdout], [], [], _START_S)
+        line = self._process.stdout.readline() if readable else ""
+        if not line:
+            said = self._log.read_text("utf-8", "replace").splitlines()[-_LAST_WORDS:]
+            raise DemoFailed(
+                "broker dev starts", expected="that it says it is ready", found="\n".join(said)
+            )
+        self.places = json.loads(line)
+
+    def client(self, name: str, task_id: str | None = None) -> Client:
+        """Return a client with the workload identity of a principal, closed at the end."""
+        made = Client(self.places["url"], lambda: self._identity(name), task_id=task_id or "")
+        return self._clients.enter_context(made)
+
+    def kill(self) -> None:
+        """End it as ``kill -9`` does."""
+        self._clients.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> None:
+        """Stop it and everything that it started."""
+        self._clients.close()
+        if self._process is None:
+            return
+        try:
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STOP_S)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def _identity(self, name: str) -> Secret:
+        return DevIssuer(self.data, SystemClock()).token(subject_of(name, self.data))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self.data, ignore_errors=True)

@@ -1,0 +1,251 @@
+"""Pitfalls 4, 6 and 30: PostgreSQL, OpenBao or Redis goes away in the middle, and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from broker.steps import Step
+from tests.admin import Admin, own_stack, running
+from tests.waiting import wait_until
+from tests.world import World, logs_in
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator
+
+    from broker.config import Config
+    from broker.dev.stack import DevStack
+
+PATIENT = """
+[revocation]
+backoff = "60s"
+max_backoff = "60s"
+claim = "2s"
+wait = "5s"
+"""
+IMPATIENT = {"backoff": 50, "max_backoff": 200}
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[DevStack, Config]]:
+    with own_stack(tmp_path_factory.mktemp("down"), PATIENT) as made:
+        yield made
+
+
+@asynccontextmanager
+async def a_world(
+    own: tuple[DevStack, Config],
+    *,
+    revocation: dict[str, Any] | None = None,
+    vault: dict[str, Any] | None = None,
+    before_step: Callable[[Step], None] = lambda _: None,
+) -> AsyncGenerator[World]:
+    stack, config = own
+    assert config.vault is not None
+    update = {
+        "revocation": config.revocation.model_copy(update=revocation),
+        "vault": config.vault.model_copy(update=vault),
+    }
+    made = World(stack.issuer, config.model_copy(update=update), before_step=before_step)
+    await made.app.connection.command("FLUSHALL")
+    yield made
+    await made.close()
+
+
+async def becomes(world: World, grant_id: str, state: str) -> None:
+    async def there() -> bool:
+        return (await world.show_grant(grant_id))["state"] == state
+
+    await wait_until(there, f"{grant_id} is {state}")
+
+
+async def test_4c_what_waits_for_postgresql_dies_as_soon_as_it_is_seen_to_answer(
+    own: tuple[DevStack, Config],
+) -> None:
+    """The first grant's own next try would be a minute away."""
+    postgres = own[0].postgres
+    assert postgres is not None
+    async with a_world(own) as world:
+        first, second = await world.open(), await world.open()
+        waiting, probe = await world.grant(first), await world.grant(second)
+        began = time.monotonic()
+        postgres.kill()
+        try:
+            assert (await world.complete(first))["grants"] == {"revoked": 0, "revoking": 1}
+            assert (await world.show_grant(waiting["grant_id"]))["attempts"] == 1
+        finally:
+            postgres.start()
+        async with running(world):
+
+            async def revoked() -> bool:
+                path = f"/v1/grants/{probe['grant_id']}"
+                return (await world.call("operator", "DELETE", path)).json()["state"] == "revoked"
+
+            await wait_until(revoked, "a revocation gets through")
+            await becomes(world, waiting["grant_id"], "revoked")
+        assert time.monotonic() - began < 55
+        assert not await logs_in(waiting["credential"])
+
+
+async def test_4d_with_openbao_down_nothing_is_issued_and_nothing_is_forgotten(
+    own: tuple[DevStack, Config],
+) -> None:
+    openbao = own[0].openbao
+    assert openbao is not None
+    admin = Admin(own[0])
+    async with a_world(own, revocation=IMPATIENT) as world:
+        task, other = await world.open(), await world.open()
+        granted = await world.grant(task)
+        await world.grant(other)  # its task token is ready
+        roles = await admin.roles()
+        openbao.kill()
+        try:
+            path = f"/v1/tasks/{other['task_id']}/grants"
+            answer = await world.call("orchestrator", "POST", path, {"capability": "orders-read"})
+            assert (answer.status_code, answer.json()["code"]) == (503, "backend_unavailable")
+            assert int(answer.headers["Retry-After"]) > 0
+            grants = await world.app.pipeline.queries.grants_of(other["task_id"], dead=True)
+            assert sorted(g.state for g in grants) == ["active", "failed"]
+            assert await admin.roles() == roles
+            readiness = await world.call(None, "GET", "/readyz")
+            assert readiness.status_code == 503
+            assert readiness.json()["checks"]["vault"] != "ok"
+
+            assert (await world.complete(task))["grants"] == {"revoked": 0, "revoking": 1}
+            assert (await world.show_grant(granted["grant_id"]))["state"] == "revoking"
+        finally:
+            openbao.start()
+        async with running(world):
+            await becomes(world, granted["grant_id"], "revoked")
+            assert not await logs_in(granted["credential"])
+            await world.complete(other)
+        assert await admin.leases() == set()
+
+
+async def test_4d_a_sealed_openbao_is_one_that_is_down(own: tuple[DevStack, Config]) -> None:
+    admin = Admin(own[0])
+    async with a_world(own, revocation=IMPATIENT) as world:
+        task = await world.open()
+        granted = await world.grant(task)
+        await admin.vault("PUT", "sys/seal")
+        try:
+            answer = await world.call(
+                "orchestrator",
+                "POST",
+                f"/v1/tasks/{task['task_id']}/grants",
+                {"capability": "orders-read"},
+            )
+            assert (answer.status_code, answer.json()["code"]) == (503, "backend_unavailable")
+            readiness = (await world.call(None, "GET", "/readyz")).json()
+            assert readiness["checks"]["vault"] == "sealed"
+            assert (await world.complete(task))["grants"]["revoking"] == 1
+            assert await logs_in(granted["credential"])
+        finally:
+            await admin.unseal()
+        async with running(world):
+            await becomes(world, granted["grant_id"], "revoked")
+        assert not await logs_in(granted["credential"])
+
+
+async def test_6_a_grant_is_not_forgotten_when_redis_goes_between_revoke_and_confirm(
+    own: tuple[DevStack, Config],
+) -> None:
+    stack = own[0]
+    assert stack.valkey is not None
+    armed = False
+
+    def strike(step: Step) -> None:
+        if armed and step is Step.CONFIRM:
+            assert stack.valkey is not None
+            stack.valkey.kill()
+
+    async with a_world(own, before_step=strike) as world:
+        task = await world.open()
+        granted = await world.grant(task)
+        token = await world.token("orchestrator")
+        armed = True
+        answer = await world.http.post(
+            f"/v1/tasks/{task['task_id']}/complete",
+            json={"outcome": "completed"},
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        armed = False
+        await world.app.pipeline.work.drain(10)
+        stack.valkey.start()
+
+        assert answer.json()["grants"] == {"revoked": 0, "revoking": 1}
+        assert not await logs_in(granted["credential"])  # dead, and not known to be
+        assert (await world.show_grant(granted["grant_id"]))["state"] == "revoking"
+        async with running(world):
+            await becomes(world, granted["grant_id"], "revoked")
+
+        revoked = [e for e in await world.events(task["task_id"]) if e["type"] == "grant.revoked"]
+        assert [e["data"]["evidence"] for e in revoked] == ["lease_lookup"]
+
+
+async def test_6_a_ledger_row_stays_until_it_is_confirmed_whatever_the_pruning(
+    own: tuple[DevStack, Config],
+) -> None:
+    postgres = own[0].postgres
+    assert postgres is not None
+    async with a_world(own, revocation=IMPATIENT) as world:
+        task = await world.open()
+        granted = await world.grant(task)
+        times = world.app.pipeline.ledger.times
+        postgres.kill()
+        try:
+            await world.complete(task)
+            await world.app.pipeline.ledger.prune()
+            assert (await world.show_grant(granted["grant_id"]))["state"] == "revoking"
+        finally:
+            postgres.start()
+        async with running(world):
+            await becomes(world, granted["grant_id"], "revoked")
+            assert times.retain_ms > 0
+
+
+async def silent_listener() -> tuple[socket.socket, str]:
+    """A server that accepts and never answers."""
+    server = socket.create_server(("127.0.0.1", 0), backlog=100)
+    return server, f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+async def test_30_a_vault_that_never_answers_times_out_and_the_grant_is_settled_later(
+    own: tuple[DevStack, Config],
+) -> None:
+    """Nobody knows what it did, so the grant is revoking until its handle is gone."""
+    admin = Admin(own[0])
+    async with a_world(own, revocation=IMPATIENT) as world:
+        task = await world.open()
+        await world.app.pipeline.work.drain(10)
+        granted = await world.grant(task)
+        await world.call("operator", "DELETE", f"/v1/grants/{granted['grant_id']}")
+        # The request reaches OpenBao, and its answer never comes.
+        await admin.set_creation("orders-read", "SELECT pg_sleep(4)")
+        assert own[1].vault is not None
+        hasty = {"timeout": 1000}
+        async with a_world_on(world, own, vault=hasty) as slow:
+            began = time.monotonic()
+            answer = await slow.call(
+                "orchestrator",
+                "POST",
+                f"/v1/tasks/{task['task_id']}/grants",
+                {"capability": "orders-read"},
+            )
+            assert time.monotonic() - began < 4
+            assert (answer.status_code, answer.json()["code"]) == (503, "backend_unavailable")
+            [lost] = await slow.app.pipeline.queries.grants_of(task["task_id"])
+            assert (lost.state, lost.lease, lost.reason) == ("revoking", "", "outcome_unknown")
+            async with running(slow):
+                await becomes(slow, lost.id, "revoked")
+                events = await slow.events(task["task_id"])
+        await admin.set_creation("orders-read")
+        evidence = [e["data"]["evidence"] for e in events if e["type"] == "grant.revoked"]
+        assert evidence[-1] == "handle_lookup"
+        assert await admin.leases() == set()
+        await asyncio.sleep(0)
