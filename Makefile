@@ -19,7 +19,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo dev test lint types check format lock clean
+.PHONY: help setup demo dev bench test lint types check format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,9 @@ demo: setup ## Show the whole life of a credential, against real servers started
 
 dev: setup ## Run the broker with its servers embedded
 	@$(BIN)/broker dev $(ARGS)
+
+bench: setup ## Measure the broker against the engines it stands on, and print the ratios
+	@$(BIN)/python -m broker.dev.bench $(ARGS)
 
 test: setup ## Run the tests
 	@$(BIN)/python -m pytest $(ARGS)

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
-from broker.errors import AccessDenied, InvalidToken, OAuthError, TaskNotActive
+from broker.errors import (
+    AccessDenied,
+    InvalidRequest,
+    InvalidToken,
+    OAuthError,
+    TaskNotActive,
+)
 from broker.identity.models import Role
 from broker.ids import new_id, shard_of
 from broker.logs import get_logger
@@ -225,7 +231,12 @@ class Access:
 
     async def person(self, token: str) -> str:
         """Return the person a JWT of a configured issuer proves, for ``on_behalf_of``."""
-        identity = await self._authenticator.authenticate(token)
+        try:
+            identity = await self._authenticator.authenticate(token)
+        except InvalidToken as error:
+            # The caller itself is proved: a 401 would tell it to get another token for itself.
+            msg = f"on_behalf_of: {error.detail}"
+            raise InvalidRequest(msg, field="on_behalf_of") from error
         return f"{identity.issuer_name}:{identity.subject}"
 
     def _check_target(self, form: Mapping[str, list[str]]) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from broker.errors import (
@@ -158,9 +159,15 @@ class Pipeline:
             raise cannot_issue(backend.name, error) from error
         self._before(Step.ACTIVATE)
         lifetime_ms = min(minted.lifetime_ms or decision.ttl_ms, decision.ttl_ms)
-        active = await self.ledger.activate(
-            grant, lease=minted.lease, lifetime_ms=lifetime_ms, actor=_ACTOR
-        )
+        try:
+            active = await self.ledger.activate(
+                grant, lease=minted.lease, lifetime_ms=lifetime_ms, actor=_ACTOR
+            )
+        except LedgerUnavailable:
+            # The lease is known here and perhaps nowhere else: end it while we know it. The grant
+            # stays on record, and a sweep comes to the same end without us.
+            self.work.spawn(backend.revoke(replace(grant, lease=minted.lease)))
+            raise
         if active.state is not GrantState.ACTIVE:
             await self.revoke_claimed(active)
             msg = "The task ended while its credential was being made; it was revoked undelivered."
@@ -234,11 +241,14 @@ class Pipeline:
         return Outcome(revoked, len(jobs) - revoked)
 
     async def revoke_and_close(self, claimed: Claimed) -> Outcome:
-        """Revoke what an ended task held, then close it and the tasks below it."""
+        """Revoke what ended tasks held; closing them catches what nobody was ever given.
+
+        The answer waits for the grants alone: closing goes on behind it, and a sweep sees to it
+        if this process can't.
+        """
         outcome = await self.revoke(claimed.grants)
-        closing = [self.work.spawn(self.close(task)) for task in claimed.tasks]
-        if closing:
-            await asyncio.wait(closing, timeout=self.limits.wait_ms / 1000)
+        for task in claimed.tasks:
+            self.work.spawn(self.close(task))
         return outcome
 
     async def revoke_claimed(self, grant: Grant, *, lost: bool = False) -> bool:

@@ -6,7 +6,7 @@ Requests refuse unknown fields by name. Times are RFC 3339 UTC, durations string
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -16,17 +16,20 @@ from broker.grants import GrantState
 from broker.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from broker.events import Event
     from broker.grants import Grant
     from broker.tasks import Task
 
 MAX_CONTEXT = 4096
+MAX_DEPTH = 32
+"""Levels of nesting: an answer that repeats the context must be writable by every encoder."""
 
 
 def _duration(value: object) -> int:
-    if not isinstance(value, str):
+    # A digit of another script is one to Python.
+    if not isinstance(value, str) or not value.isascii():
         msg = 'must be a duration string such as "15m"'
         raise ValueError(msg)  # noqa: TRY004  pydantic turns ValueErrors into its own
     return parse_duration(value)
@@ -50,7 +53,27 @@ def _small(value: dict[str, Any]) -> dict[str, Any]:
     if size > MAX_CONTEXT:
         msg = f"must be at most {MAX_CONTEXT} bytes of JSON"
         raise ValueError(msg)
+    if _depth(value) > MAX_DEPTH:
+        msg = f"must be nested at most {MAX_DEPTH} levels deep"
+        raise ValueError(msg)
     return value
+
+
+def _depth(value: object) -> int:
+    depth, level = 0, [value]
+    while level := [inner for outer in level for inner in _inside(outer)]:
+        depth += 1
+    return depth
+
+
+def _inside(value: object) -> Iterable[object]:
+    match value:
+        case dict():
+            return cast("dict[str, object]", value).values()
+        case list():
+            return cast("list[object]", value)
+        case _:
+            return ()
 
 
 Duration = Annotated[int, BeforeValidator(_duration)]

@@ -83,13 +83,26 @@ class Admin:
 
     async def set_revocation(self, role: str, *statements: str) -> None:
         """Write a Vault database role anew, with other revocation statements or the usual ones."""
+        await self._set_role(role, ORDERS_READ_CREATION, statements or REVOCATION)
+
+    async def set_creation(self, role: str, *before: str) -> None:
+        """Write a Vault database role anew, with these statements before those that create."""
+        await self._set_role(role, (*before, *ORDERS_READ_CREATION), REVOCATION)
+
+    async def _set_role(
+        self,
+        role: str,
+        creation: tuple[str, ...],
+        revocation: tuple[str, ...],
+        mount: str = "database",
+    ) -> None:
         await self.vault(
             "POST",
-            f"database/roles/{role}",
+            f"{mount}/roles/{role}",
             {
                 "db_name": "orders",
-                "creation_statements": list(ORDERS_READ_CREATION),
-                "revocation_statements": list(statements or REVOCATION),
+                "creation_statements": list(creation),
+                "revocation_statements": list(revocation),
                 "default_ttl": "1h",
                 "max_ttl": "24h",
             },
@@ -111,3 +124,37 @@ class Admin:
         """Whose sessions PostgreSQL has open."""
         rows = await self.sql("SELECT DISTINCT usename FROM pg_stat_activity")
         return {str(row[0]) for row in rows}
+
+    async def statements(self) -> set[str]:
+        """What PostgreSQL is busy with."""
+        rows = await self.sql("SELECT query FROM pg_stat_activity WHERE state = 'active'")
+        return {str(row[0]) for row in rows}
+
+    async def unseal(self) -> None:
+        key = (self._bao.home / "unseal-key").read_text()
+        await self.vault("PUT", "sys/unseal", {"key": key})
+
+    async def mount_database(self, name: str, role: str) -> None:
+        """A second database engine, on the same PostgreSQL, with one role."""
+        await self.vault("POST", f"sys/mounts/{name}", {"type": "database"})
+        await self.point_database(name, None)
+        await self._set_role(role, ORDERS_READ_CREATION, REVOCATION, name)
+
+    async def point_database(self, name: str, port: int | None) -> None:
+        """Let an engine believe its PostgreSQL to be at another port; None is the real one."""
+        real = f":{self._postgres.port}/"
+        url = self._postgres.vault_dsn_template.replace(real, f":{port}/" if port else real)
+        await self.vault(
+            "POST",
+            f"{name}/config/orders",
+            {
+                "plugin_name": "postgresql-database-plugin",
+                "connection_url": url,
+                "allowed_roles": ["*"],
+                "username": self._postgres.vault_username,
+                "password": self._postgres.vault_password.reveal(),
+                "password_authentication": "scram-sha-256",
+                "max_open_connections": 32,
+                "verify_connection": port is None,
+            },
+        )

@@ -116,6 +116,7 @@ class World:
         path = f"/v1/tasks/{task['task_id']}/complete"
         answer = await self.call("orchestrator", "POST", path, {"outcome": outcome})
         assert answer.status_code == 200, answer.text
+        await self.app.pipeline.work.drain(20)  # the answer doesn't wait for the task to be closed
         return answer.json()
 
     async def show_grant(self, grant_id: str) -> dict[str, Any]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 NAME: Final = "vault"
 _ACTOR: Final = "broker"
 _LOOKUPS: Final = 16
+_CROWDED: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,8 @@ class VaultBackend:
         self._clock = clock
         self._broker_id = broker_id
         self._role = token_role
-        self._tokens: dict[str, asyncio.Future[_TaskToken]] = {}
+        self._tokens: dict[str, tuple[int, asyncio.Future[_TaskToken]]] = {}
+        self._crowded = _CROWDED
 
     async def prepare(self, task: Task, capability: Capability) -> Prepared:  # noqa: ARG002
         """Have a token for the task, made now or ahead; one per task and replica."""
@@ -131,16 +133,24 @@ class VaultBackend:
 
     async def _token_for(self, task: Task) -> _TaskToken:
         """Make the task's token once, however many grants ask for it at the same time."""
-        future = self._tokens.get(task.id)
-        if future is None:
-            future = asyncio.ensure_future(self._make_token(task))
-            self._tokens[task.id] = future
+        held = self._tokens.get(task.id)
+        if held is None:
+            self._drop_expired()
+            held = (task.expires_at, asyncio.ensure_future(self._make_token(task)))
+            self._tokens[task.id] = held
         try:
-            return await asyncio.shield(future)
+            return await asyncio.shield(held[1])
         except Exception:
-            if self._tokens.get(task.id) is future:
+            if self._tokens.get(task.id) is held:
                 self.forget(task.id)
             raise
+
+    def _drop_expired(self) -> None:
+        """Tokens of tasks that another replica closed are dead weight; drop them now and then."""
+        if len(self._tokens) >= self._crowded:
+            now = self._clock.now() * 1000
+            self._tokens = {k: held for k, held in self._tokens.items() if held[0] > now}
+            self._crowded = max(_CROWDED, 2 * len(self._tokens))
 
     async def _make_token(self, task: Task) -> _TaskToken:
         handle = secrets.token_hex(6)

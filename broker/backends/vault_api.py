@@ -30,6 +30,16 @@ if TYPE_CHECKING:
 
 _RETRY_AFTER: Final = 5
 _GONE: Final = ("invalid lease", "lease not found", "invalid accessor")
+_UNREACHABLE: Final = (
+    "failed to connect",
+    "connection refused",
+    "connection reset",
+    "bad connection",
+    "no such host",
+    "i/o timeout",
+    "deadline exceeded",
+)
+"""What drivers say when a target is down; Vault answers such a revoke with 400, not 5xx."""
 
 
 class VaultGone(BackendRefused):
@@ -76,7 +86,7 @@ class VaultApi:
         session = requests.Session()
         session.trust_env = False
         session.verify = str(ca_file) if ca_file else True
-        size = issue_concurrency + revoke_concurrency
+        size = issue_concurrency + 2 * revoke_concurrency
         adapter = HTTPAdapter(pool_connections=size, pool_maxsize=size)
         session.mount("http://", adapter)
         session.mount("https://", adapter)
@@ -89,7 +99,9 @@ class VaultApi:
             "namespace": namespace or None,
         }
         self._issue = ThreadPoolExecutor(issue_concurrency, "vault-issue")
-        self._revoke = ThreadPoolExecutor(revoke_concurrency, "vault-revoke")
+        self._turn = asyncio.Semaphore(issue_concurrency)
+        # Wider than one lane (lanes.py), so that one that hangs doesn't hold up the others.
+        self._revoke = ThreadPoolExecutor(2 * revoke_concurrency, "vault-revoke")
 
     async def as_task(self, token: Secret, method: str, path: str) -> dict[str, Any]:
         """Call with a task's own token."""
@@ -172,7 +184,20 @@ class VaultApi:
         body: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(pool, self._call, token, method, path, body)
+        if pool is self._revoke:
+            return await loop.run_in_executor(pool, self._call, token, method, path, body)
+        # Nothing waits for its turn to issue longer than a call may take: what comes too late
+        # would be minted for a grant that was given up meanwhile.
+        try:
+            async with asyncio.timeout(self._base["timeout"]):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            msg = f"Vault {method.upper()}: too many calls under way"
+            raise BackendRefused(msg, retry_after=_RETRY_AFTER) from error
+        try:
+            return await loop.run_in_executor(pool, self._call, token, method, path, body)
+        finally:
+            self._turn.release()
 
     def _call(
         self, token: str, method: str, path: str, body: Mapping[str, Any] | None
@@ -204,6 +229,9 @@ def _mapped_errors(method: str, path: str) -> Any:  # noqa: ANN401, C901
     except vault_errors.InvalidRequest as error:
         if any(gone in _text(error) for gone in _GONE):
             raise VaultGone(f"{what}: gone") from error
+        if any(sign in _text(error) for sign in _UNREACHABLE):
+            msg = f"{what}: Vault can't reach what the credential is for"
+            raise BackendRefused(msg, retry_after=_RETRY_AFTER) from error
         raise BackendRefused(f"{what}: 400 bad request") from error
     except vault_errors.VaultDown as error:
         raise BackendRefused(f"{what}: sealed or standby", retry_after=_RETRY_AFTER) from error

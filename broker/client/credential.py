@@ -47,7 +47,7 @@ class Credential:
     @property
     def token(self) -> Secret | None:
         """The token, if it is one."""
-        return self.get("token")
+        return self.get("access_token") or self.get("token")
 
     @property
     def dsn(self) -> Secret | None:

@@ -47,7 +47,8 @@ class DemoBroker:
         self.data = Path(tempfile.mkdtemp(prefix="broker-demo-"))
         self.places: dict[str, Any] = {}
         self._process: subprocess.Popen[str] | None = None
-        self._clients = ExitStack()
+        self._open = ExitStack()
+        self._clients: dict[tuple[str, str | None], Client] = {}
         self._log = self.data / "broker.log"
 
     @property
@@ -57,7 +58,7 @@ class DemoBroker:
 
     def start(self) -> None:
         """Start it, on the port it had before if it had one, and return when it is ready."""
-        port = urlsplit(self.places.get("url", "")).port or 0
+        port = urlsplit(str(self.places.get("url", ""))).port or 0
         program = str(Path(sysconfig.get_path("scripts")) / "broker")
         arguments = ["dev", "--json", "--port", str(port), "--data", str(self.data)]
         with self._log.open("ab") as log:
@@ -81,20 +82,26 @@ class DemoBroker:
         self.places = json.loads(line)
 
     def client(self, name: str, task_id: str | None = None) -> Client:
-        """Return a client with the workload identity of a principal, closed at the end."""
-        made = Client(self.places["url"], lambda: self._identity(name), task_id=task_id or "")
-        return self._clients.enter_context(made)
+        """Return a client with the workload identity of a principal; an agent's acts for a task."""
+        key = (name, task_id)
+        if key not in self._clients:
+            url = str(self.places["url"])
+            made = Client(url, lambda: self._identity(name), task_id=task_id or "")
+            self._clients[key] = self._open.enter_context(made)
+        return self._clients[key]
 
     def kill(self) -> None:
         """End it as ``kill -9`` does."""
-        self._clients.close()
+        self._clients.clear()
+        self._open.close()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def stop(self) -> None:
         """Stop it and everything that it started."""
-        self._clients.close()
+        self._clients.clear()
+        self._open.close()
         if self._process is None:
             return
         try:

@@ -9,9 +9,11 @@ from fastapi.responses import JSONResponse
 
 from broker.access import Caller
 from broker.errors import AuthenticationError, InvalidRequest
+from broker.grants import GrantState
 from broker.http.problems import NO_STORE
 from broker.service import Broker
 from broker.steps import Outcome
+from broker.tasks import TaskState
 from broker.wire import (
     CompleteTask,
     Freeze,
@@ -43,11 +45,13 @@ async def authenticated(request: Request) -> Caller:
 
 
 def idempotency_key(
+    request: Request,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> str | None:
     """Return the request's Idempotency-Key, if it has one."""
-    if idempotency_key is not None and not (idempotency_key.isascii() and idempotency_key.strip()):
-        raise InvalidRequest("Idempotency-Key: 1 to 255 printable ASCII characters")
+    given = request.headers.getlist("idempotency-key")
+    if len(given) > 1 or not all(k.isascii() and k.isprintable() and k.strip() for k in given):
+        raise InvalidRequest("Idempotency-Key: once, 1 to 255 printable ASCII characters")
     return idempotency_key
 
 
@@ -56,6 +60,10 @@ By = Annotated[Caller, Depends(authenticated)]
 Key = Annotated[str | None, Depends(idempotency_key)]
 Limit = Annotated[int, Query(ge=1, le=500)]
 Word = Annotated[str, Query(max_length=320)]
+Cursor = Annotated[str, Query(pattern=r"^([0-9]{1,15}\|(tsk|grt)_[0-9a-z]{26})?$")]
+EventId = Annotated[str, Query(pattern=r"^([0-9]{1,15}-[0-9a-f]{2}-[0-9]{1,15})?$")]
+OfTask = Annotated[str, Query(pattern=f"^({'|'.join(TaskState)})?$")]
+OfGrant = Annotated[str, Query(pattern=f"^({'|'.join(GrantState)})?$")]
 
 
 def _outcome(outcome: Outcome) -> dict[str, int]:
@@ -73,10 +81,10 @@ async def open_task(broker: The, caller: By, key: Key, ask: OpenTask) -> dict[st
 async def list_tasks(
     broker: The,
     caller: By,
-    state: Word = "",
+    state: OfTask = "",
     agent: Word = "",
     limit: Limit = 50,
-    cursor: Word = "",
+    cursor: Cursor = "",
 ) -> dict[str, Any]:
     """List the tasks that concern the caller, newest first."""
     return await broker.tasks(caller, state=state, agent=agent, limit=limit, cursor=cursor)
@@ -118,9 +126,9 @@ async def list_grants(
     caller: By,
     task_id: Word = "",
     agent: Word = "",
-    state: Word = "",
+    state: OfGrant = "",
     limit: Limit = 50,
-    cursor: Word = "",
+    cursor: Cursor = "",
 ) -> dict[str, Any]:
     """List the grants that concern the caller, newest first; never a secret."""
     return await broker.grants(
@@ -169,7 +177,7 @@ async def thaw(broker: The, caller: By, ask: Freeze) -> dict[str, Any]:
 
 @router.get("/audit/events")
 async def list_events(
-    broker: The, caller: By, task_id: Word = "", after: Word = "", limit: Limit = 100
+    broker: The, caller: By, task_id: Word = "", after: EventId = "", limit: Limit = 100
 ) -> dict[str, Any]:
     """List audit events, oldest first, after the event with this id."""
     return await broker.operators.events(caller, task_id=task_id, after=after, limit=limit)

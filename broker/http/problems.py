@@ -38,6 +38,8 @@ STATUS: Final[dict[type[errors.BrokerError], int]] = {
 }
 """The status of a class, and of its subclasses that have none of their own."""
 
+_MAX_FIELD_ERRORS: Final = 20
+
 _BY_STATUS: Final = {
     404: ("not_found", "Not found"),
     405: ("method_not_allowed", "Method not allowed"),
@@ -91,7 +93,8 @@ def oauth_problem(error: errors.BrokerError) -> JSONResponse:
     elif isinstance(error, errors.AccessDenied):
         code, status = "unauthorized_client", 403
     else:
-        code, status = "invalid_request", status_of(error)
+        status = status_of(error)
+        code = "server_error" if status >= 500 else "invalid_request"  # noqa: PLR2004
     headers: dict[str, str] = dict(NO_STORE)
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
@@ -99,14 +102,17 @@ def oauth_problem(error: errors.BrokerError) -> JSONResponse:
         headers["WWW-Authenticate"] = 'Bearer realm="broker"'
     # Section 5.2 allows printable ASCII without the double quote and the backslash.
     text = error.detail.replace('"', "'").replace("\\", "/").replace("…", "...")
-    description = text.encode("ascii", "replace").decode()
+    description = "".join(c if " " <= c <= "~" else "?" for c in text)
     return JSONResponse({"error": code, "error_description": description}, status, headers)
 
 
 def _invalid(error: RequestValidationError) -> JSONResponse:
     """Name each field that is wrong, without repeating what was sent."""
-    found = [_field_error(item) for item in cast("Sequence[Mapping[str, Any]]", error.errors())]
+    items = cast("Sequence[Mapping[str, Any]]", error.errors())
+    found = [_field_error(item) for item in items[:_MAX_FIELD_ERRORS]]
     detail = "; ".join(f"{row['field']}: {row['reason']}" for row in found) or "malformed request"
+    if len(items) > len(found):
+        detail += f"; and {len(items) - len(found)} more"
     invalid = errors.InvalidRequest(detail, errors=found)
     return problem(invalid)
 
@@ -131,6 +137,10 @@ def install(app: FastAPI, oauth_paths: str) -> None:
     Below ``oauth_paths`` errors have OAuth's form.
     """
 
+    def answer(request: Request, error: errors.BrokerError) -> Response:
+        oauth = request.url.path.startswith(oauth_paths)
+        return oauth_problem(error) if oauth else problem(error)
+
     async def on_broker_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, errors.BrokerError)  # noqa: S101  registered for this class
         if status_of(error) >= 500:  # noqa: PLR2004
@@ -138,10 +148,9 @@ def install(app: FastAPI, oauth_paths: str) -> None:
                 "request failed",
                 path=request.url.path,
                 code=error.code,
-                cause=repr(error.__cause__),
+                cause=type(error.__cause__).__name__,
             )
-        oauth = request.url.path.startswith(oauth_paths)
-        return oauth_problem(error) if oauth else problem(error)
+        return answer(request, error)
 
     async def on_invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101  registered for this class
@@ -158,7 +167,7 @@ def install(app: FastAPI, oauth_paths: str) -> None:
         log.error(
             "unforeseen error", path=request.url.path, error=type(error).__name__, exc_info=error
         )
-        return problem(errors.BrokerError("Something unforeseen went wrong; it was logged."))
+        return answer(request, errors.BrokerError("Something unforeseen happened; it was logged."))
 
     app.add_exception_handler(errors.BrokerError, on_broker_error)
     app.add_exception_handler(RequestValidationError, on_invalid)

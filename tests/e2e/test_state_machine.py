@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,  # pyright: ignore[reportUnknownVariableType]
+    run_state_machine_as_test,
 )
 
 from broker.dev.config import OWNER
@@ -40,7 +40,7 @@ QUICK: Final = settings(
     max_examples=15,
     stateful_step_count=12,
     deadline=None,
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 settings.register_profile("thorough", QUICK, max_examples=200, stateful_step_count=30)
 THOROUGH: Final = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
@@ -128,6 +128,9 @@ class Life(RuleBasedStateMachine):
     def active_tasks(self) -> list[Task]:
         return [task for task in self.tasks if task.active]
 
+    def something_lives(self) -> bool:
+        return any(grant.active for grant in self.grants)
+
     def kill(self, which: Callable[[Task], bool]) -> None:
         """In the model: these tasks end, and all below them."""
         ended = [task for task in self.tasks if task.active and which(task)]
@@ -141,9 +144,11 @@ class Life(RuleBasedStateMachine):
 
     # What the parties do.
 
-    @initialize(agent=st.sampled_from(list(CAPABILITIES)))
-    def begin(self, agent: str) -> None:
-        self.open(agent, None, 120, beats=False)
+    @initialize()
+    def begin(self) -> None:
+        for agent in CAPABILITIES:
+            self.open(agent, None, 120, beats=False)
+            self.ask(self.tasks[-1], "orders-read", 15)
 
     @rule(
         data=st.data(),
@@ -158,6 +163,7 @@ class Life(RuleBasedStateMachine):
         parents = [task for task in self.tasks if task.parent is None and task.agent != agent]
         parent = data.draw(st.sampled_from(parents)) if child and parents else None
         self.open(agent, parent, minutes, beats=beats)
+        self.ask(self.tasks[-1], "orders-read", 15)
 
     def open(self, agent: str, parent: Task | None, minutes: int, *, beats: bool) -> None:
         mine = CAPABILITIES[agent]
@@ -177,15 +183,19 @@ class Life(RuleBasedStateMachine):
             lives = min([10 if beats else minutes] + ([parent.minutes] if parent else []))
             self.tasks.append(Task(answer.json(), agent, names, parent, lives))
 
-    @rule(
-        data=st.data(),
-        ttl=st.sampled_from([5, 15]),
-        bomb=st.sampled_from([None, None, *list(Step)[:6]]),
-    )
-    @precondition(lambda self: bool(self.tasks))
-    def request(self, data: st.DataObject, ttl: int, bomb: Step | None) -> None:
+    @rule(data=st.data(), ttl=st.sampled_from([5, 15]), more=st.integers(1, 3))
+    def request(self, data: st.DataObject, ttl: int, more: int) -> None:
         task = data.draw(st.sampled_from(self.active_tasks() or self.tasks))
-        capability = data.draw(st.sampled_from(task.capabilities))
+        for _ in range(more):
+            self.ask(task, data.draw(st.sampled_from(task.capabilities)), ttl)
+
+    @rule(data=st.data(), bomb=st.sampled_from(list(Step)[2:6]))
+    @precondition(lambda self: bool(self.active_tasks()))
+    def die_issuing(self, data: st.DataObject, bomb: Step) -> None:
+        task = data.draw(st.sampled_from(self.active_tasks()))
+        self.ask(task, data.draw(st.sampled_from(task.capabilities)), 15, bomb)
+
+    def ask(self, task: Task, capability: str, ttl: int, bomb: Step | None = None) -> None:
         path = f"/v1/tasks/{task.id}/grants"
         ask = {"capability": capability, "ttl": f"{ttl}m"}
         answer = self.act(self.replica.world.call("orchestrator", "POST", path, ask), bomb)
@@ -212,7 +222,7 @@ class Life(RuleBasedStateMachine):
         outcome=st.sampled_from(["completed", "failed", "cancelled"]),
         bomb=st.sampled_from([None, Step.REVOKE, Step.CONFIRM]),
     )
-    @precondition(lambda self: bool(self.active_tasks()))
+    @precondition(lambda self: self.something_lives())
     def end(self, data: st.DataObject, outcome: str, bomb: Step | None) -> None:
         task = data.draw(st.sampled_from(self.active_tasks()))
         path = f"/v1/tasks/{task.id}/complete"
@@ -226,6 +236,7 @@ class Life(RuleBasedStateMachine):
         freeze=st.booleans(),
         bomb=st.sampled_from([None, None, Step.REVOKE, Step.CONFIRM]),
     )
+    @precondition(lambda self: self.something_lives())
     def revoke(self, data: st.DataObject, kind: str, freeze: bool, bomb: Step | None) -> None:
         value = data.draw(self.values(kind))
         freeze = freeze and kind != "grant_id"
@@ -253,6 +264,7 @@ class Life(RuleBasedStateMachine):
         return st.sampled_from(list(known[kind]) or ["grt_000000000000000000000000000"])
 
     @rule(data=st.data(), kind=st.sampled_from(KINDS[:-1]))
+    @precondition(lambda self: not self.frozen)
     def freeze(self, data: st.DataObject, kind: str) -> None:
         self.frozen.add((kind.removesuffix("_id"), self.change_freeze("POST", data, kind)))
 
@@ -287,6 +299,7 @@ class Life(RuleBasedStateMachine):
         minutes=st.sampled_from([1, 7, 12, 20, 40]),
         bomb=st.sampled_from([None, Step.REVOKE, Step.CONFIRM]),
     )
+    @precondition(lambda self: self.something_lives())
     def expire(self, minutes: int, bomb: Step | None) -> None:
         self.act(self.replica.claim_ahead(minutes * MINUTE), bomb)
         self.kill(lambda task: task.minutes < minutes)
@@ -351,4 +364,9 @@ class Life(RuleBasedStateMachine):
 @pytest.mark.timeout(7200 if THOROUGH else 120)
 def test_no_credential_outlives_its_task(engines: tuple[DevStack, Config]) -> None:
     chosen = settings.get_profile("thorough") if THOROUGH else QUICK
-    run_state_machine_as_test(lambda: Life(*engines), settings=chosen)
+
+    class Machine(Life):
+        def __init__(self) -> None:
+            super().__init__(*engines)
+
+    run_state_machine_as_test(Machine, settings=chosen)

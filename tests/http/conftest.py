@@ -22,3 +22,12 @@ async def parties(engines: tuple[DevStack, Config]) -> AsyncGenerator[PartyWorld
     await made.app.connection.command("FLUSHALL")
     yield made
     await made.close()
+
+
+@pytest.fixture
+async def wide(engines: tuple[DevStack, Config]) -> AsyncGenerator[PartyWorld]:
+    """As ``parties``, and both agents may have ``orders-api``."""
+    made = party_world(engines[0], shared=("orders-api",))
+    await made.app.connection.command("FLUSHALL")
+    yield made
+    await made.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import tomlkit
@@ -53,10 +53,13 @@ class PartyWorld(World):
         return self.issuer.token(subject).reveal()
 
 
-def party_world(stack: DevStack, **sections: Mapping[str, Any]) -> PartyWorld:
+def party_world(
+    stack: DevStack, *, shared: Sequence[str] = (), **sections: Mapping[str, Any]
+) -> PartyWorld:
     """The dev configuration with a rival orchestrator, another service and a privileged capability.
 
-    ``sections`` change settings, such as ``tasks={"max_depth": 1}``.
+    Both agents may have what is ``shared``. ``sections`` change settings, such as
+    ``tasks={"max_depth": 1}``.
     """
     file = stack.data / FILE
     document: dict[str, Any] = tomlkit.parse(file.read_text("utf-8")).unwrap()
@@ -64,7 +67,8 @@ def party_world(stack: DevStack, **sections: Mapping[str, Any]) -> PartyWorld:
     document["capabilities"].append(DEPLOY)
     for principal in document["principals"]:
         if principal["name"] in {"report-writer", "order-clerk"}:
-            principal["capabilities"].append("deploy")
+            names = (*principal["capabilities"], "deploy", *shared)
+            principal["capabilities"] = list(dict.fromkeys(names))
     for name, changes in sections.items():
         document[name] = {**document.get(name, {}), **changes}
     return PartyWorld(stack.issuer, parse_config(tomlkit.dumps(document), file))

@@ -250,7 +250,7 @@ async def test_texts_come_back_as_they_were_or_are_refused(world: World, nasty: 
 
 async def test_a_context_is_kept_whatever_json_it_is(world: World) -> None:
     deep: Any = "bottom"
-    for _ in range(200):
+    for _ in range(15):
         deep = {"a": [deep]}
     context = {"": None, "n": -0.0, "big": 10**300, "deep": deep, "list": [[], {}, ""], "\0": "\0"}
 
@@ -264,7 +264,7 @@ async def test_a_context_is_kept_whatever_json_it_is(world: World) -> None:
     assert [item["task_id"] for item in listed] == [task_id]
 
 
-@pytest.mark.parametrize("levels", [100, 300, 500, 680])
+@pytest.mark.parametrize("levels", [31, 32, 33, 100, 300, 680])
 async def test_a_nested_context_is_kept_or_refused(world: World, levels: int) -> None:
     content = json.dumps({**TASK, "context": "X"}).replace(
         '"X"', '{"a":' * levels + "0" + "}" * levels
@@ -272,7 +272,10 @@ async def test_a_nested_context_is_kept_or_refused(world: World, levels: int) ->
 
     answer = await send(world, content)
 
-    assert answer.status_code in {201, 400}, answer.text
+    if levels <= 32:
+        assert answer.status_code == 201, answer.text
+    else:
+        assert_problem(answer, 400, "invalid_request")
     listed = await world.call("operator", "GET", "/v1/tasks")
     assert listed.status_code == 200
 

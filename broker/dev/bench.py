@@ -1,0 +1,226 @@
+"""What the broker costs beside what it stands on, measured in one run: ``make bench``.
+
+Each row is a ratio of ours to a reference on the same engines in the same minute, since these
+machines are noisy. The broker runs as a process of its own; the load comes from this one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import select
+import statistics
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx2
+import psycopg
+
+from broker.client import Client
+from broker.clock import SystemClock
+from broker.dev.config import subject_of
+from broker.dev.issuer import DevIssuer
+from broker.ledger.connection import Connection
+from broker.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_clock = SystemClock()
+ROUNDS: Final = 100
+GRANTS: Final = 2000
+PER_TASK: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table. ``better`` says which way is good, ``target`` the ratio to reach."""
+
+    row: str
+    ours: float
+    reference: float
+    unit: str
+    ratio: float
+    target: float
+    better: str
+
+
+def main() -> int:
+    """Start a dev broker, measure, print the table, stop it."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    with tempfile.TemporaryDirectory(prefix="broker-bench-") as folder:
+        command = [sys.executable, "-m", "broker", "dev", "--port", "0", "--data", folder, "--json"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout is not None  # noqa: S101  it was asked for as a pipe
+            bench = Bench(json.loads(process.stdout.readline()))
+            rows = [*bench.time_to_dead(rounds), *bench.memory(GRANTS)]
+        finally:
+            process.terminate()
+            process.wait(30)
+    for row in rows:
+        sys.stdout.write(
+            f"{row.row}: {row.ours:.2f} {row.unit} against {row.reference:.2f} {row.unit}, "
+            f"ratio {row.ratio:.2f} (to reach: {row.target})\n"
+        )
+    return 0
+
+
+class Bench:
+    """The measurements, against one running dev broker."""
+
+    def __init__(self, ready: dict[str, Any]) -> None:
+        """``ready`` is the line ``broker dev --json`` prints."""
+        self._ready = ready
+        data = Path(ready["data"])
+        issuer = DevIssuer(data, _clock)
+
+        def identity(name: str) -> Callable[[], Secret]:
+            return lambda: issuer.token(subject_of(name, data))
+
+        self._orchestrator = Client(ready["url"], identity("orchestrator"))
+        root = Path(ready["vault_token_file"]).read_text("utf-8").strip()
+        self._vault = httpx2.Client(
+            base_url=f"{ready['vault']}/v1/", headers={"X-Vault-Token": root}, trust_env=False
+        )
+        self._theirs: list[tuple[float, float]] = []
+        admin = Path(ready["postgres_admin_dsn_file"]).read_text("utf-8").strip()
+        self._place = admin.rpartition("@")[2]
+
+    def time_to_dead(self, rounds: int) -> list[Row]:
+        """Time from ending a task to its credential refused and confirmed, against a sync revoke.
+
+        The two take turns, each with one new credential, so that both see the same machine.
+        Refused: PostgreSQL has shut the credential out, which an open session sees at once.
+        Confirmed: the call has come back; ours has looked the lease up by then.
+        """
+        mine = [self._time(*self._our_credential()) for _ in self._both(rounds)]
+        rows: list[Row] = []
+        for at, what in enumerate(("refused", "confirmed")):
+            for percent, target in ((50, 1.3), (99, 1.3)):
+                ours = _percentile([times[at] for times in mine], percent)
+                reference = _percentile([times[at] for times in self._theirs], percent)
+                name = f"task complete to credential {what}, p{percent} of {rounds}"
+                rows.append(Row(name, ours, reference, "ms", ours / reference, target, "lower"))
+        return rows
+
+    def _both(self, rounds: int) -> Iterator[int]:
+        """Let the reference take its turn before each of ours."""
+        self._theirs = []
+        for turn in range(rounds):
+            self._theirs.append(self._time(*self._their_credential()))
+            yield turn
+
+    def _our_credential(self) -> tuple[str, Secret, Callable[[], object]]:
+        task = self._orchestrator.open_task("report-writer", "bench", ["orders-read"])
+        credential = self._orchestrator.request_grant(task.task_id, "orders-read").credential
+        if credential.username is None or credential.password is None:
+            sys.exit("the broker issued no database credential")
+        return (
+            credential.username,
+            credential.password,
+            lambda: self._orchestrator.complete(task.task_id),
+        )
+
+    def _their_credential(self) -> tuple[str, Secret, Callable[[], object]]:
+        answer = self._vault.get("database/creds/orders-read").json()
+        lease = {"lease_id": answer["lease_id"], "sync": True}
+        data = answer["data"]
+        return (
+            data["username"],
+            Secret(data["password"]),
+            lambda: self._vault.put("sys/leases/revoke", json=lease).raise_for_status(),
+        )
+
+    def _time(
+        self, username: str, password: Secret, end: Callable[[], object]
+    ) -> tuple[float, float]:
+        """Return the milliseconds until a credential is refused, and until its end is answered."""
+        dsn = f"postgresql://{username}:{password.reveal()}@{self._place}"
+        with psycopg.connect(dsn, autocommit=True) as session, ThreadPoolExecutor(1) as pool:
+            session.execute("SELECT 1")
+            begun = _clock.monotonic()
+            answer = pool.submit(lambda: (end(), _clock.monotonic())[1])
+            select.select([session.fileno()], [], [], 30)
+            refused = _clock.monotonic()
+            confirmed = answer.result()
+        try:
+            psycopg.connect(dsn).close()
+        except psycopg.OperationalError:
+            return (refused - begun) * 1000, (confirmed - begun) * 1000
+        sys.exit("an ended credential still logs in: the figures would mean nothing")
+
+    def memory(self, grants: int) -> list[Row]:
+        """Redis memory per live grant, against OpenBao's memory per live token lease.
+
+        The audit stream is a row of its own: it grows by what happened, not by what is alive.
+        """
+        server = OpenBaoMemory(Path(self._ready["data"]) / "openbao" / "pid")
+        for _ in range(grants):
+            self._vault.post("auth/token/create", json={"ttl": "1h"}).raise_for_status()
+        reference = server.grown() / grants
+        before = asyncio.run(_redis_bytes(self._ready["redis"]))
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(self._fifty_grants, range(grants // PER_TASK)))
+        after = asyncio.run(_redis_bytes(self._ready["redis"]))
+        live = grants // PER_TASK * PER_TASK
+        return [
+            _memory_row("Redis bytes per live grant", "ledger", before, after, live, reference),
+            _memory_row("Redis bytes of events per grant", "audit", before, after, live, reference),
+        ]
+
+    def _fifty_grants(self, _: int) -> None:
+        task = self._orchestrator.open_task("report-writer", "bench", ["orders-read"], ttl="1h")
+        for _ in range(PER_TASK):
+            self._orchestrator.request_grant(task.task_id, "orders-read")
+
+
+class OpenBaoMemory:
+    """How much the server's resident memory has grown since this was made."""
+
+    def __init__(self, pid_file: Path) -> None:
+        self._status = Path(f"/proc/{pid_file.read_text('utf-8').split()[0]}/status")
+        self._before = self._resident()
+
+    def grown(self) -> int:
+        """Bytes."""
+        return self._resident() - self._before
+
+    def _resident(self) -> int:
+        line = next(
+            row for row in self._status.read_text("utf-8").splitlines() if row.startswith("VmRSS:")
+        )
+        return int(line.split()[1]) * 1024
+
+
+async def _redis_bytes(url: str) -> dict[str, int]:
+    """Bytes of the ledger's tables, and of its audit streams, by MEMORY USAGE of every key."""
+    connection = Connection(url)
+    found = {"ledger": 0, "audit": 0}
+    try:
+        for key in await connection.command("KEYS", "*"):
+            size = await connection.command("MEMORY", "USAGE", key, "SAMPLES", 0)
+            found["audit" if key.endswith(b":audit") else "ledger"] += int(size or 0)
+    finally:
+        await connection.close()
+    return found
+
+
+def _memory_row(
+    name: str, part: str, before: dict[str, int], after: dict[str, int], live: int, reference: float
+) -> Row:
+    ours = (after[part] - before[part]) / live
+    return Row(name, ours, reference, "bytes", ours / reference, 0.12, "lower")
+
+
+def _percentile(values: list[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""After everything that can happen over HTTP, every key expires or is a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from broker.ledger import keys
+from broker.ledger.keys import EXPIRING, PERSISTENT
+from tests.keys_check import assert_no_immortal_keys
+
+if TYPE_CHECKING:
+    from tests.world import World
+
+
+async def test_every_key_is_a_table_or_expires(world: World) -> None:
+    headers = {"Idempotency-Key": "k"}
+    ask: dict[str, Any] = {
+        "agent": "report-writer",
+        "purpose": "everything at once",
+        "capabilities": ["orders-read", "orders-api"],
+        "heartbeat": "1m",
+    }
+    opened = await world.call("orchestrator", "POST", "/v1/tasks", ask, headers=headers)
+    task = opened.json()
+    child = {**ask, "agent": "order-clerk", "capabilities": ["orders-read"]}
+    child["parent_task_id"] = task["task_id"]
+    await world.call("report-writer", "POST", "/v1/tasks", child, task_id=task["task_id"])
+    path = f"/v1/tasks/{task['task_id']}"
+    for body in ({"capability": "orders-read"}, {"capability": "nothing"}):
+        await world.call("orchestrator", "POST", f"{path}/grants", body, headers=headers)
+    granted = await world.grant(task, "orders-api")
+    await world.call("report-writer", "POST", f"{path}/heartbeat", task_id=task["task_id"])
+    freeze = {"selector": {"agent": "order-clerk"}, "reason": "drill"}
+    await world.call("operator", "POST", "/v1/freezes", freeze)
+    await world.call("operator", "DELETE", f"/v1/grants/{granted['grant_id']}")
+
+    before = await assert_no_immortal_keys(world)
+    await world.complete(task)
+    await world.call("operator", "POST", "/v1/revocations", {**freeze, "freeze": True})
+    await world.sweep(ahead_ms=2_000_000)
+    await assert_no_immortal_keys(world)
+
+    kinds = {key.split(":")[2] for key in before}
+    assert kinds >= EXPIRING | (PERSISTENT - {"purge"}), kinds
+
+
+@pytest.mark.parametrize("name", ["token:x", "idem:x", "somethingelse", "audit:x"])
+async def test_the_check_sees_a_key_that_never_expires(world: World, name: str) -> None:
+    await world.app.connection.command("SET", keys.table(3, name), "x")
+
+    with pytest.raises(AssertionError):
+        await assert_no_immortal_keys(world)
