@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.app import connect, vault_api, vault_state
 from broker.clock import SystemClock
-from broker.errors import BrokerError
+from broker.errors import BrokerError, ConfigError
 from broker.ledger.durability import durability
 from broker.ledger.queries import Queries
 
@@ -131,7 +131,9 @@ async def _vault(
         rights = await api.rights([*needed, *_forbidden(vault, paths)])
     except BrokerError as error:
         advice = "check the files of [vault] auth; `broker vault bootstrap` makes new ones"
-        yield Finding("vault login", Verdict.FAILED, error.detail, advice)
+        file = error.__cause__  # which the pipeline's callers aren't told
+        detail = file.detail if isinstance(file, ConfigError) else error.detail
+        yield Finding("vault login", Verdict.FAILED, detail, advice)
         return
     yield Finding("vault login", Verdict.OK, f"by {vault.auth}")
     for finding in _judge(rights, needed, _forbidden(vault, paths)):

@@ -8,7 +8,8 @@ from typing import Final
 _UNITS: Final = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _PATTERN: Final = re.compile(
     r"(?:(?P<d>\d{1,9})d)?(?:(?P<h>\d{1,9})h)?(?:(?P<m>\d{1,9})m(?!s))?"
-    r"(?:(?P<s>\d{1,9})s)?(?:(?P<ms>\d{1,9})ms)?"
+    r"(?:(?P<s>\d{1,9})s)?(?:(?P<ms>\d{1,9})ms)?",
+    re.ASCII,
 )
 MAX_MS: Final = 3650 * 86_400_000
 

@@ -20,7 +20,14 @@ MAX_SHARDS: Final = 256
 
 
 def new_id(kind: Kind, shard: int) -> str:
-    """Make an id of ``kind`` that lives in ``shard`` (0 to 255)."""
+    """Make an id of ``kind`` that lives in ``shard`` (0 to 255).
+
+    Raises:
+        ValueError: no id can name that shard.
+    """
+    if not 0 <= shard < MAX_SHARDS:
+        msg = f"shard {shard} is not between 0 and {MAX_SHARDS - 1}"
+        raise ValueError(msg)
     bits = secrets.randbits(5 * _RANDOM_CHARS)
     chars = [_ALPHABET[(bits >> (5 * i)) & 31] for i in range(_RANDOM_CHARS)]
     return f"{kind}_{shard:02x}{''.join(chars)}"

@@ -28,11 +28,13 @@ MAX_DEPTH = 32
 
 
 def _duration(value: object) -> int:
-    # A digit of another script is one to Python.
-    if not isinstance(value, str) or not value.isascii():
-        msg = 'must be a duration string such as "15m"'
-        raise ValueError(msg)  # noqa: TRY004  pydantic turns ValueErrors into its own
-    return parse_duration(value)
+    try:
+        if isinstance(value, str):
+            return parse_duration(value)
+    except ValueError:
+        pass  # its message repeats the value, which may be anything, put here by mistake
+    msg = 'must be a duration string: a number and a unit, such as "30s", "15m", "1h30m", "7d"'
+    raise ValueError(msg)
 
 
 def _printable(value: str) -> str:

@@ -19,7 +19,7 @@ from hvac.adapters import JSONAdapter
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from broker.errors import BackendRefused, BackendUnavailable
+from broker.errors import BackendRefused, BackendUnavailable, ConfigError
 from broker.secret import Secret
 
 if TYPE_CHECKING:
@@ -123,7 +123,8 @@ class VaultApi:
         except VaultForbidden:
             if not await self._is_dead(token):
                 raise
-            self._own = None
+            if self._own is not None and self._own[0] is token:  # nobody has replaced it yet
+                self._own = None
             token = await self._own_token()
             return await self._run(pool, token.reveal(), method, path, body)
 
@@ -159,7 +160,7 @@ class VaultApi:
 
     async def _own_token(self) -> Secret:
         if self._login.kind == "token_file":
-            return Secret(self._login.body()["token"])
+            return Secret(self._proof()["token"])
         async with self._login_lock:
             if self._own is not None and self._clock.monotonic() < self._own[1]:
                 return self._own[0]
@@ -168,12 +169,19 @@ class VaultApi:
                 "",
                 "post",
                 f"auth/{self._login.mount}/login",
-                self._login.body(),
+                self._proof(),
             )
             lifetime = answer["auth"]["lease_duration"] or 3600
             token = Secret(answer["auth"]["client_token"])
             self._own = (token, self._clock.monotonic() + lifetime * 2 / 3)
             return token
+
+    def _proof(self) -> Mapping[str, str]:
+        try:
+            return self._login.body()
+        except ConfigError as error:
+            msg = "the broker can't log in to Vault: run `broker doctor`"
+            raise BackendRefused(msg, retry_after=_RETRY_AFTER) from error
 
     async def _run(
         self,

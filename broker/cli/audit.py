@@ -9,8 +9,6 @@ from cyclopts import App, Parameter
 
 from broker.cli import output
 from broker.cli.connection import DEFAULT, Connection, Paging
-from broker.cli.text import when
-from broker.clock import SystemClock
 
 _LIST: Final = """\
 Examples:
@@ -21,7 +19,7 @@ Examples:
 
 _DATA_WIDTH: Final = 120
 
-app = App(name="audit", help="Read the log.")
+app = App(name="audit", group_commands="Commands", help="Read the log.")
 
 
 @app.command(name="list", help_epilogue=_LIST)
@@ -42,15 +40,13 @@ def list_events(
     if connection.json:
         output.page_document(page)
         return
-    now = SystemClock().now()
-    output.rows(
-        ("time", "event", "principal", "about", "data"),
-        (
-            (when(e.time, now), e.type, e.principal, e.grant_id or e.task_id, _short(e.data))
-            for e in page.items
-        ),
-        empty="No events.",
-    )
+    if not page.items:
+        output.note("No events.")
+    for event in page.items:
+        # Two lines: ids and data are too long for columns of a table.
+        time = f"{event.time:%Y-%m-%d %H:%M:%S.%f}"[:-3] + "Z" if event.time else "-"
+        output.line(f"{time:24}  {event.type:16}  {event.principal or ''}".rstrip())
+        output.line(f"    {event.grant_id or event.task_id or '-'}  {_short(event.data)}".rstrip())
     output.more(page, option="--after")
 
 

@@ -36,6 +36,7 @@ Data = Annotated[
 
 app = App(
     name="dev",
+    group_commands="Commands",
     help="Run a whole broker here, with its servers embedded.",
     help_epilogue=_EPILOGUE,
 )
@@ -61,11 +62,6 @@ def run(
     is ready: {"event": "ready", "url": …, "redis": …, "vault": …, "postgres": …}.
     """
     from broker import logs
-    from broker.app import build
-    from broker.clock import SystemClock
-    from broker.dev.engines import EngineError
-    from broker.dev.stack import DevStack
-    from broker.errors import ConfigError
     from broker.http.server import bind
     from broker.http.server import serve as serve_http
 
@@ -73,6 +69,13 @@ def run(
     name = _name(host)
     taken = bind(host, port)
     port = taken.getsockname()[1]
+    # These take a second, so what can be refused has been by now.
+    from broker.app import build
+    from broker.clock import SystemClock
+    from broker.dev.engines import EngineError
+    from broker.dev.stack import DevStack
+    from broker.errors import ConfigError
+
     # Stopping with SIGTERM, too, goes through the code below that stops the servers.
     signal.signal(signal.SIGTERM, _end)
     progress = _say_nothing if json else output.note
@@ -128,10 +131,13 @@ def _ready(stack: DevStack, url: str, *, json: bool) -> None:
         output.line(jsonlib.dumps({"event": "ready", **places}))
     else:
         output.line(f"ready: {url}")
-        for name, place in places.items():
-            if name != "url" and place:
-                output.line(f"  {name:14} {place}")
-        output.line("identities: broker dev token NAME   (names: " + ", ".join(stack.names()) + ")")
+        shown = {name.replace("_", " "): place for name, place in places.items() if place}
+        del shown["url"]
+        for name, place in shown.items():
+            output.line(f"  {name:{max(map(len, shown))}}  {place}")
+        output.line("identities: broker dev token NAME, where NAME is one of")
+        for name in stack.names():
+            output.line(f"  {name}")
         output.line("Ctrl-C stops everything that was started here.")
     sys.stdout.flush()
 

@@ -10,7 +10,7 @@ from broker.cli import delivery, output
 from broker.cli.connection import DEFAULT, FIRST, Connection, Paging, duration
 from broker.cli.pairs import parse_pairs
 from broker.cli.refusals import UsageError
-from broker.cli.text import when
+from broker.cli.text import ago, when
 from broker.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ Examples:
   broker grant list --state stuck --json
 """
 
-app = App(name="grant", help="Ask for credentials, list and revoke them.")
+app = App(
+    name="grant", group_commands="Commands", help="Ask for credentials, list and revoke them."
+)
 
 
 @app.command(name="request", help_epilogue=_REQUEST)
@@ -115,11 +117,8 @@ def list_grants(
         return
     now = SystemClock().now()
     output.rows(
-        ("grant", "state", "agent", "capability", "power", "expires"),
-        (
-            (g.grant_id, g.state, g.agent, g.capability, g.power, when(g.expires_at, now))
-            for g in page.items
-        ),
+        ("grant", "state", "agent", "capability", "expires"),
+        ((g.grant_id, g.state, g.agent, g.capability, ago(g.expires_at, now)) for g in page.items),
         empty="No grants.",
     )
     output.more(page)

@@ -19,7 +19,6 @@ def serve(*, config: ConfigFile = Path("config.toml"), json: Json = False) -> in
     Example: broker serve --config /etc/broker/config.toml
     """
     from broker import logs
-    from broker.app import build
     from broker.config import load_config
     from broker.http.server import bind
     from broker.http.server import serve as run
@@ -27,6 +26,7 @@ def serve(*, config: ConfigFile = Path("config.toml"), json: Json = False) -> in
     loaded = load_config(config)
     logs.configure(json=loaded.broker.log_format == "json")
     taken = bind(loaded.broker.host, loaded.broker.port)
+    from broker.app import build  # takes a second, so what can be refused has been by now
 
     def ready() -> None:
         url = loaded.broker.issuer

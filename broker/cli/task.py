@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from broker.cli import output
 from broker.cli.connection import DEFAULT, FIRST, Connection, Paging, duration
 from broker.cli.pairs import parse_pairs
-from broker.cli.text import plural, when
+from broker.cli.text import ago, plural, when
 from broker.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ Every credential under the task and its children is revoked. Some may not be \
 confirmed dead yet: `broker grant list --task TASK` follows them.
 """
 
-app = App(name="task", help="Open, watch and end tasks.")
+app = App(name="task", group_commands="Commands", help="Open, watch and end tasks.")
 
 
 @app.command(name="open", help_epilogue=_OPEN)
@@ -137,7 +137,7 @@ def list_tasks(
     now = SystemClock().now()
     output.rows(
         ("task", "state", "agent", "purpose", "expires"),
-        ((t.task_id, t.state, t.agent, t.purpose, when(t.expires_at, now)) for t in page.items),
+        ((t.task_id, t.state, t.agent, t.purpose, ago(t.expires_at, now)) for t in page.items),
         empty="No tasks.",
     )
     output.more(page)

@@ -20,8 +20,10 @@ def clean(text: str) -> str:
     )
 
 
-def ago(moment: datetime, now: float) -> str:
+def ago(moment: datetime | None, now: float) -> str:
     """Say how far away a moment is, in its two largest units: ``in 4m 10s``, ``3h ago``."""
+    if moment is None:
+        return "-"
     seconds = round(moment.timestamp() - now)
     if seconds == 0:
         return "now"

@@ -13,7 +13,7 @@ from broker.cli.check import ConfigFile, Json
 if TYPE_CHECKING:
     from broker.config import Config
 
-app = App(name="vault", help="Prepare Vault or OpenBao for the broker.")
+app = App(name="vault", group_commands="Commands", help="Prepare Vault or OpenBao for the broker.")
 
 
 @app.command

@@ -123,4 +123,7 @@ class DemoBroker:
         try:
             self.stop()
         finally:
+            # Beside the data where its path is too long for a socket; a killed broker leaves them.
+            for note in self.data.glob("*/socket-dir"):
+                shutil.rmtree(note.read_text("utf-8"), ignore_errors=True)
             shutil.rmtree(self.data, ignore_errors=True)

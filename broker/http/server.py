@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import signal
@@ -55,6 +56,12 @@ class _Server(uvicorn.Server):
         if self.started:
             self._on_ready()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, but a second Ctrl-C leaves out the waiting for requests only."""
+        await super().shutdown(sockets)
+        if self.force_exit:
+            await self.lifespan.shutdown()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         """As uvicorn's, which when done raises the signal once more: for us it is a normal stop.
@@ -74,8 +81,12 @@ class _OurLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        # "Exception in ASGI application" and the like come with a line break.
+        if isinstance(error, asyncio.CancelledError):
+            return  # a request that a second Ctrl-C cut short
         text = record.getMessage().strip()
+        if text.startswith("Traceback "):
+            # Starlette sends the whole of it as text; its last line starts with the type.
+            text = text.rsplit("\n", 1)[-1].partition(":")[0]
         log.log(record.levelno, text, logger=record.name, **({"exc_info": error} if error else {}))
 
 

@@ -110,7 +110,8 @@ class Connection:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self.client.aclose()
+        # The pool was handed to the client, so the client doesn't count it as its own to close.
+        await self.client.aclose(close_connection_pool=True)
 
 
 def _unavailable(error: BaseException) -> LedgerUnavailable:

@@ -325,7 +325,9 @@ class RedisLedger:
             "data": data,
             "actor": actor,
         }
-        await self._redis.run("record", shard, args)
+        await self._redis.run(
+            "record_revocation" if kind == "revocation" else "record", shard, args
+        )
 
     async def hasten(self, backend: str, capability: str) -> int:
         """A backend answers again: the capability's waiting revocations are due now."""

@@ -35,6 +35,7 @@ _FLAGS: Final = {
     "token_status": "#!lua flags=no-writes",
     "drop_token": _ALLOW_OOM,
     "record": "#!lua",
+    "record_revocation": _ALLOW_OOM,  # an order to revoke is carried out, so it is logged
     "hasten": _ALLOW_OOM,
     "prune": _ALLOW_OOM,
 }

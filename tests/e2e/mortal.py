@@ -12,7 +12,7 @@ from tests.waiting import wait_until
 from tests.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from broker.config import Config
     from broker.dev.issuer import DevIssuer
@@ -37,6 +37,7 @@ class Replica:
 
     def __init__(self, issuer: DevIssuer, config: Config) -> None:
         self.bomb: Step | None = None
+        self.watch: Callable[[Step], None] = lambda _: None
         self.dead = False
         self.world = World(issuer, _hasty(config), before_step=self._before)
         self.pipeline = self.world.app.pipeline
@@ -45,6 +46,7 @@ class Replica:
         self.ledger.times = LedgerTimes(claim_ms=SHORT_MS, pending_ms=SHORT_MS)
 
     def _before(self, step: Step) -> None:
+        self.watch(step)
         if step is self.bomb:
             self.dead = True
         if self.dead:

@@ -75,6 +75,7 @@ async def test_1_the_end_of_the_root_kills_what_child_and_grandchild_hold(
         assert (answer["matched"], answer["revoked"]) == (3, 3)
 
     assert [await logs_in(g["credential"]) for g in granted] == [False] * 3
+    await chained.app.pipeline.work.drain(10)
     for task, granting, token in zip(tasks, granted, tokens, strict=True):
         shown = await chained.show_task(task["task_id"])
         assert shown["state"] != "active"
@@ -136,6 +137,7 @@ async def test_1_nothing_is_minted_below_a_dead_ancestor_in_a_race_of_both(
     }
     assert states <= {"revoked", "failed"}
     assert await admin.roles() <= before
+    await chained.app.pipeline.work.drain(10)
     for task in tasks:
         assert (await chained.show_task(task["task_id"]))["closed_at"] is not None
 

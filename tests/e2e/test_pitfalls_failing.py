@@ -160,6 +160,32 @@ async def test_4b_a_revoke_that_fails_is_retried_then_stuck_then_still_retried_t
     assert not await logs_in(granted["credential"])
 
 
+async def test_4b_a_broker_that_cannot_log_in_says_so_and_goes_on_when_it_can(
+    own: tuple[DevStack, Config], world: World
+) -> None:
+    task, other = await world.open(), await world.open()
+    granted = await world.grant(task)
+    secret = own[0].data / "vault-secret-id"
+    text = secret.read_text()
+    secret.unlink()
+    try:
+        restarted = World(own[0].issuer, own[1])
+        async with running(restarted):
+            assert (await restarted.complete(task))["grants"]["revoking"] == 1
+            await becomes(restarted, granted, "stuck")
+            error = (await restarted.show_grant(granted["grant_id"]))["error"]
+            path = f"/v1/tasks/{other['task_id']}/grants"
+            ask = {"capability": "orders-read"}
+            answer = await restarted.call("orchestrator", "POST", path, ask)
+            assert (answer.status_code, answer.json()["code"]) == (503, "backend_unavailable")
+            assert "secret-id" not in answer.text + error
+            secret.write_text(text)
+            await becomes(restarted, granted, "revoked")
+        await restarted.http.aclose()
+    finally:
+        secret.write_text(text)
+
+
 async def test_4b_a_revoke_fails_for_what_the_role_owns_elsewhere(
     world: World, admin: Admin
 ) -> None:
@@ -217,6 +243,7 @@ async def test_5_a_task_token_revoked_behind_our_back_counts_as_revoked(
 
     await wait_until(gone, "Vault has taken the leases with it")
     assert (await world.complete(task))["grants"] == {"revoked": 1, "revoking": 0}
+    await world.app.pipeline.work.drain(10)
     assert (await world.show_task(task["task_id"]))["closed_at"] is not None
     assert not await logs_in(granted["credential"])
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pytest
@@ -26,6 +25,7 @@ from broker.dev.config import OWNER
 from broker.grants import LIVE, GrantState
 from broker.steps import Step
 from tests.admin import Admin
+from tests.e2e.life import BACKENDS, CAPABILITIES, KINDS, MINUTE, PATHS, Grant, Task
 from tests.e2e.mortal import Replica, gathered, replay
 from tests.world import logs_in
 
@@ -45,44 +45,6 @@ QUICK: Final = settings(
 settings.register_profile("thorough", QUICK, max_examples=200, stateful_step_count=30)
 THOROUGH: Final = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 
-CAPABILITIES: Final = {
-    "report-writer": ("orders-read", "orders-api"),
-    "order-clerk": ("orders-read", "orders-write"),
-}
-BACKENDS: Final = {"orders-read": "vault", "orders-write": "vault", "orders-api": "token"}
-PATHS: Final = ("database/creds/orders-read", "database/creds/orders-write")
-MINUTE: Final = 60_000
-KINDS: Final = ("all", "owner", "agent", "capability", "backend", "task_id", "grant_id")
-
-
-@dataclass(eq=False)
-class Task:
-    json: dict[str, Any]
-    agent: str
-    capabilities: tuple[str, ...]
-    parent: Task | None
-    minutes: int
-    """When it is over if nothing is heard of it: far apart from each other, and from now."""
-    active: bool = True
-
-    @property
-    def id(self) -> str:
-        return self.json["task_id"]
-
-    def below(self, other: Task) -> bool:
-        return self is other or (self.parent is not None and self.parent.below(other))
-
-
-@dataclass(eq=False)
-class Grant:
-    id: str
-    task: Task
-    capability: str
-    minutes: int
-    credential: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
-    """Empty when the replica died before it could deliver."""
-    active: bool = True
-
 
 class Life(RuleBasedStateMachine):
     """The model: which tasks and grants are active. All else is asked of the real servers."""
@@ -90,11 +52,11 @@ class Life(RuleBasedStateMachine):
     def __init__(self, stack: DevStack, config: Config) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
+        self.unsettled = True
         self.stack, self.config, self.admin = stack, config, Admin(stack)
         self.tasks: list[Task] = []
         self.grants: list[Grant] = []
         self.frozen: set[tuple[str, str]] = set()
-        self.settled = False
         self.replica = self.fresh()
         self.run(self.replica.world.app.connection.command("FLUSHALL"))
         self.roles_before, self.leases_before = self.run(self.servers())
@@ -110,7 +72,7 @@ class Life(RuleBasedStateMachine):
 
     def act(self, work: Coroutine[Any, Any, T], bomb: Step | None = None) -> T | None:
         """Do something on the replica; if it dies of it, another takes its place."""
-        self.settled = False
+        self.unsettled = True
         self.replica.bomb = bomb
         answer = self.run(self.replica.attempt(work))
         self.replica.bomb = None
@@ -149,6 +111,8 @@ class Life(RuleBasedStateMachine):
         for agent in CAPABILITIES:
             self.open(agent, None, 120, beats=False)
             self.ask(self.tasks[-1], "orders-read", 15)
+        self.open("order-clerk", self.tasks[0], 120, beats=False)
+        self.ask(self.tasks[-1], "orders-read", 15)
 
     @rule(
         data=st.data(),
@@ -174,10 +138,11 @@ class Life(RuleBasedStateMachine):
         ask |= {"parent_task_id": parent.id} if parent else {}
         answer = self.act(self.replica.world.call("orchestrator", "POST", "/v1/tasks", ask))
         assert answer is not None
-        if parent is not None and not parent.active:
-            assert answer.status_code == 409, answer.text
-        elif self.is_frozen(("agent", agent), ("owner", OWNER)):
+        above = parent.names() if parent else ()
+        if self.is_frozen(("agent", agent), ("owner", OWNER), *above):
             assert answer.json()["code"] == "frozen"
+        elif parent is not None and not parent.active:
+            assert answer.json()["code"] == "task_not_active"
         else:
             assert answer.status_code == 201, answer.text
             lives = min([10 if beats else minutes] + ([parent.minutes] if parent else []))
@@ -200,7 +165,6 @@ class Life(RuleBasedStateMachine):
         ask = {"capability": capability, "ttl": f"{ttl}m"}
         answer = self.act(self.replica.world.call("orchestrator", "POST", path, ask), bomb)
         backend = ("backend", BACKENDS[capability])
-        mine = (("task", task.id), ("agent", task.agent), ("owner", OWNER))
         if answer is None:
             known = {grant.id for grant in self.grants}
             for left in self.run(self.replica.grants()).values():
@@ -209,7 +173,7 @@ class Life(RuleBasedStateMachine):
                     self.grants.append(grant)
         elif not task.active:
             assert answer.json()["code"] == "task_not_active"
-        elif self.is_frozen(*mine, ("capability", capability), backend):
+        elif self.is_frozen(*task.names(), ("owner", OWNER), ("capability", capability), backend):
             assert answer.json()["code"] == "frozen"
         else:
             assert answer.status_code == 201, answer.text
@@ -307,6 +271,7 @@ class Life(RuleBasedStateMachine):
             grant.active = grant.active and grant.minutes > minutes
 
     @rule()
+    @precondition(lambda self: self.unsettled)
     def sweep(self) -> None:
         self.settle()
 
@@ -325,6 +290,7 @@ class Life(RuleBasedStateMachine):
     def settle(self) -> None:
         self.run(self.replica.settle())
         self.run(self.check_servers())
+        self.unsettled = False
 
     async def check_servers(self) -> None:
         held = await self.replica.grants()
@@ -352,6 +318,7 @@ class Life(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
+            self.settle()
             ask = {"selector": {"all": True}, "reason": "the end"}
             self.act(self.replica.world.call("operator", "POST", "/v1/revocations", ask))
             self.kill(lambda _: True)

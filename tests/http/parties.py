@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import tomlkit
 
@@ -13,11 +12,13 @@ from broker.dev.config import FILE, OWNER
 from tests.world import EXCHANGE, JWT, SUBJECTS, World
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import httpx2
 
     from broker.dev.stack import DevStack
 
-ORDERS: str = "https://orders.example.com"
+ORDERS: Final = "https://orders.example.com"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 JSON = {"Content-Type": "application/json"}
 UNKNOWN_TASK = "tsk_00000000000000000000000000"

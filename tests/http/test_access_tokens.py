@@ -13,7 +13,7 @@ from tests.http.parties import ORDERS
 if TYPE_CHECKING:
     from tests.world import World
 
-ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105  a URN
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 REQUIRED = ["iss", "exp", "aud", "sub", "client_id", "iat", "jti"]
 
 
@@ -133,9 +133,7 @@ async def test_a_credential_for_a_service_is_an_access_token_for_it_alone(world:
     assert claims["act"] == {"sub": "report-writer"}
     assert claims["txn"] == task["task_id"]
     with pytest.raises(jwt.InvalidAudienceError):
-        await verified(
-            world, granted["credential"]["access_token"], world.config.broker.issuer
-        )
+        await verified(world, granted["credential"]["access_token"], world.config.broker.issuer)
 
 
 async def test_a_token_never_outlives_its_task(world: World) -> None:

@@ -103,7 +103,9 @@ def test_an_error_without_a_detail_still_says_something(cls: type[errors.BrokerE
     assert json.loads(bytes(oauth_problem(error).body))["error_description"]
 
 
-@pytest.mark.parametrize("detail", ['say "x"', "back\\slash", "dots…", "ключ", "\0\n\r\x7f", "\ud800"])
+@pytest.mark.parametrize(
+    "detail", ['say "x"', "back\\slash", "dots…", "ключ", "\0\n\r\x7f", "\ud800"]
+)
 def test_a_description_keeps_to_the_characters_of_rfc_6749(detail: str) -> None:
     answer = oauth_problem(errors.OAuthError("invalid_request", detail))
 

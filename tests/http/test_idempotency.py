@@ -49,10 +49,10 @@ async def test_a_key_is_short_and_printable(world: World, path: str, value: byte
     headers = {**JSON, **await bearer(world, "orchestrator")}
     raw = [(k.encode(), v.encode()) for k, v in headers.items()] + [(b"Idempotency-Key", value)]
 
-    answer = await world.http.post(
-        path, content=b'{"capability": "orders-read"}', headers=raw
-    ) if "grants" in path else await world.http.request(
-        "POST", path, json=ASK, headers=raw
+    answer = (
+        await world.http.post(path, content=b'{"capability": "orders-read"}', headers=raw)
+        if "grants" in path
+        else await world.http.request("POST", path, json=ASK, headers=raw)
     )
 
     body = assert_problem(answer, 400, "invalid_request")

@@ -101,9 +101,9 @@ async def test_a_credential_dies_at_its_time_though_nothing_has_swept(world: Wor
     token = momentary["credential"]["access_token"]
 
     assert (await introspect(world, "orders-service", token)).json() == INACTIVE
-    assert (await introspect(world, "orders-service", granted["credential"]["access_token"])).json()[
-        "active"
-    ]
+    assert (
+        await introspect(world, "orders-service", granted["credential"]["access_token"])
+    ).json()["active"]
 
 
 async def test_what_is_not_the_services_business_is_inactive(parties: PartyWorld) -> None:
@@ -185,7 +185,9 @@ async def test_below_an_issuer_with_a_path_errors_are_oauths_too(
     issuer = "http://127.0.0.1:8700/broker"
     world = party_world(engines[0], broker={"issuer": issuer})
     try:
-        metadata = await world.http.get("http://127.0.0.1:8700/.well-known/oauth-authorization-server/broker")
+        metadata = await world.http.get(
+            "http://127.0.0.1:8700/.well-known/oauth-authorization-server/broker"
+        )
         assert metadata.json()["issuer"] == issuer
         answer = await world.http.post(metadata.json()["token_endpoint"], data={"grant_type": "x"})
         assert_oauth_error(answer, "unsupported_grant_type")

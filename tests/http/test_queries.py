@@ -15,7 +15,7 @@ LISTS = ["/v1/tasks", "/v1/grants", "/v1/audit/events"]
 
 
 @pytest.mark.parametrize("path", LISTS)
-@pytest.mark.parametrize("limit", ["0", "-1", "501", "x", "", "1.5", "9" * 5000, "١x"])
+@pytest.mark.parametrize("limit", ["0", "-1", "501", "x", "", "1.5", "9" * 5000, "\u0661"])
 async def test_a_limit_is_a_number_in_range(world: World, path: str, limit: str) -> None:
     answer = await world.http.get(
         path, params={"limit": limit}, headers=await bearer(world, "operator")

@@ -19,7 +19,7 @@ from tests.http.parties import (
 if TYPE_CHECKING:
     from tests.world import World
 
-ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105  a URN
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 
 
 @pytest.mark.parametrize("name", ["grant_type", "subject_token", "subject_token_type"])
@@ -259,9 +259,7 @@ async def test_details_with_more_than_the_task_are_refused(world: World) -> None
         details(task_id, actions=["grant"]),
         details(task_id)[:-1] + "," + details(task_id)[1:],
     ):
-        answer = await world.http.post(
-            "/oauth/token", data={**base, "authorization_details": text}
-        )
+        answer = await world.http.post("/oauth/token", data={**base, "authorization_details": text})
         assert_oauth_error(answer, "invalid_authorization_details")
 
 

@@ -24,14 +24,18 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', horizon, 'LIMIT
     if not task or task.closed_at then
       redis.call('ZREM', DUE, member)
     elseif task.ended_at then
-      due('t', id, NOW + A.claim_ms)
-      tasks[#tasks + 1] = text_of(task)
+      -- Unless its parent's end, a moment ago, has put it on the list.
+      if not taken[id] then
+        due('t', id, NOW + A.claim_ms)
+        tasks[#tasks + 1] = text_of(task)
+      end
     elseif task_due(task) <= horizon then
       local silent = task.expires_at > horizon
       local state, reason = 'expired', 'deadline'
       if silent then reason = 'heartbeat_lost' end
-      local ended = {}
+      local ended, before = {}, #tasks
       end_task(task, state, reason, ended, tasks)
+      for i = before + 1, #tasks do taken[cjson.decode(tasks[i]).id] = true end
       for _, row in ipairs(ended) do
         local grant = cjson.decode(row)
         take_grant(grant)

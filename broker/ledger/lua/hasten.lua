@@ -5,6 +5,8 @@ for _, state in ipairs({ 'revoking', 'stuck' }) do
     local id = id_of(member)
     local grant = load(GRANTS, id)
     if grant and grant.capability == A.capability and (grant.attempts or 0) > 0 then
+      grant.due_at = NOW
+      save(GRANTS, grant)
       due('g', id, NOW)
       moved = moved + 1
     end

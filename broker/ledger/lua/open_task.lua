@@ -10,7 +10,7 @@ if A.digest then
   end
 end
 local task = A.task
-local field = frozen('agent:' .. task.agent, 'owner:' .. task.owner)
+local field = frozen_chain(task)
 if field then
   emit('task.refused', task.id, nil, { agent = task.agent, reason = 'frozen', selector = field })
   return { 'frozen', field }

@@ -165,3 +165,13 @@ local function frozen(...)
   end
   return nil
 end
+
+-- As above, for a task that isn't stored yet or is: freezing reaches as far down a chain as revoking.
+local function frozen_chain(task, ...)
+  local field = frozen(...)
+  while task and not field do
+    field = frozen('task:' .. task.id, 'agent:' .. task.agent, 'owner:' .. task.owner)
+    task = task.parent_id and load(TASKS, task.parent_id)
+  end
+  return field
+end

@@ -16,8 +16,7 @@ local refusal = nil
 if not task or task.state ~= 'active' or task_due(task) <= NOW then
   refusal = { 'task_not_active' }
 else
-  local field = frozen('task:' .. task.id, 'agent:' .. task.agent, 'owner:' .. task.owner,
-    'capability:' .. grant.capability, 'backend:' .. grant.backend)
+  local field = frozen_chain(task, 'capability:' .. grant.capability, 'backend:' .. grant.backend)
   local live = count('gt|' .. task.id .. '|' .. grant.capability .. '|')
   local handle = grant.handle and (task.handles or {})[grant.handle]
   if field then
