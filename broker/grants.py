@@ -49,6 +49,7 @@ class Grant:
     state: GrantState
     task_id: str
     agent: str
+    orchestrator: str
     capability: str
     backend: str
     power: str

@@ -384,6 +384,7 @@ def _pending(
         state=GrantState.PENDING,
         task_id=task.id,
         agent=task.agent,
+        orchestrator=task.orchestrator,
         capability=capability.name,
         backend=capability.backend,
         power=capability.power,

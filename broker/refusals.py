@@ -11,6 +11,7 @@ from broker.errors import (
     BackendUnavailable,
     BrokerError,
     RequestInProgress,
+    TaskNotActive,
     Unavailable,
 )
 from broker.grants import GrantState
@@ -29,6 +30,8 @@ def refusal(decision: Decision, decision_id: str) -> BrokerError:
     if decision.effect is Effect.NEEDS_APPROVAL:
         msg = "This capability is privileged and needs an approval, which is not available yet."
         return ApprovalRequired(msg, decision_id=decision_id)
+    if "task_over" in decision.reasons:
+        return TaskNotActive("The task is not active: its time is up.", decision_id=decision_id)
     if "backend_backlog" in decision.reasons:
         msg = (
             "Too many credentials of this backend could not be revoked yet, so nothing new is "

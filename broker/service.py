@@ -9,11 +9,11 @@ import hashlib
 import json
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from broker.durations import format_duration
 from broker.errors import AccessDenied, Conflict, InvalidRequest, NotFound, QuotaExceeded
-from broker.grants import GrantState
+from broker.grants import Grant, GrantState
 from broker.identity.models import Role
 from broker.ids import new_id, shard_of
 from broker.ledger.keys import shard_for
@@ -26,11 +26,15 @@ from broker.visibility import concerns, must_run, sees_all
 from broker.wire import grant_json, page_json, task_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from broker.access import Access, Caller
-    from broker.grants import Grant
     from broker.pipeline import Pipeline
     from broker.steps import Issued
     from broker.wire import CompleteTask, OpenTask, RequestGrant
+
+
+Row = TypeVar("Row", Task, Grant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +187,21 @@ class Broker:
         self, caller: Caller, *, state: str, agent: str, limit: int, cursor: str
     ) -> dict[str, Any]:
         """Return a page of the tasks that concern the caller, newest first."""
+
+        def keep(task: Task) -> bool:
+            return state in ("", task.state) and agent in ("", task.agent)
+
+        if caller.task is not None:
+            ids = [caller.task.id, *await self._queries.children_of(caller.task.id)]
+            found = [task for i in ids if (task := await self._queries.task(i)) and keep(task)]
+            return _cut(found, task_json, limit, cursor)
+        if not sees_all(caller) and caller.principal.role is not Role.ORCHESTRATOR:
+            return page_json([], None)
         page = await self._queries.tasks(
-            lambda task: (
-                concerns(caller, task) and state in ("", task.state) and agent in ("", task.agent)
-            ),
+            keep,
             limit=limit,
             cursor=cursor,
+            orchestrator="" if sees_all(caller) else caller.name,
         )
         return page_json([task_json(task) for task in page.items], page.next)
 
@@ -261,17 +274,17 @@ class Broker:
         if task_id or caller.task is not None:
             task = await self.task(caller, task_id or (caller.task.id if caller.task else ""))
             found = await self._queries.grants_of(task.id, dead=True)
-            return _cut([grant for grant in found if keep(grant)], limit, cursor)
-        concerned: dict[str, bool] = {}
-        page = await self._queries.grants(keep, limit=limit, cursor=cursor, state=wanted)
-        items: list[dict[str, Any]] = []
-        for grant in page.items:
-            if grant.task_id not in concerned:
-                task = await self._queries.task(grant.task_id)
-                concerned[grant.task_id] = task is not None and concerns(caller, task)
-            if concerned[grant.task_id] or sees_all(caller):
-                items.append(grant_json(grant))
-        return page_json(items, page.next)
+            return _cut([grant for grant in found if keep(grant)], grant_json, limit, cursor)
+        if not sees_all(caller) and caller.principal.role is not Role.ORCHESTRATOR:
+            return page_json([], None)
+        page = await self._queries.grants(
+            keep,
+            limit=limit,
+            cursor=cursor,
+            state=wanted,
+            orchestrator="" if sees_all(caller) else caller.name,
+        )
+        return page_json([grant_json(grant) for grant in page.items], page.next)
 
     async def revoke_grant(self, caller: Caller, grant_id: str) -> Grant:
         """Revoke one grant now; the answer says whether it is confirmed dead."""
@@ -304,13 +317,15 @@ def _grant_state(state: str) -> GrantState | None:
         raise InvalidRequest(msg, field="state") from None
 
 
-def _cut(grants: list[Grant], limit: int, cursor: str) -> dict[str, Any]:
-    """Page a task's own grants, newest first, by the same cursors as the long lists."""
-    marked = [(f"{grant.created_at:013d}|{grant.id}", grant) for grant in grants]
+def _cut(
+    rows: list[Row], show: Callable[[Row], dict[str, Any]], limit: int, cursor: str
+) -> dict[str, Any]:
+    """Page a short list, newest first, by the same cursors as the long ones."""
+    marked = sorted(((f"{row.created_at:013d}|{row.id}", row) for row in rows), reverse=True)
     rest = [pair for pair in marked if not cursor or pair[0] < cursor]
     shown = rest[:limit]
     more = shown[-1][0] if len(rest) > limit else None
-    return page_json([grant_json(grant) for _, grant in shown], more)
+    return page_json([show(row) for _, row in shown], more)
 
 
 def _digest(body: dict[str, Any]) -> str:

@@ -126,8 +126,8 @@ class CompleteTask(Request):
 class Selector(Request):
     """Exactly one of these."""
 
-    grant_id: Annotated[str, Field(max_length=64)] | None = None
-    task_id: Annotated[str, Field(max_length=64)] | None = None
+    grant_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    task_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     agent: Name | None = None
     owner: (
         Annotated[str, Field(min_length=1, max_length=320), AfterValidator(_printable)] | None
@@ -231,7 +231,7 @@ def delivery_json(
     }
     return {
         **grant_json(grant),
-        "credential": {"type": kind, **credential},
+        "credential": {**credential, "type": kind},
         "notes": list(notes),
     }
 

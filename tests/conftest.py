@@ -46,7 +46,8 @@ async def pristine(engines: tuple[DevStack, Config]) -> None:
             with contextlib.suppress(BackendRefused):  # it is going already
                 body = {"accessor": accessor}
                 row = await api.as_broker("post", "auth/token/lookup-accessor", body)
-                if (row["data"].get("meta") or {}).get("task"):
+                meta: dict[str, str] = row["data"].get("meta") or {}
+                if "task" in meta:
                     await api.as_broker("post", "auth/token/revoke-accessor", body)
     finally:
         api.close()

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import math
 import secrets
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -35,12 +34,6 @@ NAME: Final = "vault"
 _ACTOR: Final = "broker"
 _LOOKUPS: Final = 16
 _CROWDED: Final = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class _TaskToken:
-    handle: str
-    token: Secret
 
 
 class VaultBackend:
@@ -68,18 +61,23 @@ class VaultBackend:
         self._clock = clock
         self._broker_id = broker_id
         self._role = token_role
-        self._tokens: dict[str, tuple[int, asyncio.Future[_TaskToken]]] = {}
+        # Which handle new grants of a task are to hang from, and each handle's token. A token is
+        # kept for the grants reserved with it when the task has moved on to another.
+        self._current: dict[str, asyncio.Future[str]] = {}
+        self._tokens: dict[str, tuple[int, Secret]] = {}
         self._crowded = _CROWDED
 
     async def prepare(self, task: Task, capability: Capability) -> Prepared:  # noqa: ARG002
         """Have a token for the task, made now or ahead; one per task and replica."""
-        return Prepared(handle=(await self._token_for(task)).handle)
+        return Prepared(handle=await self._handle_for(task))
 
-    async def mint(self, grant: Grant, task: Task, capability: Capability) -> Minted:  # noqa: ARG002
-        """Read the secret with the task's token: one call to Vault."""
-        held = await self._token_for(task)
+    async def mint(self, grant: Grant, task: Task, capability: Capability) -> Minted:
+        """Read the secret with the token the grant was reserved with: one call to Vault."""
+        _, token = self._tokens.get(grant.handle, (0, None))
+        if token is None:
+            raise BackendRefused("The task's token was given up meanwhile.", retry_after=1)
         try:
-            answer = await self._api.as_task(held.token, "get", capability.path)
+            answer = await self._api.as_task(token, "get", capability.path)
         except VaultForbidden as error:
             # The token is dead or was never allowed this; another may be made next time.
             self.forget(task.id)
@@ -115,6 +113,7 @@ class VaultBackend:
             body = {"accessor": accessor}
             with contextlib.suppress(VaultGone):
                 await self._api.as_broker("post", "auth/token/revoke-accessor", body, revoking=True)
+        self._tokens.pop(handle, None)
 
     async def handle_is_live(self, task: Task, handle: str, lost: Sequence[Grant]) -> bool:
         """Whether the token, or anything that was minted with it and never recorded, is there yet.
@@ -128,20 +127,20 @@ class VaultBackend:
         return any([await self._dying_below(path) for path in {grant.path for grant in lost}])
 
     def forget(self, task_id: str) -> None:
-        """Drop the task's token from memory."""
-        self._tokens.pop(task_id, None)
+        """Hang no further grant from the task's token."""
+        self._current.pop(task_id, None)
 
-    async def _token_for(self, task: Task) -> _TaskToken:
+    async def _handle_for(self, task: Task) -> str:
         """Make the task's token once, however many grants ask for it at the same time."""
-        held = self._tokens.get(task.id)
+        held = self._current.get(task.id)
         if held is None:
             self._drop_expired()
-            held = (task.expires_at, asyncio.ensure_future(self._make_token(task)))
-            self._tokens[task.id] = held
+            held = asyncio.ensure_future(self._make_token(task))
+            self._current[task.id] = held
         try:
-            return await asyncio.shield(held[1])
+            return await asyncio.shield(held)
         except Exception:
-            if self._tokens.get(task.id) is held:
+            if self._current.get(task.id) is held:
                 self.forget(task.id)
             raise
 
@@ -150,13 +149,19 @@ class VaultBackend:
         if len(self._tokens) >= self._crowded:
             now = self._clock.now() * 1000
             self._tokens = {k: held for k, held in self._tokens.items() if held[0] > now}
+            live = set(self._tokens)
+            self._current = {
+                k: held
+                for k, held in self._current.items()
+                if not held.done() or (not held.exception() and held.result() in live)
+            }
             self._crowded = max(_CROWDED, 2 * len(self._tokens))
 
-    async def _make_token(self, task: Task) -> _TaskToken:
+    async def _make_token(self, task: Task) -> str:
         handle = secrets.token_hex(6)
         seconds = math.ceil(task.expires_at / 1000 - self._clock.now())
         if seconds <= 0 or await self._write("expect", task, handle) == "task_not_active":
-            raise TaskNotActive("The task is not active: its time is up.")
+            raise TaskNotActive("The task is not active: it has ended, or its time is up.")
         body = {
             "policies": [self._policies[c] for c in task.capabilities if c in self._policies],
             "explicit_max_ttl": f"{seconds}s",
@@ -181,7 +186,8 @@ class VaultBackend:
             body = {"accessor": auth["accessor"]}
             await self._api.as_broker("post", "auth/token/revoke-accessor", body, revoking=True)
             raise TaskNotActive("The task ended while its credential was being prepared.")
-        return _TaskToken(handle, Secret(auth["client_token"]))
+        self._tokens[handle] = (task.expires_at, Secret(auth["client_token"]))
+        return handle
 
     async def _write(self, op: str, task: Task, handle: str, value: str = "") -> str:
         return await self._handles.handle(
@@ -255,7 +261,7 @@ def _fields(data: Mapping[str, Any], capability: Capability) -> dict[str, str | 
     fields: dict[str, str | Secret] = {
         key: str(value) if key in _PLAIN else Secret(str(value)) for key, value in data.items()
     }
-    if capability.dsn:
+    if capability.dsn and {"username", "password"} <= data.keys():
         plain = {key: quote(str(value), safe="") for key, value in data.items()}
         fields["dsn"] = Secret(capability.dsn.format_map(plain))
     return fields

@@ -59,10 +59,16 @@ class Queries:
         return grant_row(text, grant_id) if text else None
 
     async def tasks(
-        self, keep: Callable[[Task], bool], *, limit: int, cursor: str = ""
+        self,
+        keep: Callable[[Task], bool],
+        *,
+        limit: int,
+        cursor: str = "",
+        orchestrator: str = "",
     ) -> Page[Task]:
-        """Return tasks that pass ``keep``, newest first."""
-        return await self._page("tasks", ["t|"], task_row, keep, limit, cursor)
+        """Return tasks that pass ``keep``, of one orchestrator or all, newest first."""
+        prefix = f"tb|{orchestrator}|" if orchestrator else "t|"
+        return await self._page("tasks", [prefix], task_row, keep, limit, cursor)
 
     async def grants(
         self,
@@ -71,9 +77,15 @@ class Queries:
         limit: int,
         cursor: str = "",
         state: GrantState | None = None,
+        orchestrator: str = "",
     ) -> Page[Grant]:
-        """Return grants that pass ``keep``, newest first."""
-        if state in UNSETTLED:
+        """Return grants that pass ``keep``, of one orchestrator or all, newest first.
+
+        A cursor names a row it has read: who may see some rows only gets an index of just those.
+        """
+        if orchestrator:
+            prefixes = [f"gb|{orchestrator}|"]
+        elif state in UNSETTLED:
             prefixes = [f"gs|{state}|{backend}|" for backend in self._backends]
         else:
             prefixes = ["g|"]

@@ -58,7 +58,7 @@ class RedisLedger:
             "max_children": max_children,
             "decision": decision,
             "actor": actor,
-            **_digest(idempotency),
+            **self._digest(idempotency),
         }
         own = _idempotency_key(shard, idempotency)
         status, *rest = await self._redis.run("open_task", shard, args, own_key=own)
@@ -100,7 +100,7 @@ class RedisLedger:
             "pending_ms": self.times.pending_ms,
             "decision": decision,
             "actor": actor,
-            **_digest(idempotency),
+            **self._digest(idempotency),
         }
         own = _idempotency_key(shard, idempotency)
         status, *rest = await self._redis.run("reserve", shard, args, own_key=own)
@@ -339,6 +339,13 @@ class RedisLedger:
         args = {"limit": limit, "audit_ms": self.times.audit_ms}
         return sum(await self._redis.on_every_shard("prune", args))
 
+    def _digest(self, idempotency: Idempotency | None) -> dict[str, Any]:
+        if idempotency is None:
+            return {}
+        # Never remembered for longer than the row it leads to is kept.
+        remembered = min(IDEMPOTENCY_MS, self.times.retain_ms)
+        return {"digest": idempotency.digest, "idem_ms": remembered}
+
     def _timed(self, args: dict[str, Any]) -> dict[str, Any]:
         return {**args, "claim_ms": self.times.claim_ms, "retain_ms": self.times.retain_ms}
 
@@ -362,12 +369,6 @@ def _claimed(answer: Sequence[bytes]) -> Claimed:
     return Claimed(
         tuple(map(task_row, answer[1 : 1 + tasks])), tuple(map(grant_row, answer[1 + tasks :]))
     )
-
-
-def _digest(idempotency: Idempotency | None) -> dict[str, Any]:
-    if idempotency is None:
-        return {}
-    return {"digest": idempotency.digest, "idem_ms": IDEMPOTENCY_MS}
 
 
 def _idempotency_key(shard: int, idempotency: Idempotency | None) -> str | None:

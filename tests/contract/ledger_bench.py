@@ -96,6 +96,7 @@ class Bench:
             "state": GrantState.PENDING,
             "task_id": task.id,
             "agent": task.agent,
+            "orchestrator": task.orchestrator,
             "capability": "orders-read",
             "backend": "vault",
             "power": "read",
@@ -224,7 +225,7 @@ def _expect_task(
     task_id: str, row: dict[str, Any], index: set[str], due: dict[str, int | None], purge: set[str]
 ) -> None:
     stamp = f"{row['created_at']:013d}|{task_id}"
-    index.add(f"t|{stamp}")
+    index.update((f"t|{stamp}", f"tb|{row['orchestrator']}|{stamp}"))
     if "parent_id" in row:
         index.add(f"tc|{row['parent_id']}|{stamp}")
     if "closed_at" in row:
@@ -240,7 +241,7 @@ def _expect_grant(
     grant_id: str, row: dict[str, Any], index: set[str], due: dict[str, int | None], purge: set[str]
 ) -> None:
     stamp = f"{row['created_at']:013d}|{grant_id}"
-    index.add(f"g|{stamp}")
+    index.update((f"g|{stamp}", f"gb|{row['orchestrator']}|{stamp}"))
     if row["state"] in DEAD:
         index.add(f"gd|{row['task_id']}|{row['capability']}|{stamp}")
         purge.add(f"g|{grant_id}")

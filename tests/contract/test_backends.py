@@ -70,6 +70,7 @@ class Case:
             state=GrantState.PENDING,
             task_id=self.task.id,
             agent=self.task.agent,
+            orchestrator=self.task.orchestrator,
             capability=self.capability.name,
             backend=self.backend.name,
             power=self.capability.power,
@@ -238,7 +239,10 @@ async def test_nothing_is_made_for_a_task_that_has_ended(case: Case) -> None:
     await case.world.app.pipeline.ledger.end_task(
         case.task.id, TaskState.COMPLETED, reason="over", actor="test"
     )
-    case.backend.forget(case.task.id)
+    # As closing the task does; what slips in before this is revoked when it is activated.
+    task = await case.world.app.pipeline.queries.task(case.task.id)
+    assert task is not None
+    await case.backend.revoke_handle(task, grant.handle)
 
     with pytest.raises(BrokerError):
         await case.mint(grant)

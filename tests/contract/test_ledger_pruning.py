@@ -29,6 +29,15 @@ async def bench(engines: tuple[DevStack, Config]) -> AsyncGenerator[Bench]:
     await made.close()
 
 
+@pytest.fixture
+async def keeper(engines: tuple[DevStack, Config]) -> AsyncGenerator[Bench]:
+    """A ledger that keeps things for as long as it does by default."""
+    made = Bench(engines[1].redis.url)
+    await made.connection.command("FLUSHALL")
+    yield made
+    await made.close()
+
+
 @pytest.mark.parametrize("state", list(GrantState))
 async def test_only_a_dead_grant_is_pruned(bench: Bench, state: GrantState) -> None:
     grant = await bench.grant_in(state)
@@ -50,14 +59,10 @@ async def test_only_a_closed_task_is_pruned(bench: Bench, state: TaskState, clos
     await bench.check_tables()
 
 
-async def test_what_is_kept_is_pruned_only_after_its_time(
-    bench: Bench, engines: tuple[DevStack, Config]
-) -> None:
-    keeper = Bench(engines[1].redis.url)
+async def test_what_is_kept_is_pruned_only_after_its_time(keeper: Bench) -> None:
     grant = await keeper.grant_in(GrantState.REVOKED)
     assert await keeper.ledger.prune() == 0
     assert (await keeper.grant(grant)).state is GrantState.REVOKED
-    await keeper.close()
 
 
 async def test_pruning_goes_on_where_its_limit_stopped_it(bench: Bench) -> None:
@@ -68,11 +73,11 @@ async def test_pruning_goes_on_where_its_limit_stopped_it(bench: Bench) -> None:
     await bench.check_tables()
 
 
-async def test_the_same_key_opens_one_task_and_reserves_one_grant(bench: Bench) -> None:
+async def test_the_same_key_opens_one_task_and_reserves_one_grant(keeper: Bench) -> None:
     key = Idempotency("task:x", "k", "digest")
     tries = [
-        await bench.ledger.open_task(
-            bench.new_task(),
+        await keeper.ledger.open_task(
+            keeper.new_task(),
             ttl_ms=HOUR,
             max_children=1,
             decision=DECISION,
@@ -84,10 +89,10 @@ async def test_the_same_key_opens_one_task_and_reserves_one_grant(bench: Bench) 
     assert [new for _, new in tries] == [True, False]
     assert tries[0][0] == tries[1][0]
 
-    task = await bench.open()
+    task = await keeper.open()
     grants = [
-        await bench.ledger.reserve(
-            bench.new_grant(task),
+        await keeper.ledger.reserve(
+            keeper.new_grant(task),
             ttl_ms=HOUR,
             max_live=1,
             decision=DECISION,
@@ -97,14 +102,14 @@ async def test_the_same_key_opens_one_task_and_reserves_one_grant(bench: Bench) 
         for _ in range(2)
     ]
     assert grants[0] == grants[1]
-    assert (await bench.event_types())["grant.reserved"] == 1
+    assert (await keeper.event_types())["grant.reserved"] == 1
 
 
-async def test_the_same_key_for_something_else_is_refused(bench: Bench) -> None:
-    task = await bench.open()
+async def test_the_same_key_for_something_else_is_refused(keeper: Bench) -> None:
+    task = await keeper.open()
     for digest in ("one", "another"):
-        ask = bench.ledger.reserve(
-            bench.new_grant(task),
+        ask = keeper.ledger.reserve(
+            keeper.new_grant(task),
             ttl_ms=HOUR,
             max_live=9,
             decision=DECISION,
@@ -116,7 +121,7 @@ async def test_the_same_key_for_something_else_is_refused(bench: Bench) -> None:
         else:
             with pytest.raises(IdempotencyConflict):
                 await ask
-    assert len(await bench.queries.grants_of(task.id)) == 1
+    assert len(await keeper.queries.grants_of(task.id)) == 1
 
 
 @pytest.mark.parametrize("kind", ["task", "agent", "owner"])

@@ -71,7 +71,8 @@ class KillingHandles:
 
 
 def _say(**what: Any) -> None:
-    print(json.dumps(what), flush=True)
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
 
 
 async def _play(data: Path, scenario: str, killer: Killer) -> None:

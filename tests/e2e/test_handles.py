@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from broker.dev.stack import DevStack
 
 
-@pytest.mark.xfail(
-    strict=True, reason="VaultBackend.mint takes whatever token the task has now, not grant.handle"
-)
 @pytest.mark.usefixtures("pristine")
 async def test_a_lost_grant_is_not_confirmed_dead_by_the_end_of_another_token(
     engines: tuple[DevStack, Config],

@@ -174,11 +174,6 @@ async def test_lists_hold_only_what_concerns_the_caller(scene: Scene, role: str)
     assert grants.json() == {"items": [], "next": None}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="service.grants filters a page by concern after it was cut: its cursor names a "
-    "stranger's grant",
-)
 @pytest.mark.parametrize("role", ["rival", "service"])
 async def test_a_cursor_names_nobody_elses_grant(scene: Scene, role: str) -> None:
     await scene.world.grant(scene.child, "orders-api")
@@ -234,11 +229,6 @@ async def test_of_an_ended_task_everything_says_so_in_the_same_way(
     assert_problem(dead, 401, "invalid_token")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="decide_issue says access_denied/task_over until a sweep has seen the expiry, "
-    "task_not_active afterwards",
-)
 async def test_an_expired_task_says_so_before_it_is_swept(parties: PartyWorld) -> None:
     task = await parties.open(ttl="1ms")
     path = f"/v1/tasks/{task['task_id']}/grants"

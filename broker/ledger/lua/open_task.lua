@@ -30,6 +30,7 @@ end
 if task.heartbeat_ms then task.heartbeat_due = NOW + task.heartbeat_ms end
 save(TASKS, task)
 index(true, 't', stamp(task))
+index(true, 'tb', task.orchestrator, stamp(task))
 index(true, 'ta', task.agent, stamp(task))
 index(true, 'to', task.owner, stamp(task))
 due('t', task.id, task_due(task))

@@ -7,6 +7,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', PURGE, '-inf', NOW, 'LIMIT',
     if grant and not next(GRANT_MOVES[grant.state]) then
       index_grant(grant, false)
       index(false, 'g', stamp(grant))
+      index(false, 'gb', grant.orchestrator, stamp(grant))
       redis.call('HDEL', GRANTS, id)
       gone = gone + 1
     end
@@ -14,6 +15,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', PURGE, '-inf', NOW, 'LIMIT',
     local task = load(TASKS, id)
     if task and task.closed_at then
       index(false, 't', stamp(task))
+      index(false, 'tb', task.orchestrator, stamp(task))
       if task.parent_id then index(false, 'tc', task.parent_id, stamp(task)) end
       redis.call('HDEL', TASKS, id)
       gone = gone + 1

@@ -6,8 +6,11 @@ if A.digest then
   if seen then
     local digest, id = string.match(seen, '^([^|]+)|(.+)$')
     if digest ~= A.digest then return { 'reused' } end
-    local grant = load(GRANTS, id)
-    return { 'replay', grant and text_of(grant) or '' }
+    local first = load(GRANTS, id)
+    -- Nothing came of a failed one: the same key may try again.
+    if not first or first.state ~= 'failed' then
+      return { 'replay', first and text_of(first) or '' }
+    end
   end
 end
 local grant = A.grant
@@ -38,6 +41,7 @@ grant.expires_at = math.min(NOW + A.ttl_ms, task.expires_at)
 grant.due_at = NOW + A.pending_ms
 save(GRANTS, grant)
 index(true, 'g', stamp(grant))
+index(true, 'gb', grant.orchestrator, stamp(grant))
 index_grant(grant, true)
 due('g', grant.id, grant.due_at)
 if A.digest then redis.call('SET', KEYS[8], A.digest .. '|' .. grant.id, 'PX', A.idem_ms) end
