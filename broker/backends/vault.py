@@ -34,6 +34,8 @@ NAME: Final = "vault"
 _ACTOR: Final = "broker"
 _LOOKUPS: Final = 16
 _CROWDED: Final = 1024
+SETTLE_S: Final = 10.0
+"""How long Vault may take to mark the leases of a token whose end somebody else asked for."""
 
 
 class VaultBackend:
@@ -66,6 +68,9 @@ class VaultBackend:
         self._current: dict[str, asyncio.Future[str]] = {}
         self._tokens: dict[str, tuple[int, Secret]] = {}
         self._crowded = _CROWDED
+        # Tokens being ended now; and, of those ended, when what is seen of their leases counts.
+        self._ending: dict[str, asyncio.Future[None]] = {}
+        self._ended: dict[str, float] = {}
 
     async def prepare(self, task: Task, capability: Capability) -> Prepared:  # noqa: ARG002
         """Have a token for the task, made now or ahead; one per task and replica."""
@@ -109,21 +114,45 @@ class VaultBackend:
 
     async def revoke_handle(self, task: Task, handle: str) -> None:
         """Revoke a task token by its accessor; everything minted with it dies too."""
+        running = self._ending.get(handle)
+        if running is None:
+            running = asyncio.ensure_future(self._end_token(task, handle))
+            self._ending[handle] = running
+            running.add_done_callback(lambda _: self._ending.pop(handle, None))
+        await asyncio.shield(running)
+
+    async def _end_token(self, task: Task, handle: str) -> None:
         for accessor in await self._accessors(task, handle):
             body = {"accessor": accessor}
-            with contextlib.suppress(VaultGone):
-                await self._api.as_broker("post", "auth/token/revoke-accessor", body, revoking=True)
+            path = "auth/token/revoke-accessor"
+            try:
+                answer = await self._api.as_broker("post", path, body, revoking=True)
+            except VaultGone:
+                answer = {"warnings": ["gone"]}
+            if len(self._ended) >= _CROWDED:
+                self._ended.clear()  # whoever asks again waits once more
+            if answer.get("warnings"):
+                # Gone before us, or just going by another's hand: its leases may not even be
+                # marked yet.
+                self._ended.setdefault(handle, self._clock.monotonic() + SETTLE_S)
+            else:
+                self._ended[handle] = 0.0
         self._tokens.pop(handle, None)
 
     async def handle_is_live(self, task: Task, handle: str, lost: Sequence[Grant]) -> bool:
         """Whether the token, or anything that was minted with it and never recorded, is there yet.
 
-        Vault answers an accessor revoke before the leases below it are gone. A lease it is still
-        working on is listed with its time already over: those are waited for.
+        Vault answers an accessor revoke before the leases below it are gone. Once it has answered
+        us, a lease it is still working on is listed with its time over: those are waited for. A
+        token that was gone when we came may be going just now, its leases not marked yet, so
+        then the look is only good a while later.
         """
         for accessor in await self._accessors(task, handle):
             if await self._token(accessor) is not None:
                 return True
+        now = self._clock.monotonic()
+        if lost and self._ended.setdefault(handle, now + SETTLE_S) > now:
+            return True
         return any([await self._dying_below(path) for path in {grant.path for grant in lost}])
 
     def forget(self, task_id: str) -> None:

@@ -156,7 +156,10 @@ async def test_every_credential_is_in_the_ledger_or_dead_after_a_kill(
 
         await wait_until(all_dead, "everything is confirmed dead", within_s=60)
 
-    assert await admin.leases() == set()
     assert await admin.roles() == set()
+    # OpenBao, left by its client while it writes a lease, ends the credential and may forget the
+    # lease's own entry: a name with nothing behind it, which no task token leads to.
+    assert await admin.leases() <= unrecorded
+    await admin.revoke_leases()
     await client.http.aclose()
     await world.close()

@@ -207,6 +207,7 @@ async def fill(world: World, count: int) -> None:
             state=GrantState.PENDING,
             task_id=task.id,
             agent=task.agent,
+            orchestrator=task.orchestrator,
             capability="orders-read",
             backend="vault",
             power="read",

@@ -59,7 +59,8 @@ def test_only_the_dead_and_the_ended_stay_as_they_are() -> None:
 def test_dead_means_the_same_everywhere(state: GrantState) -> None:
     row = (
         f'{{"state": "{state}", "task_id": "t", "agent": "a", "orchestrator": "o",'
-        '"capability": "c", "backend": "b", "power": "read", "created_at": 1, "expires_at": 2, "of_a_newer_version": true}'
+        '"capability": "c", "backend": "b", "power": "read", "created_at": 1, "expires_at": 2,'
+        '"of_a_newer_version": true}'
     )
     assert is_dead(grant_row(row, "g")) is (state in DEAD)
 
