@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.errors import ConfigError, InvalidToken, Unavailable
-from broker.identity.jwk import MAX_KEYS, KeySet, UnusableKey, parse_key, parse_key_set
-from broker.identity.jwks_sources import MAX_DOCUMENT_BYTES, KeySourceError, keys_address
-from broker.identity.models import IssuerSettings
-from broker.identity.oidc import JwtIssuer
+from broker.errors import InvalidToken, Unavailable
+from broker.identity.jwks_sources import MAX_DOCUMENT_BYTES
 from tests.clocks import ManualClock
-from tests.issuers import Answer, IssuerKey, IssuerServer, jwks
+from tests.issuers import Answer, IssuerServer, jwks
+from tests.unit.jwks_world import KEY, NEXT, new_issuer, token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
     from pathlib import Path
 
-KEY = IssuerKey.new()
-NEXT = IssuerKey.new(kid="k2")
-DISCOVERY = "/.well-known/openid-configuration"
+    from broker.identity.oidc import JwtIssuer
 
 
 @pytest.fixture
@@ -39,28 +34,11 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-def new_issuer(clock: ManualClock, **changes: object) -> JwtIssuer:
-    values: dict[str, Any] = {
-        "name": "ci",
-        "issuer": "https://issuer.example",
-        "audience": "broker",
-        "algorithms": ("ES256", "RS256"),
-        **changes,
-    }
-    return JwtIssuer(IssuerSettings(**values), clock)
-
-
 @pytest.fixture
 async def issuer(server: IssuerServer, clock: ManualClock) -> AsyncGenerator[JwtIssuer]:
     made = new_issuer(clock, jwks_url=f"{server.url}/jwks")
     yield made
     await made.aclose()
-
-
-def token(clock: ManualClock, key: IssuerKey = KEY, **header: object) -> str:
-    now = int(clock.now())
-    claims = {"sub": "a", "aud": "broker", "iat": now, "exp": now + 600}
-    return key.sign({"iss": "https://issuer.example", **claims}, **header)
 
 
 async def arrival(server: IssuerServer) -> None:
@@ -281,126 +259,6 @@ async def test_closing_ends_a_fetch_under_way(
         await caller
 
 
-# ── discovery ────────────────────────────────────────────────────────────────────────────────────
-
-
-def discovery_token(clock: ManualClock, url: str, key: IssuerKey = KEY) -> str:
-    now = int(clock.now())
-    return key.sign({"iss": url, "sub": "a", "aud": "broker", "exp": now + 600})
-
-
-def metadata(**members: object) -> Answer:
-    return Answer(json.dumps(members).encode())
-
-
-@pytest.mark.parametrize("slash", ["", "/"])
-async def test_discovery_leads_to_the_keys(
-    slash: str, server: IssuerServer, clock: ManualClock
-) -> None:
-    url = f"{server.url}/realm{slash}"
-    server.answers[f"/realm{DISCOVERY}"] = metadata(issuer=url, jwks_uri=f"{server.url}/jwks")
-    issuer = new_issuer(clock, issuer=url, discovery=True)
-    await issuer.verify(discovery_token(clock, url))
-    # The issuer moves its keys.
-    server.answers["/new"] = Answer(jwks(NEXT))
-    server.answers[f"/realm{DISCOVERY}"] = metadata(issuer=url, jwks_uri=f"{server.url}/new")
-    await issuer.verify(discovery_token(clock, url, NEXT))
-    assert server.requests == [f"/realm{DISCOVERY}", "/jwks", f"/realm{DISCOVERY}", "/new"]
-    await issuer.aclose()
-
-
-@pytest.mark.parametrize(
-    "members",
-    [
-        {"issuer": "{url}/"},
-        {"issuer": "https://other.example"},
-        {"issuer": None},
-        {"jwks_uri": None},
-        {"jwks_uri": 1},
-        {"jwks_uri": "http://keys.example/jwks"},
-        {"jwks_uri": "http://localhost.example/jwks"},
-        {"jwks_uri": "file:///etc/passwd"},
-        {"jwks_uri": "//keys.example/jwks"},
-        {"jwks_uri": "https:///jwks"},
-    ],
-    ids=str,
-)
-async def test_discovery_that_cannot_be_trusted_leads_nowhere(
-    members: dict[str, object], server: IssuerServer, clock: ManualClock
-) -> None:
-    good: dict[str, object] = {"issuer": server.url, "jwks_uri": f"{server.url}/jwks"}
-    changed = {
-        name: value.replace("{url}", server.url) if isinstance(value, str) else value
-        for name, value in members.items()
-    }
-    server.answers[DISCOVERY] = metadata(**{**good, **changed})
-    issuer = new_issuer(clock, issuer=server.url, discovery=True)
-    with pytest.raises(Unavailable):
-        await issuer.verify(discovery_token(clock, server.url))
-    assert server.requests == [DISCOVERY]
-    await issuer.aclose()
-
-
-@pytest.mark.parametrize(
-    ("issuer", "address", "accepted"),
-    [
-        ("https://issuer.example", "https://keys.example/jwks", True),
-        ("https://issuer.example", "http://keys.example/jwks", False),
-        ("https://issuer.example", "http://127.0.0.1/jwks", False),
-        ("https://issuer.example", "https://user@keys.example/jwks", False),
-        ("http://127.0.0.1:1", "http://localhost:2/jwks", True),
-        ("http://127.0.0.1:1", "http://keys.example/jwks", False),
-        ("http://127.0.0.1:1", "https://keys.example/jwks", True),
-    ],
-)
-def test_an_https_issuer_keeps_its_keys_at_https(issuer: str, address: str, accepted: bool) -> None:
-    document = metadata(issuer=issuer, jwks_uri=address).body
-    if accepted:
-        assert keys_address(document, issuer) == address
-    else:
-        with pytest.raises(KeySourceError, match="jwks_uri"):
-            keys_address(document, issuer)
-
-
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b"[" * 100_000])
-async def test_discovery_that_is_no_document_leads_nowhere(
-    body: bytes, server: IssuerServer, clock: ManualClock
-) -> None:
-    server.answers[DISCOVERY] = Answer(body)
-    issuer = new_issuer(clock, issuer=server.url, discovery=True)
-    with pytest.raises(Unavailable):
-        await issuer.verify(discovery_token(clock, server.url))
-    await issuer.aclose()
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://issuer.example",
-        "http://127.0.0.1.example",
-        "http://0.0.0.0:80",
-        "https://user:password@issuer.example",
-        "http://user@127.0.0.1",
-        "ftp://issuer.example",
-        "issuer.example",
-        "https://",
-        "http://[::1",
-    ],
-)
-def test_keys_are_never_fetched_over_an_unprotected_channel(url: str, clock: ManualClock) -> None:
-    with pytest.raises(ConfigError, match="https"):
-        new_issuer(clock, issuer=url, discovery=True)
-    with pytest.raises(ConfigError, match="https"):
-        new_issuer(clock, jwks_url=url)
-
-
-@pytest.mark.parametrize(
-    "url", ["https://issuer.example/jwks", "http://localhost:1", "http://[::1]:1/jwks"]
-)
-async def test_https_and_loopback_are_accepted(url: str, clock: ManualClock) -> None:
-    await new_issuer(clock, jwks_url=url).aclose()
-
-
 # ── a file ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -450,90 +308,3 @@ async def test_a_file_that_is_missing_or_broken_is_not_the_tokens_fault(
     path.unlink()
     clock.advance(10)
     await issuer.verify(token(clock))
-
-
-# ── single keys ──────────────────────────────────────────────────────────────────────────────────
-
-RSA = IssuerKey.new("RS256")
-
-
-@pytest.mark.parametrize(
-    ("jwk", "why"),
-    [
-        ("text", "object"),
-        ({}, "kty"),
-        ({"kty": ["EC"]}, "kty"),
-        ({"kty": "oct", "k": "c2VjcmV0", "alg": "HS256"}, "not used"),
-        ({"kty": "AKP", "alg": "ML-DSA-44"}, "not used"),
-        (KEY.jwk(crv="secp256k1"), "not used"),
-        (KEY.jwk(crv="P-384"), "malformed"),
-        (KEY.jwk(crv=["P-256"]), "crv"),
-        (KEY.jwk(x="AAAA"), "malformed"),
-        (KEY.jwk(y=KEY.jwk()["x"]), "malformed"),
-        (KEY.jwk(x=1), "malformed"),
-        (KEY.jwk(y=None), "malformed"),
-        (KEY.jwk(d="AAAA"), "private"),
-        (KEY.jwk(d=1), "private"),
-        (RSA.jwk(p="AAAA"), "private"),
-        (KEY.jwk(use="enc"), "not for verifying"),
-        (KEY.jwk(use=["sig"]), "not for verifying"),
-        (KEY.jwk(key_ops=["sign"]), "not for verifying"),
-        (KEY.jwk(key_ops="verify"), "not for verifying"),
-        (KEY.jwk(alg="ES384"), "doesn't fit"),
-        (KEY.jwk(alg="HS256"), "doesn't fit"),
-        (KEY.jwk(alg="none"), "doesn't fit"),
-        (KEY.jwk(alg=["ES256"]), "doesn't fit"),
-        (RSA.jwk(alg="ES256"), "doesn't fit"),
-        (RSA.jwk(alg="RSA-OAEP"), "doesn't fit"),
-        (RSA.jwk(n="AQAB"), "malformed|weaker"),
-        (RSA.jwk(n=None), "malformed"),
-        (RSA.jwk(e="AA"), "malformed"),
-        (KEY.jwk(kid=1), "kid"),
-        (KEY.jwk(kid=""), "kid"),
-        (KEY.jwk(kid="k" * 257), "kid"),
-        (IssuerKey.new("RS256", bits=1024).jwk(), "1024 bits"),
-    ],
-)
-def test_keys_that_cannot_be_used_are_left_out(jwk: object, why: str) -> None:
-    with pytest.raises(UnusableKey, match=why):
-        parse_key(jwk)
-    document = json.dumps({"keys": [jwk, KEY.jwk()]}).encode()
-    found = parse_key_set(document)
-    assert len(found) == 1
-    assert len(found.unusable) == 1
-    assert found.unusable[0].startswith("key 0: ")
-
-
-@pytest.mark.parametrize(
-    ("jwk", "algorithms"),
-    [
-        (KEY.jwk(), {"ES256"}),
-        (KEY.jwk(use="jwt-svid"), {"ES256"}),
-        (KEY.jwk(use=None, key_ops=["verify"]), {"ES256"}),
-        (IssuerKey.new("ES384").jwk(), {"ES384"}),
-        (IssuerKey.new("ES512").jwk(), {"ES512"}),
-        (IssuerKey.new("EdDSA").jwk(), {"EdDSA"}),
-        (RSA.jwk(), {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}),
-        (RSA.jwk(alg="PS384"), {"PS384"}),
-    ],
-)
-def test_keys_are_bound_to_their_algorithms(jwk: object, algorithms: set[str]) -> None:
-    assert parse_key(jwk).algorithms == algorithms
-
-
-@pytest.mark.parametrize("document", [b"", b"[]", b"{}", b'{"keys":{}}', b"[" * 100_000, b"\xff"])
-def test_what_is_no_key_set_is_no_empty_key_set(document: bytes) -> None:
-    with pytest.raises(ValueError, match="not a JWK Set"):
-        parse_key_set(document)
-
-
-def test_key_sets_are_bounded() -> None:
-    with pytest.raises(ValueError, match=f"more than {MAX_KEYS}"):
-        parse_key_set(jwks(*[{"kty": "EC"}] * (MAX_KEYS + 1)))
-
-
-def test_an_empty_key_set_is_valid_and_knows_nothing() -> None:
-    empty = parse_key_set(jwks())
-    assert len(empty) == 0
-    assert not empty.knows(None)
-    assert not KeySet([]).knows("k1")

@@ -19,7 +19,7 @@ task.created_at = NOW
 task.expires_at = NOW + A.ttl_ms
 if task.parent_id then
   local parent = load(TASKS, task.parent_id)
-  if not parent or parent.state ~= 'active' or parent.expires_at <= NOW then
+  if not parent or parent.state ~= 'active' or task_due(parent) <= NOW then
     return { 'parent_ended' }
   end
   if count('tc|' .. task.parent_id .. '|') >= A.max_children then return { 'too_many_children' } end
