@@ -7,8 +7,10 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import tomli_w
+
 from broker.config import parse_config
-from broker.dev import issuer, toml
+from broker.dev import issuer
 from broker.dev.engines.process import write_private
 from broker.errors import ConfigError
 
@@ -164,7 +166,7 @@ class Draft:
         for capability in capabilities:
             if parts.postgres_dsn and str(capability.get("path", "")).startswith("database/creds/"):
                 capability.setdefault("dsn", parts.postgres_dsn)
-        return toml.dumps(document)
+        return tomli_w.dumps(document)
 
 
 def _read(file: Path) -> str:
