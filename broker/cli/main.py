@@ -7,12 +7,12 @@ import sys
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Final
 
-from cyclopts import App, Group
-
 from broker import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from cyclopts import App
 
 _EPILOGUE: Final = """\
 Environment of the client commands:
@@ -34,13 +34,15 @@ Exit codes:
   130  interrupted
 """
 
-_WORK: Final = Group("Tasks and credentials", sort_key=1)
-_OPERATE: Final = Group("For operators", sort_key=2)
-_RUN: Final = Group("Running a broker", sort_key=3)
-_OTHER: Final = Group("Other", sort_key=4)
+_WORK, _OPERATE, _RUN, _OTHER = _GROUPS = (
+    "Tasks and credentials",
+    "For operators",
+    "Running a broker",
+    "Other",
+)
 
 # Import paths, not functions: a command's module, and what it needs, is imported when it is run.
-_COMMANDS: Final[tuple[tuple[str, str, Group, str], ...]] = (
+_COMMANDS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("task", "broker.cli.task:app", _WORK, "Open, watch and end tasks."),
     ("grant", "broker.cli.grant:app", _WORK, "Ask for credentials, list and revoke them."),
     ("revoke", "broker.cli.revoke:app", _OPERATE, "Revoke every credential that matches."),
@@ -58,6 +60,9 @@ _COMMANDS: Final[tuple[tuple[str, str, Group, str], ...]] = (
 
 def build() -> App:
     """Make the application, with every command still unloaded."""
+    from cyclopts import App, Group
+
+    groups = {name: Group(name, sort_key=order) for order, name in enumerate(_GROUPS)}
     app = App(
         name="broker",
         help="A just-in-time credential broker for AI agents: every credential lives for one "
@@ -66,14 +71,14 @@ def build() -> App:
         help_format="plaintext",
         version=__version__,
         version_flags=["--version", "-V"],
-        group_commands=_OTHER,
+        group_commands=groups[_OTHER],
         suppress_keyboard_interrupt=False,
         result_action="return_int_as_exit_code_else_zero",
         exit_on_error=False,
         print_error=False,
     )
     for order, (name, path, group, help_text) in enumerate(_COMMANDS):
-        app.command(path, name=name, group=group, help=help_text, sort_key=order)
+        app.command(path, name=name, group=groups[group], help=help_text, sort_key=order)
     return app
 
 
@@ -84,6 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):  # a terminal without UTF-8 gets escapes, not an error
             stream.reconfigure(errors="backslashreplace")
     try:
+        if tokens in (
+            ["--version"],
+            ["-V"],
+        ):  # asked by scripts, often: answered before all imports
+            sys.stdout.write(f"{__version__}\n")
+            return 0
         code = int(build()(tokens))
         sys.stdout.flush()
     except KeyboardInterrupt:
