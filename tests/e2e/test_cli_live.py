@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import psycopg
 import pytest
+import tomli_w
 
 from broker.clock import SystemClock
-from broker.dev import toml
 from broker.dev.engines import OpenBao
 from broker.dev.vault import admin, mount_orders
 from tests.dev.broker_process import PROGRAM, Ran, Server, broker, environment, free_port
@@ -39,7 +39,7 @@ def config_of(stack: DevStack, folder: Path, **sections: dict[str, Any]) -> Path
     for name, changes in sections.items():
         document[name] |= changes
     file = folder / "config.toml"
-    file.write_text(toml.dumps(document), "utf-8")
+    file.write_text(tomli_w.dumps(document), "utf-8")
     return file
 
 
