@@ -88,9 +88,6 @@ async def test_a_full_ledger_refuses_to_issue(
     asks: list[Callable[[], Awaitable[object]]] = [
         bench.open,
         lambda: bench.reserve(task),
-        lambda: bench.ledger.put_token(
-            f"jti_00{'0' * 24}", {"client_id": "x"}, ttl_ms=1000, event={}, actor="x"
-        ),
     ]
     before = await bench.snapshot()
     for ask in asks:
@@ -99,6 +96,15 @@ async def test_a_full_ledger_refuses_to_issue(
         assert task.id not in refused.value.detail
         assert "maxmemory" not in refused.value.detail
     assert await bench.snapshot() == before
+
+
+async def test_operators_can_log_in_to_revoke_though_the_ledger_is_full(
+    bench: Bench, full: Callable[[], Awaitable[object]]
+) -> None:
+    await full()
+    jti = f"jti_00{'0' * 24}"
+    await bench.ledger.put_token(jti, {"client_id": "op"}, ttl_ms=60_000, event={}, actor="op")
+    assert await bench.ledger.token_status(jti) == ({"client_id": "op"}, None)
 
 
 async def test_a_full_ledger_still_records_what_was_minted_and_revokes(

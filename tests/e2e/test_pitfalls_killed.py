@@ -73,12 +73,18 @@ class Client:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.http = httpx2.AsyncClient(
-            base_url=world.config.broker.issuer, trust_env=False, timeout=30
-        )
+        self.http = self._connections()
         self.delivered: list[dict[str, Any]] = []
 
+    def _connections(self) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(
+            base_url=self._world.config.broker.issuer, trust_env=False, timeout=30
+        )
+
     async def authorize(self) -> None:
+        """Log in, over new connections: those to a killed server are no use."""
+        await self.http.aclose()
+        self.http = self._connections()
         form = {
             "grant_type": EXCHANGE,
             "subject_token": self._world.issuer.token(SUBJECTS["orchestrator"]).reveal(),
