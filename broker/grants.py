@@ -42,6 +42,7 @@ class Grant:
 
     ``handle`` names what can kill the credential even when ``lease`` was never learnt: for Vault
     the nonce of the task token it was minted with. ``lease`` is the backend's own id.
+    ``dies_at`` is set only for what can't be revoked at the target: when it ends by itself.
     ``revoke_at`` is when revocation was asked for, ``ended_at`` when death was confirmed.
     """
 
@@ -60,6 +61,7 @@ class Grant:
     lease: str = ""
     revoke_at: int = 0
     ended_at: int = 0
+    dies_at: int = 0
     attempts: int = 0
     due_at: int = 0
     reason: str = ""

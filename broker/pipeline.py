@@ -21,6 +21,7 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from broker.catalog import Revocability
 from broker.errors import (
     AccessDenied,
     BackendRefused,
@@ -29,14 +30,14 @@ from broker.errors import (
     LedgerUnavailable,
     Unavailable,
 )
-from broker.grants import Grant, GrantState
+from broker.grants import GrantState
 from broker.ids import new_id, shard_of
 from broker.lanes import Lanes
 from broker.ledger.models import HandleRetired, is_dead
 from broker.logs import get_logger
 from broker.policy import Effect, IssueContext, decide_issue
 from broker.refusals import cannot_issue, refusal, replayed
-from broker.steps import Issued, Limits, Outcome, Step, Work
+from broker.steps import Issued, Limits, Outcome, Step, Work, pending_grant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from broker.backends.protocol import Backend, Prepared
     from broker.catalog import Capability, Catalog
     from broker.clock import Clock
+    from broker.grants import Grant
     from broker.ledger.models import Claimed, Idempotency
     from broker.ledger.queries import Queries
     from broker.ledger.redis import RedisLedger
@@ -112,7 +114,7 @@ class Pipeline:
             asked_ttl_ms=ask.ttl or 0,
             now_ms=int(self._clock.now() * 1000),
             ledger_durable=self.ledger_durable,
-            backlog=self.stuck.get(capability.backend, 0) if capability else 0,
+            backlog=self.stuck.get(ask.capability, 0),
             backlog_limit=self.limits.stuck_limit,
         )
         decision = decide_issue(context)
@@ -158,10 +160,15 @@ class Pipeline:
             await self._give_up(grant)
             raise cannot_issue(backend.name, error) from error
         self._before(Step.ACTIVATE)
-        lifetime_ms = min(minted.lifetime_ms or decision.ttl_ms, decision.ttl_ms)
+        longest_ms = minted.lifetime_ms or decision.ttl_ms
+        lifetime_ms = min(longest_ms, decision.ttl_ms)
         try:
             active = await self.ledger.activate(
-                grant, lease=minted.lease, lifetime_ms=lifetime_ms, actor=_ACTOR
+                grant,
+                lease=minted.lease,
+                lifetime_ms=lifetime_ms,
+                dies_in_ms=0 if capability.revocability is Revocability.INSTANT else longest_ms,
+                actor=_ACTOR,
             )
         except LedgerUnavailable:
             # The lease is known here and perhaps nowhere else: end it while we know it. The grant
@@ -189,7 +196,7 @@ class Pipeline:
         shard = shard_of(task.id, "tsk") or 0
         for last in (False, True):
             prepared = await self._prepare(backend, task, capability)
-            grant = _pending(new_id("grt", shard), task, capability, ask, prepared)
+            grant = pending_grant(new_id("grt", shard), task, capability, ask, prepared)
             self._before(Step.RESERVE)
             try:
                 reserved = await self.ledger.reserve(
@@ -263,7 +270,7 @@ class Pipeline:
             try:
                 if not grant.lease:
                     return await self._revoke_lost(grant, lost=lost)
-                backend = self.backends[grant.backend]
+                backend = self._backend(grant.backend)
                 self._before(Step.REVOKE)
                 await backend.revoke(grant)
                 self._before(Step.CONFIRM)
@@ -278,7 +285,17 @@ class Pipeline:
                 return False
             if lane.answered():
                 self.work.spawn(self.ledger.hasten(grant.backend, grant.capability))
-            return await self._confirm(grant, "lease_lookup")
+            left_ms = int(grant.dies_at - self._clock.now() * 1000)
+            if left_ms > 0:  # it can't be revoked at the target, and isn't called so before its end
+                waiting = "it can't be revoked at its target; it ends when its time is up there"
+                await self._later(grant, waiting, least_ms=left_ms, counts=False)
+                return False
+            return await self._confirm(grant, "expired" if grant.dies_at else "lease_lookup")
+
+    def _backend(self, name: str) -> Backend:
+        if name not in self.backends:
+            raise BackendUnavailable(f"backend {name!r} is not in the configuration any more")
+        return self.backends[name]
 
     async def _confirm(self, grant: Grant, evidence: str) -> bool:
         with contextlib.suppress(LedgerUnavailable):
@@ -339,7 +356,7 @@ class Pipeline:
 
     async def _end_handle(self, task: Task, handle: str, lost: Sequence[Grant]) -> bool:
         name = str(task.handles.get(handle, {}).get("backend", "")) or lost[0].backend
-        backend = self.backends[name]
+        backend = self._backend(name)
         self._before(Step.REVOKE)
         await backend.revoke_handle(task, handle)
         self._before(Step.CONFIRM)
@@ -374,24 +391,3 @@ class Pipeline:
             with contextlib.suppress(LedgerUnavailable):
                 await self.ledger.postpone_task(task.id, delay_ms=self.limits.max_backoff_ms)
             return False
-
-
-def _pending(
-    grant_id: str, task: Task, capability: Capability, ask: RequestGrant, prepared: Prepared
-) -> Grant:
-    return Grant(
-        id=grant_id,
-        state=GrantState.PENDING,
-        task_id=task.id,
-        agent=task.agent,
-        orchestrator=task.orchestrator,
-        capability=capability.name,
-        backend=capability.backend,
-        power=capability.power,
-        path=capability.path,
-        handle=prepared.handle,
-        lease=prepared.lease,
-        created_at=0,
-        expires_at=0,
-        intent=ask.intent or "",
-    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from broker.grants import GrantState
 from broker.logs import get_logger
 
 if TYPE_CHECKING:
@@ -61,11 +60,14 @@ class Reaper:
             self._pipeline.work.spawn(self._pipeline.close(task))
 
     async def look(self) -> dict[str, int]:
-        """Count what could not be revoked yet, by backend; issuing takes it into account."""
+        """Count what could not be revoked within its budget, by capability.
+
+        It counts until it is dead, also while it is being retried; issuing takes it into account.
+        """
         queries = self._pipeline.queries
         stuck = {
-            backend: await queries.count(f"gs|{GrantState.STUCK}|{backend}|")
-            for backend in self._pipeline.backends
+            capability.name: await queries.count(f"gx|{capability.backend}|{capability.name}|")
+            for capability in self._pipeline.catalog.capabilities.values()
         }
         self._pipeline.stuck = stuck
         return stuck

@@ -34,8 +34,8 @@ def refusal(decision: Decision, decision_id: str) -> BrokerError:
         return TaskNotActive("The task is not active: its time is up.", decision_id=decision_id)
     if "backend_backlog" in decision.reasons:
         msg = (
-            "Too many credentials of this backend could not be revoked yet, so nothing new is "
-            "issued there until they are."
+            "Too many credentials of this capability could not be revoked yet, so nothing new is "
+            "issued for it until they are."
         )
         return BackendUnavailable(msg, retry_after=30, decision_id=decision_id)
     msg = (

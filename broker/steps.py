@@ -8,14 +8,17 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from broker.errors import BrokerError
+from broker.grants import Grant, GrantState
 from broker.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Any
 
-    from broker.backends.protocol import Minted
-    from broker.grants import Grant
+    from broker.backends.protocol import Minted, Prepared
+    from broker.catalog import Capability
+    from broker.tasks import Task
+    from broker.wire import RequestGrant
 
 log = get_logger("work")
 
@@ -96,3 +99,25 @@ class Work:
         async with asyncio.timeout(timeout_s):
             while self._jobs:
                 await asyncio.wait(self._jobs)
+
+
+def pending_grant(
+    grant_id: str, task: Task, capability: Capability, ask: RequestGrant, prepared: Prepared
+) -> Grant:
+    """Return the grant as it is reserved; the ledger sets its times."""
+    return Grant(
+        id=grant_id,
+        state=GrantState.PENDING,
+        task_id=task.id,
+        agent=task.agent,
+        orchestrator=task.orchestrator,
+        capability=capability.name,
+        backend=capability.backend,
+        power=capability.power,
+        path=capability.path,
+        handle=prepared.handle,
+        lease=prepared.lease,
+        created_at=0,
+        expires_at=0,
+        intent=ask.intent or "",
+    )

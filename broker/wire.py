@@ -213,6 +213,7 @@ def grant_json(grant: Grant) -> dict[str, Any]:
         "expires_at": to_rfc3339(grant.expires_at),
         "revoke_requested_at": _time(grant.revoke_at),
         "ended_at": _time(grant.ended_at),
+        "ends_by_itself_at": _time(grant.dies_at),
         "time_to_dead_ms": grant.ended_at - grant.revoke_at if dead else None,
         "attempts": grant.attempts,
         "next_attempt_at": _time(grant.due_at) if grant.revoke_at and not dead else None,

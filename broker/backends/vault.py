@@ -82,7 +82,7 @@ class VaultBackend:
         if token is None:
             raise BackendRefused("The task's token was given up meanwhile.", retry_after=1)
         try:
-            answer = await self._api.as_task(token, "get", capability.path)
+            answer = await self._api.as_task(token, "get", capability.path, lane=capability.name)
         except VaultForbidden as error:
             # The token is dead or was never allowed this; another may be made next time.
             self.forget(task.id)

@@ -23,7 +23,7 @@ from broker.errors import BackendRefused, BackendUnavailable, ConfigError
 from broker.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
     from pathlib import Path
 
     from broker.clock import Clock
@@ -99,13 +99,17 @@ class VaultApi:
             "namespace": namespace or None,
         }
         self._issue = ThreadPoolExecutor(issue_concurrency, "vault-issue")
-        self._turn = asyncio.Semaphore(issue_concurrency)
+        self._places = asyncio.Semaphore(issue_concurrency)
+        self._lane_width = max(1, issue_concurrency // 2)
+        self._lanes: dict[str, asyncio.Semaphore] = {}
         # Wider than one lane (lanes.py), so that one that hangs doesn't hold up the others.
         self._revoke = ThreadPoolExecutor(2 * revoke_concurrency, "vault-revoke")
 
-    async def as_task(self, token: Secret, method: str, path: str) -> dict[str, Any]:
-        """Call with a task's own token."""
-        return await self._run(self._issue, token.reveal(), method, path, None)
+    async def as_task(self, token: Secret, method: str, path: str, *, lane: str) -> dict[str, Any]:
+        """Call with a task's own token. A ``lane`` that hangs takes half of the places at most."""
+        gate = self._lanes.setdefault(lane, asyncio.Semaphore(self._lane_width))
+        async with self._turn(gate, path):
+            return await self._run(self._issue, token.reveal(), method, path, None)
 
     async def as_broker(
         self,
@@ -194,18 +198,25 @@ class VaultApi:
         loop = asyncio.get_running_loop()
         if pool is self._revoke:
             return await loop.run_in_executor(pool, self._call, token, method, path, body)
-        # Nothing waits for its turn to issue longer than a call may take: what comes too late
-        # would be minted for a grant that was given up meanwhile.
+        async with self._turn(self._places, path):
+            return await loop.run_in_executor(pool, self._call, token, method, path, body)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, gate: asyncio.Semaphore, path: str) -> AsyncGenerator[None]:
+        """Wait for a place, but no longer than a call may take.
+
+        What comes too late would be minted for a grant that was given up meanwhile.
+        """
         try:
             async with asyncio.timeout(self._base["timeout"]):
-                await self._turn.acquire()
+                await gate.acquire()
         except TimeoutError as error:
-            msg = f"Vault {method.upper()}: too many calls under way"
+            msg = f"Vault {path.partition('?')[0]}: too many calls under way"
             raise BackendRefused(msg, retry_after=_RETRY_AFTER) from error
         try:
-            return await loop.run_in_executor(pool, self._call, token, method, path, body)
+            yield
         finally:
-            self._turn.release()
+            gate.release()
 
     def _call(
         self, token: str, method: str, path: str, body: Mapping[str, Any] | None

@@ -168,7 +168,7 @@ class RevocationSection(Table):
     """``[revocation]``: retries, and when a backend counts as unhealthy.
 
     ``attempts`` is the budget before a grant counts as stuck; ``claim`` how long one sweep keeps
-    an item to itself; ``stuck_limit`` how many stuck or overdue grants stop issuing on a backend;
+    an item to itself; ``stuck_limit`` how many stuck grants of a capability stop issuing it;
     ``wait`` how long a call waits for confirmation before it answers with what is still revoking.
     """
 

@@ -124,9 +124,16 @@ class RedisLedger:
             case _:
                 raise _reused()
 
-    async def activate(self, grant: Grant, *, lease: str, lifetime_ms: int, actor: str) -> Grant:
-        """Step 6: record the lease. The answer is active, or what the grant became meanwhile."""
+    async def activate(
+        self, grant: Grant, *, lease: str, lifetime_ms: int, actor: str, dies_in_ms: int = 0
+    ) -> Grant:
+        """Step 6: record the lease. The answer is active, or what the grant became meanwhile.
+
+        ``dies_in_ms`` is given for what can't be revoked at the target.
+        """
         args = {"id": grant.id, "lease": lease, "lifetime_ms": lifetime_ms, "actor": actor}
+        if dies_in_ms:
+            args["dies_in_ms"] = dies_in_ms
         return await self._grant("activate", grant.id, args)
 
     async def fail(self, grant: Grant, *, error: str, actor: str) -> Grant:

@@ -55,7 +55,7 @@ class IssueContext:
 
     ``asked_ttl_ms`` is 0 when the caller left it to the catalogue; ``now_ms`` is epoch
     milliseconds; ``ledger_durable`` says whether the ledger keeps what it was told; ``backlog`` is
-    how many credentials of the backend could not be revoked yet.
+    how many credentials of the capability could not be revoked within their budget.
     """
 
     caller: Principal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.catalog import Power
+from broker.catalog import Power, Revocability
 from broker.delegation import Scope, widens
 from broker.durations import format_duration
 from broker.identity.models import Role
@@ -54,6 +54,8 @@ def decide_issue(context: IssueContext) -> Decision:  # noqa: PLR0911  one retur
         or capability.name not in agent.capabilities
     ):
         return _deny("capability_not_allowed")
+    if capability.power is not Power.READ and capability.revocability is Revocability.TTL_ONLY:
+        return _deny("not_revocable")
     if context.backlog >= context.backlog_limit:
         return _deny("backend_backlog")
     if capability.power is Power.PRIVILEGED:

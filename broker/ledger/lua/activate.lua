@@ -4,6 +4,7 @@ local grant = load(GRANTS, A.id)
 if not grant then return { 'unknown' } end
 if grant.state == 'active' and grant.lease == A.lease then return { 'active', text_of(grant) } end
 grant.lease = A.lease
+if A.dies_in_ms then grant.dies_at = NOW + A.dies_in_ms end
 local task = load(TASKS, grant.task_id)
 if grant.state == 'pending' and task and task.state == 'active' and task.expires_at > NOW then
   move_grant(grant, 'active')

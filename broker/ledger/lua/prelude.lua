@@ -112,6 +112,7 @@ end
 -- Step 10: the backend was asked and knows the credential no more.
 local function confirm(grant, evidence)
   move_grant(grant, 'revoked')
+  index(false, 'gx', grant.backend, grant.capability, stamp(grant))
   grant.ended_at = NOW
   grant.due_at = nil
   grant.error = nil
