@@ -74,7 +74,7 @@ async def test_30_what_is_not_there_is_an_error_and_not_an_empty_secret(
     api = admin_api(config.vault, stack.openbao.root_token)
     try:
         with pytest.raises(VaultGone):
-            await api.as_task(stack.openbao.root_token, "get", "cubbyhole/nothing/here")
+            await api.as_task(stack.openbao.root_token, "get", "cubbyhole/nothing/here", lane="x")
     finally:
         api.close()
 
