@@ -250,4 +250,6 @@ def _expect_grant(
     index.add(f"gc|{row['backend']}|{row['capability']}|{stamp}")
     if row["state"] in UNSETTLED:
         index.add(f"gs|{row['state']}|{row['backend']}|{stamp}")
+    if row.get("exhausted"):
+        index.add(f"gx|{row['backend']}|{row['capability']}|{stamp}")
     due[f"g|{grant_id}"] = row.get("due_at", row["expires_at"])

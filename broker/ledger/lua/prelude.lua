@@ -68,6 +68,8 @@ local function index_grant(grant, add)
   index(add, 'gt', grant.task_id, grant.capability, at)
   index(add, 'gc', grant.backend, grant.capability, at)
   if UNSETTLED[grant.state] then index(add, 'gs', grant.state, grant.backend, at) end
+  -- The backlog: what used up its budget, until it is dead, also while it is being retried.
+  if grant.exhausted then index(add, 'gx', grant.backend, grant.capability, at) end
 end
 
 local function move_grant(grant, state)
@@ -112,7 +114,6 @@ end
 -- Step 10: the backend was asked and knows the credential no more.
 local function confirm(grant, evidence)
   move_grant(grant, 'revoked')
-  index(false, 'gx', grant.backend, grant.capability, stamp(grant))
   grant.ended_at = NOW
   grant.due_at = nil
   grant.error = nil

@@ -7,9 +7,8 @@ grant.error = A.error
 if A.counts then grant.attempts = (grant.attempts or 0) + 1 end
 grant.due_at = NOW + A.delay_ms
 if (grant.attempts or 0) >= A.attempts then
+  grant.exhausted = true
   move_grant(grant, 'stuck')
-  -- Counts as backlog until it is dead, also while it is being retried.
-  index(true, 'gx', grant.backend, grant.capability, stamp(grant))
   emit('grant.stuck', grant.task_id, grant.id, { attempts = grant.attempts, error = A.error })
 end
 save(GRANTS, grant)
