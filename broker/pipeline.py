@@ -348,7 +348,7 @@ class Pipeline:
         if status == "in_use":
             await self._later(grant, waiting, counts=False)
             return False
-        self.backends[grant.backend].forget(task.id)
+        self._backend(grant.backend).forget(task.id)
         if status != "unknown" and not await self._end_handle(task, grant.handle, [grant]):
             await self._later(grant, "its task token is not confirmed gone")
             return False

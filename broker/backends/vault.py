@@ -95,8 +95,12 @@ class VaultBackend:
             # It may have been minted. Nothing more is hung from this token, so that it can go.
             self.forget(task.id)
             raise
+        if not answer.get("lease_id"):
+            # Nothing was made for us, and nothing could be revoked: it is not delivered.
+            msg = f"What is at {capability.path!r} has no lease, so it could never be revoked."
+            raise BackendRefused(msg)
         return Minted(
-            lease=answer.get("lease_id") or "",
+            lease=answer["lease_id"],
             lifetime_ms=int(answer.get("lease_duration") or 0) * 1000,
             type=capability.path.partition("/")[0],
             fields=_fields(answer.get("data") or {}, capability),

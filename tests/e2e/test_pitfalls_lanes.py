@@ -164,3 +164,22 @@ async def test_9_policy_refuses_what_cannot_be_revoked_above_read(own: Own) -> N
     answer = await world.call("orchestrator", "POST", path, {"capability": "orders-write"})
     assert (answer.status_code, answer.json()["code"]) == (403, "access_denied")
     await world.close()
+
+
+@pytest.mark.parametrize(
+    "own", [TTL_ONLY.replace("database/creds/orders-read", "kv/report")], indirect=True, ids=["kv"]
+)
+async def test_9_what_has_no_lease_is_not_delivered(own: Own) -> None:
+    """A key/value secret: nothing is made for the task, and nothing could be revoked."""
+    admin = Admin(own[0])
+    await admin.vault("POST", "sys/mounts/kv", {"type": "kv"})
+    await admin.vault("POST", "kv/report", {"password": "static-and-shared"})
+    world = World(own[0].issuer, own[1])
+    task = await world.open()
+    path = f"/v1/tasks/{task['task_id']}/grants"
+    answer = await world.call("orchestrator", "POST", path, {"capability": "orders-read"})
+    assert (answer.status_code, answer.json()["code"]) == (503, "backend_unavailable")
+    assert "static-and-shared" not in answer.text
+    grants = await world.app.pipeline.queries.grants_of(task["task_id"], dead=True)
+    assert [str(grant.state) for grant in grants] == ["failed"]
+    await world.close()
