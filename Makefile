@@ -53,7 +53,7 @@ format: setup ## Format the code, and fix what can be fixed
 	@$(BIN)/ruff format
 
 lock: $(UV) ## Write requirements.lock anew (ARGS=--upgrade for newer versions)
-	@$(UV) pip compile pyproject.toml --extra embedded --group dev \
+	@$(UV) pip compile pyproject.toml --extra embedded --extra spiffe --group dev \
 		--universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' --quiet --output-file requirements.lock $(ARGS)
 	@if grep -nE '://|^-|file:|@ ' requirements.lock; then \

@@ -10,6 +10,9 @@ from broker.identity.models import Identity, Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from broker.identity.rules import IdentityRule
 
 
 class Power(StrEnum):
@@ -58,36 +61,82 @@ class Capability:
     dsn: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """A registered workload or person.
+class PrincipalState(StrEnum):
+    """Whether a principal may do anything: only an active one."""
 
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    RETIRED = "retired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """A registered workload or person. Times are epoch milliseconds, 0 for none.
+
+    It proves itself by an identity that ``identity`` matches, or as an OAuth client by a key of
+    its own: of the JWK Set in ``jwks_file``, or of ``jwks`` itself.
+
+    ``purpose`` is what it is there for, ``review_at`` when somebody must look at it again.
     ``resource`` is the URI a resource server answers for; ``max_ttl_ms`` bounds every credential
-    of an agent (0: no bound of its own).
+    of an agent (0: no bound of its own). ``registered`` tells those added at run time from those
+    of the configuration.
     """
 
     name: str
     role: Role
     owner: str
-    issuer_name: str
-    subject: str
+    identity: IdentityRule | None = None
+    jwks_file: Path | None = None
+    jwks: str = ""
+    purpose: str = ""
+    review_at: int = 0
     capabilities: frozenset[str] = frozenset()
     resource: str = ""
     max_ttl_ms: int = 0
+    state: PrincipalState = PrincipalState.ACTIVE
+    registered: bool = False
 
 
 class Catalog:
-    """Look-ups over the configured principals and capabilities."""
+    """Look-ups over the principals and capabilities there are now."""
 
     def __init__(self, principals: Iterable[Principal], capabilities: Iterable[Capability]) -> None:
         """Names are unique; the configuration has checked that."""
-        self.principals = {p.name: p for p in principals}
         self.capabilities = {c.name: c for c in capabilities}
-        self._by_identity = {(p.issuer_name, p.subject): p for p in self.principals.values()}
+        self.principals: Mapping[str, Principal] = {}
+        self._by_subject: Mapping[tuple[str, str], list[Principal]] = {}
+        self._by_rule: list[Principal] = []
+        self.replace(principals)
+
+    def replace(self, principals: Iterable[Principal]) -> None:
+        """Take other principals in place of those there are, all at once."""
+        by_name = {p.name: p for p in principals}
+        by_subject: dict[tuple[str, str], list[Principal]] = {}
+        by_rule: list[Principal] = []
+        for principal in by_name.values():
+            rule = principal.identity
+            if rule is None:
+                continue
+            if rule.subject is None or rule.subject.pattern is not None:
+                by_rule.append(principal)
+                continue
+            for subject in rule.subject.values:
+                by_subject.setdefault((rule.issuer_name, str(subject)), []).append(principal)
+        self.principals, self._by_subject, self._by_rule = by_name, by_subject, by_rule
 
     def principal_of(self, identity: Identity) -> Principal | None:
-        """Return the principal a proved identity belongs to, by issuer and subject together."""
-        return self._by_identity.get((identity.issuer_name, identity.subject))
+        """Return the one principal a proved identity belongs to.
+
+        By issuer and subject together, since subjects repeat (RFC 7519 section 4.1.2). An identity
+        that is two principals' is nobody's: which of them is meant can't be guessed.
+        """
+        named = self._by_subject.get((identity.issuer_name, identity.subject), ())
+        found = [
+            principal
+            for principal in (*named, *self._by_rule)
+            if principal.identity is not None and principal.identity.matches(identity)
+        ]
+        return found[0] if len(found) == 1 else None
 
     def resource_server(self, resource: str) -> Principal | None:
         """Return the resource server that answers for a URI."""

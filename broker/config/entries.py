@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING, Annotated, Final
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, Strict, ValidationInfo, field_validator
 
 from broker.catalog import Capability, Power, Principal, Revocability
 from broker.config.addresses import KeysUrl, OtherIssuerUrl, ResourceUri, is_safe_url
 from broker.config.fields import (
+    ClaimRule,
+    ClaimRules,
     Count,
     CredentialPath,
     DsnTemplate,
@@ -23,9 +26,10 @@ from broker.config.fields import (
     member_of,
     one_of,
 )
-from broker.config.problems import Fault
+from broker.config.problems import Fault, how_to_write
 from broker.config.table import Keys, Table, written
 from broker.identity.models import WORKLOAD_ALGORITHMS, IssuerSettings, Role
+from broker.identity.rules import IdentityRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,10 +115,37 @@ class IdentitySection(Table):
 
 
 class PrincipalIdentity(Table):
-    """``identity = { issuer, subject }`` of a principal; the issuer by its name here."""
+    """``identity = { issuer, subject, claims }`` of a principal; the issuer by its name here.
 
-    issuer: Name = Field(examples=['"ci"'])
-    subject: Text = Field(examples=['"agent/report-writer"'])
+    ``subject`` and ``claims`` are rules, and at least one of them is there. A principal with a key
+    of its own has ``jwks_file`` instead, and no issuer.
+    """
+
+    jwks_file: ExistingFile | None = None
+    issuer: Name | None = Field(None, examples=['"ci"'])
+    claims: ClaimRules | None = None
+    subject: ClaimRule | None = Field(None, examples=['"agent/report-writer"'])
+
+    @field_validator("issuer", "claims", "subject")
+    @classmethod
+    def _one_kind_of_proof(cls, value: object, info: ValidationInfo) -> object:
+        if "jwks_file" not in info.data:  # refused itself
+            return value
+        if info.data["jwks_file"]:
+            if value:
+                raise Fault("has no use with jwks_file", "keep one way of proving who this is")
+            return value
+        key = info.field_name or ""
+        # A rule over claims will do in place of one over the subject.
+        if not value and key != "claims" and not (key == "subject" and info.data.get("claims")):
+            raise Fault("is missing", how_to_write(cls, key))
+        return value
+
+    def rule(self) -> IdentityRule | None:
+        """Return what the catalogue matches identities with."""
+        if self.issuer is None:
+            return None
+        return IdentityRule(self.issuer, self.subject, dict(self.claims or {}))
 
 
 class PrincipalEntry(Table):
@@ -126,9 +157,17 @@ class PrincipalEntry(Table):
     identity: PrincipalIdentity = Field(
         examples=['{ issuer = "ci", subject = "agent/report-writer" }']
     )
+    purpose: Text | None = Field(None, examples=['"writes the weekly sales report"'])
+    review_by: Annotated[date | None, Strict(strict=False)] = Field(None, examples=["2027-01-31"])
     capabilities: Many[Name] = ()
     resource: ResourceUri | None = Field(None, examples=['"https://orders.example.com"'])
     max_ttl: DurationMs | None = None
+
+    def review_at(self) -> int:
+        """Return the end of the review date in UTC, in epoch milliseconds; 0 without one."""
+        if self.review_by is None:
+            return 0
+        return int(datetime.combine(self.review_by, time.max, UTC).timestamp() * 1000)
 
     @field_validator("owner")
     @classmethod
@@ -154,8 +193,10 @@ class PrincipalEntry(Table):
             name=self.name,
             role=self.role,
             owner=self.owner,
-            issuer_name=self.identity.issuer,
-            subject=self.identity.subject,
+            identity=self.identity.rule(),
+            jwks_file=self.identity.jwks_file,
+            purpose=self.purpose or "",
+            review_at=self.review_at(),
             capabilities=frozenset(self.capabilities),
             resource=self.resource or "",
             max_ttl_ms=self.max_ttl or 0,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar, cast
 
 from pydantic import AfterValidator, BeforeValidator, Strict, ValidationInfo
 
 from broker.config.problems import MAX_SHOWN, Fault, did_you_mean, shown, type_word
 from broker.durations import format_duration, parse_duration
+from broker.identity.rules import Rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -160,6 +161,28 @@ VaultName = Annotated[
         "use letters, digits, dot, underscore, hyphen, and slashes between them",
     ),
 ]
+
+
+def _claim_rule(value: object) -> Rule:
+    try:
+        return Rule.parse(value)
+    except ValueError as error:
+        raise Fault("is not a rule", str(error)) from None
+
+
+ClaimRule = Annotated[Rule, BeforeValidator(_claim_rule)]
+"""What a claim must be: a value, a list of values, or ``{ match = "pattern" }``."""
+
+
+def _claim_rules(value: object) -> dict[str, Rule]:
+    if not isinstance(value, dict) or not value:
+        raise Fault("names no claim", 'such as { repository_id = "74" }')
+    table = cast("dict[str, object]", value)
+    return {name: _claim_rule(written) for name, written in table.items()}
+
+
+ClaimRules = Annotated[dict[str, Rule], BeforeValidator(_claim_rules)]
+"""Rules by the names of their claims."""
 
 
 def _credential_path(value: str) -> str:

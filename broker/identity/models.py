@@ -46,6 +46,21 @@ class Identity:
     claims: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """What a request carries beside its body, by which a caller proves that it holds a key.
+
+    ``url`` is the request's under the broker's public address, without query. ``dpop`` are the
+    values of its DPoP headers. ``certificates`` is the client's chain in DER, its own first: TLS
+    or a trusted proxy has proved that the caller holds the key, and nobody yet whose it is.
+    """
+
+    method: str
+    url: str
+    dpop: tuple[str, ...] = ()
+    certificates: tuple[bytes, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerSettings:
     """An issuer of workload JWTs, and how far its tokens are trusted.

@@ -50,8 +50,9 @@ class PartyWorld(World):
     """A world whose workloads are whatever its configuration registers."""
 
     def identity(self, name: str) -> str:
-        subject = next(p.identity.subject for p in self.config.principals if p.name == name)
-        return self.issuer.token(subject).reveal()
+        rule = next(p.identity.subject for p in self.config.principals if p.name == name)
+        assert rule is not None
+        return self.issuer.token(str(rule.written)).reveal()
 
 
 def party_world(

@@ -201,7 +201,9 @@ def test_the_catalogue(example: Config) -> None:
     fixer = found.principals["order-fixer"]
     assert fixer.max_ttl_ms == 600_000
     assert fixer.capabilities == {"orders-read", "orders-write"}
-    identity = Identity("cluster", "https://x", fixer.subject, "oidc", 0)
+    identity = Identity(
+        "cluster", "https://x", "system:serviceaccount:agents:order-fixer", "oidc", 0
+    )
     assert found.principal_of(identity) is fixer
 
 

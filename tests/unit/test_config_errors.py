@@ -224,7 +224,7 @@ PRINCIPALS: list[Case] = [
     (
         principal("-identity", 'identity.issuer = "ci"', 'identity.subject = "" #!'),
         "[0].identity.subject",
-        "'' is empty",
+        "is not a rule",
     ),
     (
         principal("-identity") + '[principals.identity] #!\nissuer = "ci"\n',

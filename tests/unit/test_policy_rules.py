@@ -23,8 +23,8 @@ READ: Final = Capability("orders-read", Power.READ, "vault", 5 * MINUTE, 15 * MI
 OTHER: Final = replace(READ, name="orders-write", power=Power.OPERATE)
 ADMIN: Final = replace(READ, name="orders-admin", power=Power.PRIVILEGED)
 NAMES: Final = (READ.name, ADMIN.name)
-AGENT: Final = Principal("a", Role.AGENT, "o", "ci", "agent/a", frozenset(NAMES))
-ORCHESTRATOR: Final = Principal("boss", Role.ORCHESTRATOR, "o", "ci", "boss")
+AGENT: Final = Principal(name="a", role=Role.AGENT, owner="o", capabilities=frozenset(NAMES))
+ORCHESTRATOR: Final = Principal(name="boss", role=Role.ORCHESTRATOR, owner="o")
 PARENT: Final = Task(
     id="tsk_1",
     state=TaskState.ACTIVE,
