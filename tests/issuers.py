@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 PRIMITIVES = get_default_algorithms()
+PRIMITIVES["Ed25519"] = PRIMITIVES["EdDSA"]  # RFC 9864's name for it
 CURVES: Mapping[str, type[ec.EllipticCurve]] = {
     "ES256": ec.SECP256R1,
     "ES384": ec.SECP384R1,
@@ -46,7 +47,7 @@ class IssuerKey:
         """Generate a key pair fit for ``algorithm``."""
         if algorithm in CURVES:
             return cls(algorithm, kid, ec.generate_private_key(CURVES[algorithm]()))
-        if algorithm == "EdDSA":
+        if algorithm in ("EdDSA", "Ed25519"):
             return cls(algorithm, kid, ed25519.Ed25519PrivateKey.generate())
         return cls(algorithm, kid, rsa.generate_private_key(65537, bits))
 

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv6Address, ip_address
-from typing import Annotated, Final
+from typing import Annotated, Final, cast
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator, Strict
 
 from broker.config.problems import Fault, did_you_mean, shown
 
 # RFC 3986. urlsplit() silently drops line breaks and tabs, so they are refused before.
 _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
+MAX_RESOURCES: Final = 20
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?")
 _MAX_PORT: Final = 65535
 _URL_HINT: Final = 'write an absolute URL, such as "https://broker.example.com"'
@@ -96,6 +97,20 @@ def _resource(value: str) -> str:
 
 
 ResourceUri = Annotated[str, AfterValidator(_resource)]
+
+
+def _listed(value: object) -> object:
+    listed = cast("list[object]", value) if isinstance(value, list) else [value]
+    if not 0 < len(listed) <= MAX_RESOURCES or not all(isinstance(uri, str) for uri in listed):
+        raise Fault(
+            f"is not a URI, nor a list of 1 to {MAX_RESOURCES} of them",
+            'such as "https://orders.example.com"',
+        )
+    return listed
+
+
+Resources = Annotated[tuple[ResourceUri, ...], Strict(strict=False), BeforeValidator(_listed)]
+"""One resource, or a list of them."""
 
 _REDIS_OPTIONS: Final = ("db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING, Annotated, Final
 
-from pydantic import Field, Strict, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from broker.catalog import Capability, Power, Principal, Revocability
-from broker.config.addresses import KeysUrl, OtherIssuerUrl, ResourceUri, is_safe_url
+from broker.config.addresses import (
+    IssuerUrl,
+    KeysUrl,
+    OtherIssuerUrl,
+    Resources,
+    ResourceUri,
+    is_safe_url,
+)
 from broker.config.fields import (
     ClaimRule,
     ClaimRules,
     Count,
     CredentialPath,
+    Day,
     DsnTemplate,
     DurationMs,
     Effect,
@@ -23,11 +30,14 @@ from broker.config.fields import (
     Text,
     WholeSeconds,
     at_most,
+    end_of_day,
     member_of,
     one_of,
+    pattern,
 )
 from broker.config.problems import Fault, how_to_write
 from broker.config.table import Keys, Table, written
+from broker.config.trust import TrustDomainEntry  # noqa: TC001  pydantic reads the annotations
 from broker.identity.models import WORKLOAD_ALGORITHMS, IssuerSettings, Role
 from broker.identity.rules import IdentityRule
 
@@ -47,6 +57,23 @@ _ROLE_KEYS: Final[Mapping[str, Keys]] = {
 }
 _ALGORITHMS: Final = tuple(sorted(WORKLOAD_ALGORITHMS))
 
+_SOURCE_KEYS: Final[Mapping[str, Keys]] = {
+    "jwks_url": {"ca_file": False, "token_file": False},
+    "jwks_file": {},
+    "token_review": {"ca_file": False, "token_file": True},
+    "discovery": {"ca_file": False, "token_file": False, "jwks_hosts": False},
+}
+"""The ways to verify an issuer's tokens, and the keys that go with each."""
+
+_Host = Annotated[
+    str,
+    pattern(
+        r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?",
+        "is not a host",
+        'write host or host:port in lower case, such as "keys.example.com"',
+    ),
+]
+
 
 class IssuerEntry(Table):
     """``[[identity.issuers]]``: somebody whose workload tokens are believed, and its keys."""
@@ -57,7 +84,16 @@ class IssuerEntry(Table):
     algorithms: Many[Annotated[str, one_of(_ALGORITHMS)]] = ("ES256", "RS256")
     jwks_url: KeysUrl | None = None
     jwks_file: ExistingFile | None = None
+    token_review: IssuerUrl | None = Field(
+        None, examples=['"https://kubernetes.default.svc.cluster.local"']
+    )
     discovery: bool = False
+    ca_file: ExistingFile | None = None
+    token_file: ExistingFile | None = Field(
+        None, examples=['"/var/run/secrets/kubernetes.io/serviceaccount/token"']
+    )
+    jwks_hosts: Many[_Host] = ()
+    claims: ClaimRules | None = None
     leeway: Annotated[WholeSeconds, at_most("5m")] = written("30s")
     max_lifetime: WholeSeconds = written("24h")
     max_stale: WholeSeconds = written("24h")
@@ -74,16 +110,35 @@ class IssuerEntry(Table):
     @classmethod
     def _one_source_of_keys(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001
         sources = {**info.data, "discovery": value}
-        keys = ("jwks_url", "jwks_file", "discovery")
-        if set(keys) <= set(sources) and sum(map(bool, map(sources.get, keys))) != 1:
+        if (
+            set(_SOURCE_KEYS) <= set(sources)
+            and sum(map(bool, map(sources.get, _SOURCE_KEYS))) != 1
+        ):
             raise Fault(
-                "needs exactly one of jwks_url, jwks_file and discovery = true, to find its keys"
+                "needs exactly one of jwks_url, jwks_file, discovery = true and token_review, "
+                "to verify its tokens"
             )
         if value and "issuer" in info.data and not is_safe_url(info.data["issuer"]):
             raise Fault(
                 "would fetch keys from an http URL, where anyone on the way could change them",
                 "use an https issuer, or give jwks_file instead",
             )
+        return value
+
+    @field_validator("ca_file", "token_file", "jwks_hosts")
+    @classmethod
+    def _goes_with_source(cls, value: object, info: ValidationInfo) -> object:
+        given = [key for key in _SOURCE_KEYS if info.data.get(key)]
+        if len(given) != 1:  # refused itself
+            return value
+        source, key = given[0], info.field_name or ""
+        if value and key not in _SOURCE_KEYS[source]:
+            users = [name for name, keys in _SOURCE_KEYS.items() if key in keys]
+            raise Fault(
+                f"has no use with {source}", f"remove it: it goes with {' or '.join(users)}"
+            )
+        if not value and _SOURCE_KEYS[source].get(key):
+            raise Fault(f"is needed with {source}", how_to_write(cls, key))
         return value
 
     @field_validator("refresh")
@@ -101,6 +156,11 @@ class IssuerEntry(Table):
             jwks_url=self.jwks_url,
             jwks_file=self.jwks_file,
             discovery=self.discovery,
+            token_review=self.token_review,
+            ca_file=self.ca_file,
+            token_file=self.token_file,
+            jwks_hosts=self.jwks_hosts,
+            claims=self.claims or {},
             leeway_s=self.leeway // 1000,
             max_lifetime_s=self.max_lifetime // 1000,
             refresh_s=self.refresh // 1000,
@@ -112,6 +172,7 @@ class IdentitySection(Table):
     """``[identity]``: who is believed about who is calling."""
 
     issuers: Many[IssuerEntry] = ()
+    trust_domains: Many[TrustDomainEntry] = ()
 
 
 class PrincipalIdentity(Table):
@@ -158,16 +219,14 @@ class PrincipalEntry(Table):
         examples=['{ issuer = "ci", subject = "agent/report-writer" }']
     )
     purpose: Text | None = Field(None, examples=['"writes the weekly sales report"'])
-    review_by: Annotated[date | None, Strict(strict=False)] = Field(None, examples=["2027-01-31"])
+    review_by: Day | None = Field(None, examples=["2027-01-31"])
     capabilities: Many[Name] = ()
     resource: ResourceUri | None = Field(None, examples=['"https://orders.example.com"'])
     max_ttl: DurationMs | None = None
 
     def review_at(self) -> int:
         """Return the end of the review date in UTC, in epoch milliseconds; 0 without one."""
-        if self.review_by is None:
-            return 0
-        return int(datetime.combine(self.review_by, time.max, UTC).timestamp() * 1000)
+        return 0 if self.review_by is None else end_of_day(self.review_by)
 
     @field_validator("owner")
     @classmethod
@@ -211,7 +270,7 @@ class CapabilityEntry(Table):
     backend: Annotated[str, one_of(tuple(BACKEND_KEYS))] = Field(examples=['"vault"'])
     path: CredentialPath | None = Field(None, examples=['"database/creds/orders-read"'])
     dsn: DsnTemplate | None = None
-    resource: ResourceUri | None = Field(None, examples=['"https://orders.example.com"'])
+    resource: Resources | None = Field(None, examples=['"https://orders.example.com"'])
     scope: Text | None = None
     max_ttl: DurationMs = written("15m")
     ttl: DurationMs = written("5m")
@@ -219,10 +278,11 @@ class CapabilityEntry(Table):
     effects: Many[Effect] = ()
     revocability: Annotated[Revocability, member_of(Revocability)] = Revocability.INSTANT
     max_live: Count = 100
+    require_binding: bool = False
 
     @field_validator("path", "dsn", "resource", "scope")
     @classmethod
-    def _goes_with_backend(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _goes_with_backend(cls, value: object, info: ValidationInfo) -> object:
         cls._check_key(value, info, "backend", BACKEND_KEYS)
         return value
 
@@ -240,7 +300,8 @@ class CapabilityEntry(Table):
             ttl_ms=self.ttl,
             max_ttl_ms=self.max_ttl,
             path=self.path or "",
-            resource=self.resource or "",
+            resources=self.resource or (),
+            require_binding=self.require_binding,
             scope=self.scope or "",
             data_class=self.data_class,
             effects=frozenset(self.effects),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar, cast
 
@@ -68,6 +69,17 @@ def at_most(limit: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def at_least(limit: str, why: str = "") -> AfterValidator:
+    """Accept durations from ``limit`` on; ``why`` shorter ones won't do."""
+
+    def check(value: int) -> int:
+        if value < parse_duration(limit):
+            raise Fault(f"{format_duration(value)} is too short{why}", f'write "{limit}" or more')
+        return value
+
+    return AfterValidator(check)
+
+
 def _whole_seconds(value: int) -> int:
     if value % 1000:
         raise Fault(f"{format_duration(value)} is not a whole number of seconds", 'such as "30s"')
@@ -89,6 +101,22 @@ def _byte_count(value: object) -> object:
 
 
 ByteCount = Annotated[int, BeforeValidator(_byte_count), between(1024, 64 << 20)]
+
+
+def _day(value: object) -> object:
+    # A time of day is a date to Python.
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    raise Fault(f"must be a date, not {type_word(value)}", "write it without quotes: 2027-01-31")
+
+
+Day = Annotated[date, BeforeValidator(_day)]
+"""A date, as TOML has it."""
+
+
+def end_of_day(day: date) -> int:
+    """Return when a day ends in UTC, in epoch milliseconds."""
+    return int(datetime.combine(day, time.max, UTC).timestamp() * 1000)
 
 
 # ── words ────────────────────────────────────────────────────────────────────────────────────────
@@ -126,6 +154,12 @@ def one_of(allowed: Collection[str], kind: type[StrEnum] | None = None) -> Befor
 def member_of(kind: type[StrEnum]) -> BeforeValidator:
     """Accept the values of an enumeration."""
     return one_of([member.value for member in kind], kind)
+
+
+def optional_member_of(kind: type[StrEnum]) -> BeforeValidator:
+    """Accept the values of an enumeration, and nothing at all."""
+    check = cast("Callable[[object], object]", member_of(kind).func)
+    return BeforeValidator(lambda value: None if value is None else check(value))
 
 
 Text = Annotated[

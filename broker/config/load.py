@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import ValidationError
+from pydantic import ValidationError, ValidationInfo, field_validator
 
 from broker.catalog import Catalog
 from broker.config.entries import CapabilityEntry, IdentitySection, PrincipalEntry
 from broker.config.fields import Many  # noqa: TC001  pydantic reads the annotations below
-from broker.config.problems import config_error, model_faults
+from broker.config.oauth import OAuthSection
+from broker.config.problems import Fault, config_error, model_faults
 from broker.config.references import reference_faults
+from broker.config.review import ReviewSection
 from broker.config.sections import (
     BrokerSection,
     PolicySection,
@@ -24,13 +27,15 @@ from broker.config.sections import (
     VaultSection,
 )
 from broker.config.table import Table
+from broker.config.tls import TlsSection  # noqa: TC001  as above
 from broker.errors import ConfigError
 from broker.secret import Secret
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from broker.identity.models import IssuerSettings
+    from broker.catalog import Capability
+    from broker.identity.models import IssuerSettings, TrustDomainSettings
 
 MAX_CONFIG_BYTES: Final = 4 << 20
 MAX_SECRET_BYTES: Final = 64 << 10
@@ -43,23 +48,51 @@ class Config(Table):
     redis: RedisSection
     vault: VaultSection | None = None
     policy: PolicySection = PolicySection()
+    tls: TlsSection | None = None
+    oauth: OAuthSection = OAuthSection()
     tasks: TasksSection = TasksSection()
     revocation: RevocationSection = RevocationSection()
     retention: RetentionSection = RetentionSection()
+    review: ReviewSection = ReviewSection()
     identity: IdentitySection = IdentitySection()
     principals: Many[PrincipalEntry] = ()
     capabilities: Many[CapabilityEntry] = ()
+
+    @field_validator("tls")
+    @classmethod
+    def _tls_under_an_https_name(
+        cls, value: TlsSection | None, info: ValidationInfo
+    ) -> TlsSection | None:
+        broker: BrokerSection | None = info.data.get("broker")
+        if value is not None and broker is not None and not broker.issuer.startswith("https:"):
+            raise Fault(
+                "has no use with an http issuer, which is what clients call",
+                'write issuer = "https://…" in [broker], or remove [tls]',
+            )
+        return value
 
     def catalog(self) -> Catalog:
         """Return what can be granted, and to whom."""
         return Catalog(
             [principal.entry() for principal in self.principals],
-            [capability.entry() for capability in self.capabilities],
+            [self._bound(capability.entry()) for capability in self.capabilities],
         )
+
+    def _bound(self, capability: Capability) -> Capability:
+        """Ask for bound tokens where the power does, whatever the entry says."""
+        least = self.policy.require_binding
+        if least is None or capability.power.rank < least.rank:
+            return capability
+        return replace(capability, require_binding=True)
 
     def issuers(self) -> tuple[IssuerSettings, ...]:
         """Return whose workload tokens are believed."""
         return tuple(issuer.settings() for issuer in self.identity.issuers)
+
+    def trust_domains(self) -> tuple[TrustDomainSettings, ...]:
+        """Return whose SVIDs are believed."""
+        own = self.broker.issuer
+        return tuple(domain.settings(own) for domain in self.identity.trust_domains)
 
 
 def load_config(path: Path, *, files_may_be_missing: bool = False) -> Config:

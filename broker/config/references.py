@@ -17,6 +17,7 @@ Raw = dict[str, Any]
 Entries = list[tuple[Loc, Raw]]
 
 _ISSUERS: Final = ("identity", "issuers")
+_TRUST_DOMAINS: Final = ("identity", "trust_domains")
 
 
 def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
@@ -24,15 +25,18 @@ def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
     issuers = _entries(data, *_ISSUERS)
     principals = _entries(data, "principals")
     capabilities = _entries(data, "capabilities")
-    for entries in (issuers, principals, capabilities):
+    domains = _entries(data, *_TRUST_DOMAINS)
+    for entries in ([*issuers, *domains], principals, capabilities):
         yield from _repeats(entries, ("name",))
     yield from _repeats(issuers, ("issuer",))
+    yield from _repeats(domains, ("trust_domain",))
     yield from _repeats(principals, ("identity", "subject"), ("identity", "issuer"))
     yield from _repeats(principals, ("resource",))
     yield from _own_issuer(data, issuers, "issuer")
     yield from _own_issuer(data, [*principals, *capabilities], "resource")
     for loc, principal in principals:
-        yield from _unknown(loc, principal, ("identity", "issuer"), _names(issuers))
+        yield from _unknown(loc, principal, ("identity", "issuer"), _names([*issuers, *domains]))
+        yield from _foreign_workload(loc, principal, domains)
         for index in range(len(_list(principal.get("capabilities")))):
             yield from _unknown(loc, principal, ("capabilities", index), _names(capabilities))
     for loc, capability in capabilities:
@@ -101,11 +105,28 @@ def _unknown(loc: Loc, entry: Raw, way: Loc, known: list[str]) -> Iterator[tuple
         )
 
 
+def _foreign_workload(loc: Loc, principal: Raw, domains: Entries) -> Iterator[tuple[Loc, Fault]]:
+    """A trust domain names its own workloads only: another subject would never be proved."""
+    issuer, subject = (_dig(principal, ("identity", key)) for key in ("issuer", "subject"))
+    for _, domain in domains:
+        start = f"spiffe://{domain.get('trust_domain')}/"
+        if domain.get("name") != issuer or not isinstance(subject, str):
+            continue
+        if not subject.startswith(start):
+            yield (
+                (*loc, "identity", "subject"),
+                Fault(
+                    f"{shown(subject)} is not a workload of trust domain {issuer}",
+                    f'write its whole SPIFFE ID, such as "{start}agent/report-writer"',
+                ),
+            )
+
+
 def _own_issuer(data: Raw, entries: Entries, key: str) -> Iterator[tuple[Loc, Fault]]:
     """Nobody else is the broker: its own tokens prove no workload, nor are they for others."""
     own = _dig(data, ("broker", "issuer"))
     for loc, entry in entries:
-        if isinstance(own, str) and entry.get(key) == own:
+        if isinstance(own, str) and own in (entry.get(key), *_list(entry.get(key))):
             yield (
                 (*loc, key),
                 Fault("is the broker's own issuer URL", "write the URL of the other party"),

@@ -6,8 +6,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
+from broker.catalog import Power
 from broker.config.addresses import (
     IssuerUrl,
     Listen,
@@ -22,16 +23,21 @@ from broker.config.fields import (
     DurationMs,
     ExistingFile,
     ExistingFolder,
+    Many,
     StateFolder,
     Text,
     VaultName,
     WholeSeconds,
+    at_least,
     at_most,
     between,
     member_of,
+    one_of,
+    optional_member_of,
     present_file,
 )
 from broker.config.table import Keys, Table, written
+from broker.config.tls import Network  # noqa: TC001  pydantic reads the annotations below
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,8 +69,20 @@ _AUTH_KEYS: Final[Mapping[str, Keys]] = {
 }
 
 
+_CACHED: Final = ": others may keep the published keys for 5m"
+
+
+def _or_off(value: object) -> object:
+    return None if value == "off" else value
+
+
 class BrokerSection(Table):
-    """``[broker]``: the broker itself. ``token_ttl`` is the lifetime of its own access tokens."""
+    """``[broker]``: the broker itself. ``token_ttl`` is the lifetime of its own access tokens.
+
+    A signing key is replaced once it has signed for ``key_rotation``, or None: by hand only. The
+    next one is published ``key_publish`` before it signs. ``trusted_proxies`` say which client
+    certificate they have seen.
+    """
 
     issuer: IssuerUrl = Field(examples=['"https://broker.example.com"'])
     listen: Listen = "127.0.0.1:8700"
@@ -72,6 +90,17 @@ class BrokerSection(Table):
     token_ttl: Annotated[WholeSeconds, at_most("24h")] = written("15m")
     max_body: ByteCount = 64 << 10
     log_format: Annotated[LogFormat, member_of(LogFormat)] = LogFormat.TEXT
+    signing_algorithm: Annotated[str, one_of(("ES256", "RS256"))] = "ES256"
+    key_rotation: Annotated[WholeSeconds | None, BeforeValidator(_or_off)] = written("30d")
+    key_publish: Annotated[WholeSeconds, at_least("6m", _CACHED)] = written("10m")
+
+    trusted_proxies: Many[Network] = ()
+
+    @field_validator("key_publish")
+    @classmethod
+    def _published_within_rotation(cls, value: int, info: ValidationInfo) -> int:
+        by_hand = info.data.get("key_rotation") is None
+        return value if by_hand else cls._check_order(value, info, "key_rotation")
 
     @property
     def host(self) -> str:
@@ -143,9 +172,13 @@ class VaultSection(Table):
 
 
 class PolicySection(Table):
-    """``[policy]``: a folder of ``*.cedar`` files; without it, the policies of the package."""
+    """``[policy]``: a folder of ``*.cedar`` files; without it, the policies of the package.
+
+    ``require_binding`` is the power from which on a caller's token must be bound to a key.
+    """
 
     dir: ExistingFolder | None = None
+    require_binding: Annotated[Power | None, optional_member_of(Power)] = None
 
 
 class TasksSection(Table):

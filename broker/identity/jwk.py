@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from jwt.exceptions import PyJWTError
 
-from broker.identity.jws import MAX_KID_CHARS
+from broker.identity.jws import MAX_KID_CHARS, encode_base64url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,17 +30,42 @@ MIN_RSA_BITS: Final = 2048
 
 _RSA_ALGORITHMS: Final = frozenset(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"))
 _CURVE_ALGORITHMS: Final = {
-    # RFC 7518 section 3.4 binds each ECDSA algorithm to one curve, RFC 8037 EdDSA to its own.
+    # RFC 7518 section 3.4 binds each ECDSA algorithm to one curve, RFC 8037 EdDSA to its own,
+    # to which RFC 9864 gives the name that says so.
     ("EC", "P-256"): frozenset(("ES256",)),
     ("EC", "P-384"): frozenset(("ES384",)),
     ("EC", "P-521"): frozenset(("ES512",)),
-    ("OKP", "Ed25519"): frozenset(("EdDSA",)),
+    ("OKP", "Ed25519"): frozenset(("EdDSA", "Ed25519")),
 }
 _PARSERS: Final[Mapping[str, Any]] = {
     "RSA": RSAAlgorithm.from_jwk,
     "EC": ECAlgorithm.from_jwk,
     "OKP": OKPAlgorithm.from_jwk,
 }
+_WRITERS: Final[Mapping[str, Any]] = {
+    "RSA": RSAAlgorithm.to_jwk,
+    "EC": ECAlgorithm.to_jwk,
+    "OKP": OKPAlgorithm.to_jwk,
+}
+_REQUIRED_MEMBERS: Final = {
+    # RFC 7638 section 3.2, RFC 8037 section 2.
+    "RSA": ("e", "kty", "n"),
+    "EC": ("crv", "kty", "x", "y"),
+    "OKP": ("crv", "kty", "x"),
+}
+_P25519: Final = 2**255 - 19
+_SMALL_ORDER: Final = frozenset(
+    # The y of the points of order 1, 2, 4 and 8 on Ed25519, and second spellings of them.
+    (
+        0,
+        1,
+        _P25519 - 1,
+        _P25519,
+        _P25519 + 1,
+        0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+        0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
+    )
+)
 _PRIVATE_MEMBERS: Final = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
 _USES: Final = (None, "sig", "jwt-svid")
 
@@ -74,6 +101,11 @@ class KeySet:
     def __len__(self) -> int:
         return len(self._keys)
 
+    @property
+    def refresh_s(self) -> int | None:
+        """A JWK Set doesn't say when to come back."""
+        return None
+
     def knows(self, kid: str | None) -> bool:
         """Say whether a key with this id is in the set."""
         return kid is not None and kid in self._by_kid
@@ -97,26 +129,33 @@ def parse_key_set(document: bytes) -> KeySet:
     Raises:
         ValueError: not a JWK Set at all, which says nothing about the keys.
     """
-    try:
-        content: Any = json.loads(document)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("not a JWK Set: not JSON") from error
-    members: Any = (
-        cast("dict[str, Any]", content).get("keys") if isinstance(content, dict) else None
-    )
-    if not isinstance(members, list):
-        raise ValueError("not a JWK Set: no list named keys")  # noqa: TRY004  input, not a caller
-    entries = cast("list[Any]", members)
-    if len(entries) > MAX_KEYS:
-        raise ValueError(f"the JWK Set has more than {MAX_KEYS} keys")
     keys: list[VerificationKey] = []
     unusable: list[str] = []
-    for position, entry in enumerate(entries):
+    for position, entry in enumerate(open_key_set(document)["keys"]):
         try:
             keys.append(parse_key(entry))
         except UnusableKey as problem:
             unusable.append(f"key {position}: {problem}")
     return KeySet(keys, tuple(unusable))
+
+
+def open_key_set(document: bytes) -> dict[str, Any]:
+    """Return the members of a JWK Set, among them ``keys``: a list of anything, not too long.
+
+    Raises:
+        ValueError: not a JWK Set at all, which says nothing about the keys.
+    """
+    try:
+        content: Any = json.loads(document)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("not a JWK Set: not JSON") from error
+    members = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+    entries: Any = members.get("keys")
+    if not isinstance(entries, list):
+        raise ValueError("not a JWK Set: no list named keys")  # noqa: TRY004  input, not a caller
+    if len(cast("list[Any]", entries)) > MAX_KEYS:
+        raise ValueError(f"the JWK Set has more than {MAX_KEYS} keys")
+    return members
 
 
 def parse_key(jwk: object) -> VerificationKey:
@@ -143,7 +182,18 @@ def parse_key(jwk: object) -> VerificationKey:
         raise UnusableKey(f"malformed {members['kty']} key") from error
     if isinstance(public_key, RSAPublicKey) and public_key.key_size < MIN_RSA_BITS:
         raise UnusableKey(f"an RSA key of {public_key.key_size} bits is weaker than {MIN_RSA_BITS}")
+    if isinstance(public_key, Ed25519PublicKey) and _is_of_small_order(public_key):
+        raise UnusableKey("an Ed25519 key of small order, for which anybody can sign")
     return VerificationKey(kid, allowed, public_key)
+
+
+def _is_of_small_order(key: Ed25519PublicKey) -> bool:
+    """Say whether one signature is good for every eighth message or more (RFC 8032 section 5.1).
+
+    OpenSSL verifies by such a key. Whoever binds a token to it has bound it to nobody.
+    """
+    # The last bit is the sign of x, which makes no difference.
+    return int.from_bytes(key.public_bytes_raw(), "little") % 2**255 in _SMALL_ORDER
 
 
 def _algorithms_of(jwk: Mapping[str, Any]) -> frozenset[str]:
@@ -161,3 +211,23 @@ def _algorithms_of(jwk: Mapping[str, Any]) -> frozenset[str]:
     if not declared:
         raise UnusableKey("its alg doesn't fit its type or curve, or is not used")
     return declared
+
+
+def thumbprint(jwk: Mapping[str, Any]) -> str:
+    """Return the SHA-256 thumbprint of a public EC, RSA or OKP JWK (RFC 7638 section 3).
+
+    ``jwk`` has been read by ``parse_key``, or is our own.
+    """
+    members = {name: jwk[name] for name in _REQUIRED_MEMBERS[jwk["kty"]]}
+    canonical = json.dumps(members, separators=(",", ":"), sort_keys=True).encode()
+    return encode_base64url(hashlib.sha256(canonical).digest()).decode("ascii")
+
+
+def is_canonical(jwk: Mapping[str, Any], key: VerificationKey) -> bool:
+    """Say whether ``key``, read from ``jwk``, is written there as RFC 7518 section 6 has it.
+
+    Readers forgive padding and leading zeros, by which one key would have many thumbprints.
+    """
+    kty = jwk["kty"]
+    again = _WRITERS[kty](key.public_key, as_dict=True)
+    return all(jwk[name] == again[name] for name in _REQUIRED_MEMBERS[kty])

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from http import HTTPStatus
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
-
-import httpx2
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from broker.errors import ConfigError
+from broker.identity.fetching import (
+    MAX_DOCUMENT_BYTES,
+    Fetcher,
+    FetchError,
+    authority,
+    fingerprint,
+    is_protected,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from broker.identity.models import IssuerSettings
-
-MAX_DOCUMENT_BYTES: Final = 1024 * 1024
-FETCH_TIMEOUT_S: Final = 5.0
 
 
 class KeySourceError(Exception):
@@ -50,7 +52,7 @@ def key_source(settings: IssuerSettings) -> KeySource:
     """Build the source an issuer's settings name.
 
     Raises:
-        ConfigError: keys would travel unprotected.
+        ConfigError: keys would travel unprotected, or ``ca_file`` can't be used.
     """
     if settings.jwks_file is not None:
         return FileSource(settings.jwks_file)
@@ -59,14 +61,15 @@ def key_source(settings: IssuerSettings) -> KeySource:
         if settings.jwks_url is None
         else (settings.jwks_url, "jwks_url")
     )
-    if not _is_protected(address, loopback_http=True):
+    if not is_protected(address, loopback_http=True):
         raise ConfigError(
             f"identity issuer {settings.name!r}: {name} must be an https URL without user"
             " information (http only to a loopback address)"
         )
+    fetcher = Fetcher(ca_file=settings.ca_file, token_file=settings.token_file)
     if settings.jwks_url is None:
-        return DiscoverySource(settings.issuer)
-    return UrlSource(settings.jwks_url)
+        return DiscoverySource(settings.issuer, fetcher, settings.jwks_hosts)
+    return UrlSource(settings.jwks_url, fetcher)
 
 
 class FileSource:
@@ -80,7 +83,7 @@ class FileSource:
     def changed(self) -> bool:
         """Compare the file's identity, size and time with those last read."""
         try:
-            return _fingerprint(self._path.stat()) != self._seen
+            return fingerprint(self._path.stat()) != self._seen
         except OSError:
             return True
 
@@ -97,7 +100,7 @@ class FileSource:
     def _read(self) -> bytes:
         with self._path.open("rb") as file:
             # Before the content: a write in between shows as another change, and isn't lost.
-            seen = _fingerprint(os.fstat(file.fileno()))
+            seen = fingerprint(os.fstat(file.fileno()))
             content = file.read(MAX_DOCUMENT_BYTES + 1)
         self._seen = seen
         if len(content) > MAX_DOCUMENT_BYTES:
@@ -108,10 +111,10 @@ class FileSource:
 class UrlSource:
     """A JWK Set at a fixed URL."""
 
-    def __init__(self, url: str) -> None:
-        """``url`` has been checked."""
+    def __init__(self, url: str, fetcher: Fetcher | None = None) -> None:
+        """``url`` has been checked; without a ``fetcher`` the system's CAs are trusted."""
         self._url = url
-        self._http = _http_client()
+        self._fetcher = fetcher or Fetcher()
 
     def changed(self) -> bool:
         """A server doesn't tell."""
@@ -119,11 +122,17 @@ class UrlSource:
 
     async def fetch(self) -> bytes:
         """Get the document."""
-        return await _get(self._http, self._url)
+        return await self._get(self._url)
 
     async def aclose(self) -> None:
-        """Close the connection pool."""
-        await self._http.aclose()
+        """Nothing is held open."""
+
+    async def _get(self, url: str) -> bytes:
+        try:
+            # With the token: these are the servers that the configuration gave it for.
+            return await self._fetcher.get(url, with_token=True)
+        except FetchError as error:
+            raise KeySourceError(str(error)) from error
 
 
 class DiscoverySource(UrlSource):
@@ -132,22 +141,29 @@ class DiscoverySource(UrlSource):
     The metadata is read each time, so that an issuer may move its keys.
     """
 
-    def __init__(self, issuer: str) -> None:
-        """``issuer`` has been checked to be https, or http to a loopback address."""
-        super().__init__(issuer.removesuffix("/") + "/.well-known/openid-configuration")
+    def __init__(
+        self, issuer: str, fetcher: Fetcher | None = None, hosts: Collection[str] = ()
+    ) -> None:
+        """``issuer`` has been checked to be https, or http to a loopback address.
+
+        ``hosts`` are those, beside the issuer's own, that its keys may be on.
+        """
+        super().__init__(issuer.removesuffix("/") + "/.well-known/openid-configuration", fetcher)
         self._issuer = issuer
+        self._hosts = hosts
 
     async def fetch(self) -> bytes:
         """Get the metadata, check whose it is, and get the keys it names."""
-        metadata = await _get(self._http, self._url)
-        return await _get(self._http, keys_address(metadata, self._issuer))
+        metadata = await self._get(self._url)
+        return await self._get(keys_address(metadata, self._issuer, self._hosts))
 
 
-def keys_address(metadata: bytes, issuer: str) -> str:
+def keys_address(metadata: bytes, issuer: str, hosts: Collection[str] = ()) -> str:
     """Return where an issuer's metadata says its keys are.
 
     Raises:
-        KeySourceError: the metadata is another issuer's, or sends us where keys aren't safe.
+        KeySourceError: the metadata is another issuer's, or sends us where keys aren't safe, or
+            where nobody said that they are: it must not choose which servers we talk to.
     """
     members = _json_object(metadata)
     # OpenID Connect Discovery 1.0 section 4.3: identical, or one issuer could vouch for the keys
@@ -158,42 +174,15 @@ def keys_address(metadata: bytes, issuer: str) -> str:
     # Only an issuer that is on loopback itself may send us there: http says nothing about who
     # listens.
     local = issuer.startswith("http:")
-    if not isinstance(address, str) or not _is_protected(address, loopback_http=local):
+    if not isinstance(address, str) or not is_protected(address, loopback_http=local):
         raise KeySourceError("the discovery document's jwks_uri is not an https URL")
+    named = authority(address)
+    if named != authority(issuer) and named not in hosts:
+        raise KeySourceError(
+            "the discovery document's jwks_uri is on another host than the issuer"
+            f": {named[:100]!r} is not listed in jwks_hosts"
+        )
     return address
-
-
-def _http_client() -> httpx2.AsyncClient:
-    """Make a client that goes straight to the issuer: no proxy, netrc or CA from the environment.
-
-    Nothing is kept alive between fetches, which are minutes apart.
-    """
-    return httpx2.AsyncClient(
-        verify=True,
-        trust_env=False,
-        follow_redirects=False,
-        timeout=httpx2.Timeout(FETCH_TIMEOUT_S),
-        limits=httpx2.Limits(max_connections=2, max_keepalive_connections=0),
-        headers={"accept": "application/json", "accept-encoding": "identity"},
-    )
-
-
-async def _get(http: httpx2.AsyncClient, url: str) -> bytes:
-    """Get a bounded document in bounded time, from that URL and no other."""
-    try:
-        # The client's own time-outs are per read: a server that drips would never meet them.
-        async with asyncio.timeout(FETCH_TIMEOUT_S), http.stream("GET", url) as response:
-            if response.status_code != HTTPStatus.OK:
-                raise KeySourceError(f"GET {url} answered {response.status_code}")
-            content = bytearray()
-            # Raw: a compressed body, which wasn't asked for, may unfold into one without end.
-            async for chunk in response.aiter_raw():
-                content += chunk
-                if len(content) > MAX_DOCUMENT_BYTES:
-                    raise KeySourceError(f"GET {url} answered more than {MAX_DOCUMENT_BYTES} bytes")
-            return bytes(content)
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError) as error:
-        raise KeySourceError(f"GET {url} failed: {type(error).__name__}") from error
 
 
 def _json_object(document: bytes) -> dict[str, Any]:
@@ -204,30 +193,3 @@ def _json_object(document: bytes) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise KeySourceError("the discovery document is not a JSON object")
     return cast("dict[str, Any]", content)
-
-
-def _is_protected(address: str, *, loopback_http: bool) -> bool:
-    """Say whether what comes from a URL can't have been changed on the way.
-
-    Parsed by the library that fetches, so that both mean the same host.
-    """
-    try:
-        url = httpx2.URL(address)
-    except httpx2.InvalidURL:
-        return False
-    if not url.host or url.userinfo:
-        return False
-    return url.scheme == "https" or (
-        loopback_http and url.scheme == "http" and _is_loopback(url.host)
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _fingerprint(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
+from math import isinf
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from jwt.algorithms import get_default_algorithms
@@ -33,6 +34,7 @@ _PRIMITIVES: Final = {
     for name, primitive in get_default_algorithms().items()
     if name in WORKLOAD_ALGORITHMS
 }
+_PRIMITIVES["Ed25519"] = _PRIMITIVES["EdDSA"]  # RFC 9864 gives it a name of its own
 
 _FORBIDDEN_HEADERS: Final = {
     # RFC 7515 section 4.1.11: an extension we don't understand must be refused, and we
@@ -57,6 +59,13 @@ class Jws:
     claims: Mapping[str, Any]
     signing_input: bytes
     signature: bytes
+    jwk: object = None
+    """The key the JWS brings of its own, where ``parse`` was told to let it; unchecked."""
+
+    @property
+    def compact(self) -> str:
+        """The token as it came: only canonical base64url is read, so nothing else can be meant."""
+        return (self.signing_input + b"." + encode_base64url(self.signature)).decode("ascii")
 
     def is_signed_by(self, key: AllowedPublicKeys) -> bool:
         """Check the signature. The caller has made sure that ``key`` is for ``algorithm``."""
@@ -64,8 +73,11 @@ class Jws:
         return primitive.verify(self.signing_input, key, self.signature)
 
 
-def parse(token: str) -> Jws:
+def parse(token: str, *, own_key: bool = False) -> Jws:
     """Take a compact JWS with a JSON payload apart (RFC 7515 section 5.2, steps 1 to 7).
+
+    ``own_key`` lets it bring a ``jwk``: a DPoP proof says which key its sender holds, and is
+    never a proof of who that is.
 
     Raises:
         InvalidToken: anything but three canonical base64url segments, two JSON objects, an
@@ -82,7 +94,7 @@ def parse(token: str) -> Jws:
     if not isinstance(algorithm, str) or algorithm not in _PRIMITIVES:
         raise InvalidToken("the token's signature algorithm is not accepted")
     for name, problem in _FORBIDDEN_HEADERS.items():
-        if name in header:
+        if name in header and not (own_key and name == "jwk"):
             raise InvalidToken(problem)
     return Jws(
         algorithm=algorithm,
@@ -91,6 +103,7 @@ def parse(token: str) -> Jws:
         claims=_json_object(_base64url(parts[1]), "payload"),
         signing_input=parts[0] + b"." + parts[1],
         signature=_base64url(parts[2]),
+        jwk=header.get("jwk") if own_key else None,
     )
 
 
@@ -208,4 +221,14 @@ def _no_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+def _finite(digits: str) -> float:
+    """Read a number with a fraction or exponent; ``1e999`` would be infinity (RFC 7493 2.2)."""
+    number = float(digits)
+    if isinf(number):
+        raise ValueError("a number is out of range")
+    return number
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+)

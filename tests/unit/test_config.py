@@ -192,9 +192,9 @@ def test_the_catalogue(example: Config) -> None:
     assert reader.revocability is Revocability.INSTANT
     assert reader.dsn.format(username="u", password="p").startswith("postgresql://u:p@db")
     token = found.capabilities["tickets-comment"]
-    assert (token.path, token.resource, token.scope) == (
+    assert (token.path, token.resources, token.scope) == (
         "",
-        "https://tickets.example.com",
+        ("https://tickets.example.com",),
         "tickets:comment",
     )
     assert found.resource_server("https://tickets.example.com") is found.principals["tickets"]

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.errors import ConfigError, InvalidToken
+from broker.identity.jws import parse
 from broker.identity.models import WORKLOAD_ALGORITHMS
 from tests.issuers import IssuerKey, segment
 from tests.unit.oidc_world import (
@@ -168,11 +169,12 @@ async def test_header_and_payload_are_json_objects(document: bytes) -> None:
         b'{"sub":"a\\ud800"}',
         b'{"exp":NaN}',
         b'{"exp":Infinity}',
+        b'{"exp":1e999}',
         json.dumps({"sub": "a"}).encode("utf-16"),
         b"\xef\xbb\xbf{}",
         b'{"exp":' + b"9" * 5000 + b"}",
     ],
-    ids=["repeated", "surrogate", "nan", "infinity", "utf-16", "bom", "digits"],
+    ids=["repeated", "surrogate", "nan", "infinity", "overflow", "utf-16", "bom", "digits"],
 )
 async def test_ambiguous_json_is_refused(document: bytes) -> None:
     assert "not valid JSON" in await refusal(KEY.sign(document))
@@ -206,6 +208,12 @@ async def test_a_token_changed_anywhere_never_verifies(data: st.DataObject) -> N
         st.characters(max_codepoint=0x17F).filter(lambda c: c != good[position])
     )
     await refusal(good[:position] + replacement + good[position + 1 :])
+
+
+@given(pad=st.text(max_size=20))
+def test_a_token_taken_apart_can_be_put_together_again(pad: str) -> None:
+    token = KEY.sign(claims(pad=pad))
+    assert parse(token).compact == token
 
 
 @given(token=st.text() | st.binary().map(lambda raw: raw.decode("latin-1")))
