@@ -13,15 +13,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
-    Encoding,
-    KeySerializationEncryption,
     NoEncryption,
-    PrivateFormat,
 )
 
 from broker.errors import ConfigError
+from broker.identity.jwk import thumbprint
 from broker.identity.jws import parse
-from broker.keys import KeyRing, thumbprint
+from broker.keys import KeyRing
+from tests.unit.key_world import ec_key, kids, put_key
 
 if TYPE_CHECKING:
     import threading
@@ -30,21 +29,6 @@ if TYPE_CHECKING:
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
-
-
-def kids(ring: KeyRing) -> list[str]:
-    return [key["kid"] for key in ring.jwks()["keys"]]
-
-
-def put_key(
-    path: Path,
-    key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey,
-    encryption: KeySerializationEncryption | None = None,
-) -> None:
-    path.touch(mode=0o600)
-    path.write_bytes(
-        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption or NoEncryption())
-    )
 
 
 def test_the_first_start_makes_a_private_key_and_later_ones_find_it(tmp_path: Path) -> None:
@@ -99,7 +83,7 @@ def test_the_newest_key_signs_and_all_verify(tmp_path: Path) -> None:
     directory = tmp_path / "keys"
     old = KeyRing.load_or_create(directory)
     earlier = parse(old.sign({}, {"sub": "a"}))
-    newer = {n: ec.generate_private_key(ec.SECP256R1()) for n in (10, 2, 7, 5, 9, 3)}
+    newer = {n: ec_key() for n in (10, 2, 7, 5, 9, 12345)}
     for number, key in newer.items():
         put_key(directory / f"signing-{number:04}.pem", key)
     ring = KeyRing.load_or_create(directory)
