@@ -25,7 +25,13 @@ from broker.client.models import (
     Freeze,
     Grant,
     IssuedGrant,
+    MovedOwner,
+    MovedPrincipal,
+    Owner,
+    Principal,
     Revocation,
+    RotatedKey,
+    SigningKey,
     Task,
     TaskEnd,
     decode,
@@ -184,6 +190,113 @@ def list_freezes(*, cursor: str | None = None, limit: int | None = None) -> Page
     return page(Freeze, "/v1/freezes", {"cursor": cursor, "limit": limit})
 
 
+def list_keys() -> PageCall[SigningKey]:
+    """Read the broker's signing keys, newest first; all on one page."""
+    return page(SigningKey, "/v1/keys", {})
+
+
+def rotate_keys(*, reason: str | None = None, now: bool = False) -> Call[RotatedKey]:
+    """Make the next signing key; it signs once it has been published for a while.
+
+    With ``now``, which needs a reason, it signs at once, and every token signed so far is dead: the
+    caller's too.
+    """
+    if now and not reason:
+        raise InvalidRequest("a rotation with now needs a reason")
+    document = {"reason": reason, "now": now or None}
+    return one(RotatedKey, send_json("POST", "/v1/keys/rotate", document))
+
+
+def list_principals(
+    *,
+    role: str | None = None,
+    owner: str | None = None,
+    state: str | None = None,
+    due: bool = False,
+    cursor: str | None = None,
+    limit: int | None = None,
+) -> PageCall[Principal]:
+    """Read one page of the principals, by name; with ``due`` those that it is time to review."""
+    query: dict[str, object] = {"role": role, "owner": owner, "state": state}
+    query |= {"due": "true" if due else None, "cursor": cursor, "limit": limit}
+    return page(Principal, "/v1/principals", query)
+
+
+def get_principal(name: str) -> Call[Principal]:
+    """Read one principal."""
+    return one(Principal, get(path_to("/v1/principals", name)))
+
+
+def add_principal(  # noqa: PLR0913  the members of the request
+    name: str,
+    owner: str,
+    purpose: str,
+    identity: Mapping[str, Any],
+    *,
+    role: str = "agent",
+    capabilities: Sequence[str] = (),
+    resource: str | None = None,
+    max_ttl: Duration | None = None,
+    review_by: str | None = None,
+) -> Call[Principal]:
+    """Register an agent, an orchestrator or a resource server; again is no error.
+
+    ``identity`` is ``{"issuer": …, "subject": …, "claims": …}`` or ``{"jwks": …}``, ``review_by`` a
+    date such as ``2027-06-30``.
+    """
+    document = {
+        "name": name,
+        "role": role,
+        "owner": owner,
+        "purpose": purpose,
+        "identity": dict(identity),
+        "capabilities": list(capabilities) or None,
+        "resource": resource,
+        "max_ttl": duration(max_ttl),
+        "review_by": review_by,
+    }
+    return one(Principal, send_json("POST", "/v1/principals", document, repeatable=True))
+
+
+def suspend_principal(name: str, reason: str) -> Call[MovedPrincipal]:
+    """Stop a principal: all it has is revoked, and nothing more is issued to it."""
+    return _moved(name, "suspend", reason)
+
+
+def resume_principal(name: str, reason: str) -> Call[MovedPrincipal]:
+    """Let a suspended principal work again; what was revoked stays so."""
+    return _moved(name, "resume", reason)
+
+
+def retire_principal(name: str, reason: str) -> Call[MovedPrincipal]:
+    """As suspending, for good: the name is never anybody else's."""
+    return _moved(name, "retire", reason)
+
+
+def review_principal(name: str, next_review: str, *, note: str | None = None) -> Call[Principal]:
+    """Note that somebody looked at a principal, and the date to look again."""
+    document = {"next": next_review, "note": note}
+    path = path_to("/v1/principals", name, "review")
+    return one(Principal, send_json("POST", path, document, repeatable=True))
+
+
+def list_owners() -> PageCall[Owner]:
+    """Read all owners, by name, and what is theirs; all on one page."""
+    return page(Owner, "/v1/owners", {})
+
+
+def retire_owner(owner: str, reason: str, *, hand_over_to: str | None = None) -> Call[MovedOwner]:
+    """Note that an owner left: all of theirs stops and is revoked, or is handed over."""
+    document = {"owner": owner, "reason": reason, "hand_over_to": hand_over_to}
+    return one(MovedOwner, send_json("POST", "/v1/owners/retire", document, repeatable=True))
+
+
+def reinstate_owner(owner: str, reason: str) -> Call[Owner]:
+    """Note that an owner is back: what is still theirs may work again."""
+    document = {"owner": owner, "reason": reason}
+    return one(Owner, send_json("POST", "/v1/owners/reinstate", document, repeatable=True))
+
+
 def audit_events(
     *, task_id: str | None = None, after: str | None = None, limit: int | None = None
 ) -> PageCall[AuditEvent]:
@@ -202,3 +315,8 @@ def _read_issued(response: Response) -> IssuedGrant:
     if response.status == 202:  # noqa: PLR2004  Accepted: approval is needed
         raise from_response(response)
     return decode(IssuedGrant, response.json())
+
+
+def _moved(name: str, how: str, reason: str) -> Call[MovedPrincipal]:
+    path = path_to("/v1/principals", name, how)
+    return one(MovedPrincipal, send_json("POST", path, {"reason": reason}, repeatable=True))

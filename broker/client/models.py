@@ -127,6 +127,90 @@ class Freeze:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKey:
+    """A signing key of the broker's: ``next``, ``signing`` or ``retiring``."""
+
+    kid: str
+    state: str
+    algorithm: str = ""
+    created_at: datetime | None = None
+    signs_from: datetime | None = None
+    retires_at: datetime | None = None
+    extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotatedKey(SigningKey):
+    """A signing key just made; ``removed`` are those that it has killed."""
+
+    reason: str | None = None
+    removed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """A workload or person that may call. ``state`` is its own; ``owner_left`` stops it as well.
+
+    ``due`` says why somebody must look at it: ``unused``, ``review``.
+    """
+
+    name: str
+    role: str
+    state: str
+    state_reason: str | None = None
+    state_changed_at: datetime | None = None
+    state_changed_by: str | None = None
+    owner: str = ""
+    owner_left: bool = False
+    purpose: str | None = None
+    identity: Mapping[str, Any] | None = None
+    capabilities: tuple[str, ...] = ()
+    resource: str | None = None
+    max_ttl: str | None = None
+    registered: bool = False
+    since: datetime | None = None
+    added_by: str | None = None
+    review_by: datetime | None = None
+    reviewed_at: datetime | None = None
+    reviewed_by: str | None = None
+    review_note: str | None = None
+    last_used_at: datetime | None = None
+    due: tuple[str, ...] = ()
+    overdue_at: datetime | None = None
+    live_grants: int = 0
+    extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovedPrincipal(Principal):
+    """A principal in its new state, and what became of its grants."""
+
+    grants: GrantCounts = GrantCounts()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Who answers for some principals; ``state`` is ``active`` or ``left``."""
+
+    owner: str
+    state: str
+    changed_at: datetime | None = None
+    changed_by: str | None = None
+    reason: str | None = None
+    handed_over_to: str | None = None
+    principals: tuple[str, ...] = ()
+    live_grants: int = 0
+    extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovedOwner(Owner):
+    """An owner who left, and what became of the grants of those who were theirs."""
+
+    grants: GrantCounts = GrantCounts()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
     """One line of the tamper-evident log."""
 
@@ -149,6 +233,12 @@ def _text(value: object) -> str:
 def _count(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError("a whole number")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("true or false")
     return value
 
 
@@ -183,11 +273,13 @@ def _selector(value: object) -> dict[str, Any]:
 _READERS: Final[dict[str, Callable[[object], Any]]] = {
     "str": _text,
     "str | None": _text,
+    "bool": _flag,
     "int": _count,
     "int | None": _count,
     "datetime | None": _time,
     "tuple[str, ...]": _texts,
     "Mapping[str, Any]": _object,
+    "Mapping[str, Any] | None": _object,
     "Selector": _selector,
     "Credential": lambda value: Credential(_object(value)),
     "GrantCounts": lambda value: decode(GrantCounts, value),

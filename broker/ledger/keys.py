@@ -12,12 +12,16 @@ index      sorted set, by name         see ``prelude.lua``: by task, agent, owne
                                        backend, state, parent; and all, by time
 due        sorted set, by time (ms)    what a sweep must look at, and when
 purge      sorted set, by time (ms)    what may be forgotten, and when
-frozen     hash: selector → JSON       what an operator froze
+frozen     hash: selector → JSON       what an operator froze, and the marks of ``register.py``
 audit      stream                      events
 =========  ==========================  =====================================================
 
-These seven don't expire (``PERSISTENT``): rows are removed by the prune job once they are dead.
-Tokens and idempotency keys (``EXPIRING``) always carry an expiry.
+The first shard has an eighth, ``principals``: the register of who was added, suspended, handed over
+or reviewed at run time. Its scripts are given it as their own key.
+
+These don't expire (``PERSISTENT``): rows are removed by the prune job once they are dead.
+Tokens, idempotency keys, proofs already used (``replay``) and DPoP nonces (``EXPIRING``) always
+carry an expiry.
 """
 
 from __future__ import annotations
@@ -27,8 +31,9 @@ from typing import Final
 
 PREFIX: Final = "broker"
 TABLES: Final = ("tasks", "grants", "index", "due", "purge", "frozen", "audit")
-PERSISTENT: Final = frozenset(TABLES)
-EXPIRING: Final = frozenset({"token", "idem"})
+REGISTER: Final = "principals"
+PERSISTENT: Final = frozenset({*TABLES, REGISTER})
+EXPIRING: Final = frozenset({"token", "idem", "replay", "nonce"})
 
 
 def table(shard: int, name: str) -> str:
@@ -41,6 +46,11 @@ def tables(shard: int) -> list[str]:
     return [table(shard, name) for name in TABLES]
 
 
+def register() -> str:
+    """Return the key of the register of principals; it is in the first shard."""
+    return table(0, REGISTER)
+
+
 def token(shard: int, jti: str) -> str:
     """Return the key of one of our tokens."""
     return table(shard, f"token:{jti}")
@@ -50,6 +60,17 @@ def idempotency(shard: int, scope: str, key: str) -> str:
     """Return the key that remembers an idempotency key within its scope."""
     digest = hashlib.sha256(f"{scope}\0{key}".encode()).hexdigest()[:32]
     return table(shard, f"idem:{digest}")
+
+
+def replay(kind: str, key: str, shards: int) -> str:
+    """Return the key that remembers that a proof of some kind was used."""
+    digest = hashlib.sha256(f"{kind}\0{key}".encode()).hexdigest()[:32]
+    return table(shard_for(kind, key, shards), f"replay:{kind}:{digest}")
+
+
+def nonce(span: int) -> str:
+    """Return the key of the DPoP nonce of a span of time; all are of one shard."""
+    return table(0, f"nonce:{span}")
 
 
 def shard_for(scope: str, key: str, shards: int) -> int:

@@ -11,6 +11,7 @@ from broker.grants import Grant, GrantState
 from broker.ids import shard_of
 from broker.ledger import keys
 from broker.ledger.rows import event_row, grant_row, task_row
+from broker.register import MARKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -145,7 +146,12 @@ class Queries:
         if not isinstance(rows, dict):  # RESP2 answers with one flat list
             rows = dict(zip(rows[::2], rows[1::2], strict=True))
         pairs = cast("dict[bytes, bytes]", rows)
-        return {field.decode(): json.loads(text) for field, text in pairs.items()}
+        frozen = {field.decode(): text for field, text in pairs.items()}
+        return {
+            field: json.loads(text)
+            for field, text in frozen.items()
+            if field.partition(":")[0] not in MARKS
+        }
 
     async def events(
         self, *, after: str = "", task_id: str = "", since_ms: int = 0, limit: int = 100

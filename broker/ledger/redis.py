@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from broker.errors import (
     BrokerError,
-    Frozen,
     IdempotencyConflict,
+    InvalidToken,
     LedgerUnavailable,
     NotFound,
     QuotaExceeded,
@@ -17,6 +17,7 @@ from broker.errors import (
 from broker.ids import shard_of
 from broker.ledger import keys
 from broker.ledger.models import IDEMPOTENCY_MS, Claimed, HandleRetired, LedgerTimes
+from broker.ledger.registry import stopped_by
 from broker.ledger.rows import compact, grant_row, task_row
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class RedisLedger:
             case b"replay" if rest[0]:
                 return task_row(rest[0]), False
             case b"frozen":
-                raise _frozen(rest[0])
+                raise stopped_by(rest[0])
             case b"parent_ended":
                 msg = "The parent task has ended, so nothing can be opened below it."
                 raise TaskNotActive(msg)
@@ -103,7 +104,11 @@ class RedisLedger:
             **self._digest(idempotency),
         }
         own = _idempotency_key(shard, idempotency)
-        status, *rest = await self._redis.run("reserve", shard, args, own_key=own)
+        # Of the tokens it is asked with, those of the task's own shard can be looked at in there.
+        tokens = [keys.token(shard, jti) for jti in grant.via if shard_of(jti, "jti") == shard]
+        status, *rest = await self._redis.run(
+            "reserve", shard, {**args, "tokens": len(tokens)}, own_key=own, more_keys=tokens
+        )
         match status:
             case b"ok":
                 return grant_row(rest[0])
@@ -112,7 +117,7 @@ class RedisLedger:
             case b"task_not_active":
                 raise _not_active()
             case b"frozen":
-                raise _frozen(rest[0])
+                raise stopped_by(rest[0])
             case b"quota":
                 msg = (
                     f"The task already holds {int(rest[0])} live grants of {grant.capability!r}, "
@@ -121,6 +126,8 @@ class RedisLedger:
                 raise QuotaExceeded(msg, retry_after=30)
             case b"handle_retired":
                 raise HandleRetired
+            case b"token_ended":
+                raise InvalidToken("The token was revoked while it was being used.")
             case _:
                 raise _reused()
 
@@ -274,46 +281,6 @@ class RedisLedger:
         await self._redis.run("freeze", event_shard, {**args, "event": event})
         await self._redis.on_every_shard("freeze", args, rest)
 
-    async def put_token(
-        self,
-        jti: str,
-        row: Mapping[str, Any],
-        *,
-        ttl_ms: int,
-        event: Mapping[str, Any],
-        actor: str,
-    ) -> None:
-        """Write a token before it is handed out; raises when its task isn't active."""
-        shard = _shard(jti, "jti")
-        args = {"row": row, "ttl_ms": ttl_ms, "event": event, "actor": actor}
-        own = keys.token(shard, jti)
-        if await self._redis.run("put_token", shard, args, own_key=own) != b"ok":
-            raise _not_active()
-
-    async def token_status(
-        self, jti: str, *, minting: bool = False
-    ) -> tuple[dict[str, Any], Task | None] | None:
-        """Return a live token's row, and its task if it has one; None if it isn't alive.
-
-        ``minting`` counts a grant's token as alive while the grant is still pending.
-        """
-        shard = shard_of(jti, "jti")
-        if shard is None or shard >= self._redis.shards:
-            return None
-        own = keys.token(shard, jti)
-        answer = await self._redis.run("token_status", shard, {"minting": minting}, own_key=own)
-        if not answer:
-            return None
-        return json.loads(answer[0]), task_row(answer[1]) if answer[1] else None
-
-    async def drop_token(
-        self, jti: str, *, actor: str, event: Mapping[str, Any] | None = None
-    ) -> bool:
-        """End a token; says whether it was there."""
-        shard = _shard(jti, "jti")
-        args: dict[str, Any] = {"actor": actor, **({"event": event} if event else {})}
-        return await self._redis.run("drop_token", shard, args, own_key=keys.token(shard, jti)) == 1
-
     async def record(
         self,
         kind: str,
@@ -382,11 +349,6 @@ def _idempotency_key(shard: int, idempotency: Idempotency | None) -> str | None:
     if idempotency is None:
         return None
     return keys.idempotency(shard, idempotency.scope, idempotency.key)
-
-
-def _frozen(selector: bytes) -> Frozen:
-    name = selector.decode()
-    return Frozen(f"An operator froze {name!r}: nothing is issued for it until it is thawed.")
 
 
 def _reused() -> BrokerError:

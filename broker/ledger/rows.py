@@ -28,6 +28,7 @@ def grant_row(text: str | bytes, identifier: str = "") -> Grant:
     """Read a grant; as ``task_row``."""
     row: dict[str, Any] = {k: v for k, v in json.loads(text).items() if k in _GRANT_FIELDS}
     row["state"] = GrantState(row["state"])
+    row["via"] = tuple(row.get("via", ()))
     defaults: dict[str, Any] = {"id": identifier, "handle": "", "path": ""}
     return Grant(**(defaults | row))
 

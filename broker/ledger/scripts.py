@@ -39,6 +39,12 @@ _FLAGS: Final = {
     "record_revocation": _ALLOW_OOM,  # an order to revoke is carried out, so it is logged
     "hasten": _ALLOW_OOM,
     "prune": _ALLOW_OOM,
+    "registry_write": _ALLOW_OOM,  # suspending is revoking
+    "registry_settle": _ALLOW_OOM,
+    "registry_note": _ALLOW_OOM,
+    "set_marks": _ALLOW_OOM,
+    "end_tasks": _ALLOW_OOM,
+    "census": "#!lua flags=no-writes",
 }
 NAMES: Final = tuple(_FLAGS)
 

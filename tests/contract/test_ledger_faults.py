@@ -10,6 +10,7 @@ from broker.dev.engines import Valkey
 from broker.errors import LedgerUnavailable
 from broker.grants import GrantState
 from broker.ledger import scripts
+from broker.ledger.live_tokens import LiveTokens
 from broker.tasks import TaskState
 from tests.contract.ledger_bench import DECISION, SHARDS, Bench
 
@@ -103,8 +104,11 @@ async def test_operators_can_log_in_to_revoke_though_the_ledger_is_full(
 ) -> None:
     await full()
     jti = f"jti_00{'0' * 24}"
-    await bench.ledger.put_token(jti, {"client_id": "op"}, ttl_ms=60_000, event={}, actor="op")
-    assert await bench.ledger.token_status(jti) == ({"client_id": "op"}, None)
+    live = LiveTokens(bench.connection)
+    await live.put(jti, {"client_id": "op"}, ttl_ms=60_000, event={}, actor="op")
+    found = await live.status(jti)
+    assert found is not None
+    assert found[0]["client_id"] == "op"
 
 
 async def test_a_full_ledger_still_records_what_was_minted_and_revokes(

@@ -168,9 +168,55 @@ local function frozen(...)
   return nil
 end
 
--- As above, for a task that isn't stored yet or is: freezing reaches as far down a chain as revoking.
+-- Marks of principals and owners: see register.py. What one says follows the version it was set at,
+-- and a late writer doesn't undo what a later version said.
+local function mark(marks, version)
+  for _, pair in ipairs(marks) do
+    local held = redis.call('HGET', FROZEN, pair[1])
+    if not held or tonumber(string.match(held, '^%d+')) <= version then
+      if pair[2] then
+        redis.call('HSET', FROZEN, pair[1], string.format('%d|%s', version, pair[2]))
+      elseif held then
+        redis.call('HDEL', FROZEN, pair[1])
+      end
+    end
+  end
+end
+
+-- The mark that stops one of `who`, each { name, owner?, at? }: suspended, or without a living owner.
+-- `at` is when a token was made: one from before its principal was stopped stays dead afterwards.
+local function stopped(who)
+  if redis.call('HLEN', FROZEN) == 0 then return nil end
+  local fields = {}
+  for _, one in ipairs(who) do
+    fields[#fields + 1] = 'suspended:' .. one.name
+    fields[#fields + 1] = 'owned:' .. one.name
+    fields[#fields + 1] = 'since:' .. one.name
+  end
+  local held = redis.call('HMGET', FROZEN, unpack(fields))
+  for i, one in ipairs(who) do
+    if held[3 * i - 2] then return 'suspended:' .. one.name end
+    local owner = held[3 * i - 1] and string.match(held[3 * i - 1], '|(.*)$') or one.owner
+    if owner and redis.call('HEXISTS', FROZEN, 'left:' .. owner) == 1 then return 'left:' .. owner end
+    local since = held[3 * i] and tonumber(string.match(held[3 * i], '|(%d+)$'))
+    if since and one.at and one.at <= since then return 'since:' .. one.name end
+  end
+  return nil
+end
+
+-- Everybody a task hangs from: its agent, those above it, and who opened the chain.
+local function people_of(task, who)
+  who[#who + 1] = { name = task.agent, owner = task.owner }
+  if task.orchestrator then who[#who + 1] = { name = task.orchestrator } end
+  for _, name in ipairs(task.actors or {}) do
+    if name ~= task.agent then who[#who + 1] = { name = name } end
+  end
+  return who
+end
+
+-- What stops a task that isn't stored yet or is: freezing reaches as far down a chain as revoking.
 local function frozen_chain(task, ...)
-  local field = frozen(...)
+  local field = frozen(...) or stopped(people_of(task, {}))
   while task and not field do
     field = frozen('task:' .. task.id, 'agent:' .. task.agent, 'owner:' .. task.owner)
     task = task.parent_id and load(TASKS, task.parent_id)

@@ -1,5 +1,6 @@
--- Step 4. A = {grant, decision, digest?, idem_ms, max_live, pending_ms, owner, actor}; KEYS[8] the
--- idempotency key. The decision is logged whatever comes of it.
+-- Step 4. A = {grant, decision, digest?, idem_ms, max_live, pending_ms, tokens, actor}; KEYS[8] the
+-- idempotency key where there is one; the last A.tokens keys are the tokens it is asked with. The
+-- decision is logged whatever comes of it.
 emit('decision', A.grant.task_id, A.grant.id, A.decision)
 if A.digest then
   local seen = redis.call('GET', KEYS[8])
@@ -19,6 +20,11 @@ local refusal = nil
 if not task or task.state ~= 'active' or task_due(task) <= NOW then
   refusal = { 'task_not_active' }
 else
+  for i = #KEYS - A.tokens + 1, #KEYS do
+    if redis.call('EXISTS', KEYS[i]) == 0 then refusal = { 'token_ended' } end
+  end
+end
+if not refusal then
   local field = frozen_chain(task, 'capability:' .. grant.capability, 'backend:' .. grant.backend)
   local live = count('gt|' .. task.id .. '|' .. grant.capability .. '|')
   local handle = grant.handle and (task.handles or {})[grant.handle]

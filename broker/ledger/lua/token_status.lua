@@ -1,13 +1,22 @@
--- Whether a token is alive: itself, its task and its grant. KEYS[8] the token's key. Reads only.
--- Answers the token's row and, for a task's token, the task.
-local text = redis.call('GET', KEYS[8])
-if not text then return {} end
-local row = cjson.decode(text)
+-- Whether a token is alive: itself, those it was exchanged from, its task and its grant, and
+-- nobody it hangs from is stopped. KEYS[8] the token's key, KEYS[9..] its ancestors'. Reads only.
+-- A = {minting?, asker?}: one who is stopped is told of none. Answers the token's row and, for a
+-- task's token, the task.
+local text, row = nil, nil
+local who = { A.asker and { name = A.asker } }
+for i = #KEYS, 8, -1 do
+  text = redis.call('GET', KEYS[i])
+  if not text then return {} end
+  row = cjson.decode(text)
+  who[#who + 1] = { name = row.client_id or '', owner = row.owner, at = row.at or 0 }
+end
 local task = nil
 if row.task_id then
   task = load(TASKS, row.task_id)
   if not task or task.state ~= 'active' or task_due(task) <= NOW then return {} end
+  people_of(task, who)
 end
+if stopped(who) then return {} end
 if row.grant_id then
   local grant = load(GRANTS, row.grant_id)
   if not grant or (grant.state ~= 'active' and not (A.minting and grant.state == 'pending')) then
