@@ -36,5 +36,6 @@ def serve(*, config: ConfigFile = Path("config.toml"), json: Json = False) -> in
         )
         sys.stdout.flush()
 
-    run(build(loaded).http(), taken, on_ready=ready)
+    application = build(loaded)
+    run(application.http(), taken, on_ready=ready, tls=application.tls())
     return 0

@@ -7,17 +7,22 @@ import contextlib
 import logging
 import signal
 import socket
+import ssl
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from broker.errors import BrokerError, ConfigError
+from broker.http.tls import client_chain
 from broker.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from fastapi import FastAPI
+
+    from broker.http.tls import ServerTls
 
 log = get_logger("server")
 _BACKLOG: Final = 2048
@@ -46,18 +51,49 @@ def bind(host: str, port: int) -> socket.socket:
     return taken
 
 
+class _Protocol(HttpToolsProtocol):
+    """As uvicorn's, and says which certificates the client has: the TLS extension of ASGI."""
+
+    _chain: tuple[str, ...] = ()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        chain = client_chain(transport.get_extra_info("ssl_object"))
+        self._chain = tuple(map(ssl.DER_cert_to_PEM_cert, chain))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._chain:
+            self.scope["extensions"] = {"tls": {**_UNTOLD, "client_cert_chain": self._chain}}
+
+
+_UNTOLD: Final = dict.fromkeys(
+    ("server_cert", "client_cert_name", "client_cert_error", "tls_version", "cipher_suite")
+)
+"""Members that the extension asks for, and that nobody here wants to know."""
+
+
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, on_ready: Callable[[], None], tls: ServerTls | None
+    ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._tls = tls
+        self._keeping: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._tls is not None:
+            await self._tls.start()
+            self._keeping = asyncio.create_task(self._tls.keep())
         await super().startup(sockets)
         if self.started:
             self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, but a second Ctrl-C leaves out the waiting for requests only."""
+        if self._keeping is not None:
+            self._keeping.cancel()
         await super().shutdown(sockets)
         if self.force_exit:
             await self.lifespan.shutdown()
@@ -90,8 +126,16 @@ class _OurLog(logging.Handler):
         log.log(record.levelno, text, logger=record.name, **({"exc_info": error} if error else {}))
 
 
-def serve(app: FastAPI, taken: socket.socket, *, on_ready: Callable[[], None]) -> None:
+def serve(
+    app: FastAPI,
+    taken: socket.socket,
+    *,
+    on_ready: Callable[[], None],
+    tls: ServerTls | None = None,
+) -> None:
     """Serve until SIGINT or SIGTERM, then finish the requests under way and return.
+
+    With ``tls`` https only.
 
     Raises:
         BrokerError: the application could not be started.
@@ -100,7 +144,7 @@ def serve(app: FastAPI, taken: socket.socket, *, on_ready: Callable[[], None]) -
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=_Protocol,
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -109,7 +153,10 @@ def serve(app: FastAPI, taken: socket.socket, *, on_ready: Callable[[], None]) -
         proxy_headers=False,
         timeout_graceful_shutdown=15,
     )
-    server = _Server(config, on_ready)
+    if tls is not None:
+        config.load()
+        config.ssl = tls.context
+    server = _Server(config, on_ready, tls)
     server.run(sockets=[taken])
     if not server.started:
         raise BrokerError("the server could not start: see the lines above")
