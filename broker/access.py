@@ -1,67 +1,70 @@
-"""Step 1: who calls. Workload identities become access tokens here, and access tokens callers.
+"""Step 1: who calls, by proof. What they may do is nobody's business in here.
 
-A workload JWT is good for one thing, the token endpoint; everything else takes a token of ours. The
-two are never confused: each has its own ``typ``, issuer and verifier.
+Four kinds of proof, each with its own verifier and its own place: a workload's JWT or SVID, good at
+the token endpoint alone; a client's own assertion or certificate, good at the OAuth endpoints; an
+access token of ours, good everywhere else; and a key, which a token may be bound to.
 """
 
 from __future__ import annotations
 
-import json
-import secrets
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import urlsplit
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from broker.errors import (
-    AccessDenied,
-    InvalidRequest,
-    InvalidToken,
-    OAuthError,
-    TaskNotActive,
-)
-from broker.identity.models import Role
-from broker.ids import new_id, shard_of
+from broker.catalog import PrincipalState
+from broker.errors import InvalidRequest, InvalidToken, OAuthError
+from broker.identity.jws import encode_base64url, parse
 from broker.logs import get_logger
-from broker.tasks import TaskState
-from broker.tokens import AccessClaims, nested_actor
+from broker.token_request import ASSERTION_SVID
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from broker.catalog import Catalog, Principal
-    from broker.clock import Clock
+    from broker.identity.assertions import ClientKeys
     from broker.identity.authenticator import Authenticator
-    from broker.identity.models import Identity
-    from broker.ledger.queries import Queries
-    from broker.ledger.redis import RedisLedger
+    from broker.identity.dpop import Proof
+    from broker.identity.models import Identity, Transport
+    from broker.ledger.live_tokens import LiveTokens
+    from broker.ledger.replay import Replay
+    from broker.possession import Possession
     from broker.tasks import Task
-    from broker.tokens import Tokens
+    from broker.token_request import ClientAssertion
+    from broker.tokens import AccessClaims, Tokens
 
 log = get_logger("access")
-
-GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
-TYPE_JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
-TYPE_ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"
-DETAIL_TYPE: Final = "broker_task"
-_SINGLE: Final = (
-    "grant_type",
-    "subject_token",
-    "subject_token_type",
-    "actor_token",
-    "actor_token_type",
-    "requested_token_type",
-    "scope",
-    "authorization_details",
-)
+BEARER: Final = "bearer"
+DPOP: Final = "dpop"
 
 
-@dataclass(frozen=True, slots=True)
+class Directory(Protocol):
+    """What access needs of whoever keeps the principals."""
+
+    async def refresh(self) -> bool:
+        """Look for principals that this replica doesn't know yet; says whether there may be."""
+        ...
+
+    def used(self, name: str) -> None:
+        """Note that a principal was here."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """A proved caller. ``task`` is set for an agent's token, and is that task a moment ago."""
+    """A proved caller. ``task`` is set for an agent, and is that task a moment ago.
+
+    ``lineage`` are the ids of the tokens it came with, oldest first: revoking one of them ends what
+    was had with it. ``cnf`` is the key it proved (RFC 7800). ``capabilities`` is what a narrowed
+    token is good for, None for all that the task may have. ``expires_at`` is the end of its token
+    in epoch seconds, 0 where it has shown none of ours.
+    """
 
     principal: Principal
-    claims: AccessClaims
-    task: Task | None
+    task: Task | None = None
+    lineage: tuple[str, ...] = ()
+    cnf: Mapping[str, str] = field(default_factory=dict[str, str])
+    capabilities: frozenset[str] | None = None
+    expires_at: int = 0
 
     @property
     def name(self) -> str:
@@ -70,7 +73,7 @@ class Caller:
 
 
 class Access:
-    """Exchanges workload identities, checks access tokens, answers introspection."""
+    """Tells who presents a proof."""
 
     def __init__(  # noqa: PLR0913
         self,
@@ -78,156 +81,108 @@ class Access:
         issuer: str,
         authenticator: Authenticator,
         tokens: Tokens,
-        ledger: RedisLedger,
-        queries: Queries,
+        live: LiveTokens,
         catalog: Catalog,
-        clock: Clock,
-        token_ttl_ms: int,
-        shards: int,
+        possession: Possession,
+        client_keys: ClientKeys,
+        replay: Replay,
+        directory: Directory,
     ) -> None:
-        """``issuer`` is the broker's own URL; ``token_ttl_ms`` how long its tokens live."""
+        """``issuer`` is the broker's own URL."""
         self.issuer = issuer
+        self.possession = possession
+        self.directory = directory
         self._authenticator = authenticator
         self._tokens = tokens
-        self._ledger = ledger
-        self._queries = queries
+        self._live = live
         self._catalog = catalog
-        self._clock = clock
-        self._ttl_ms = token_ttl_ms
-        self._shards = shards
+        self._client_keys = client_keys
+        self._replay = replay
 
-    async def exchange(self, form: Mapping[str, list[str]]) -> tuple[dict[str, Any], Task | None]:
-        """Answer a token request (RFC 8693 section 2); returns the answer and the agent's task.
+    # Access tokens of ours.
 
-        Raises:
-            OAuthError: with the code of RFC 6749 section 5.2, RFC 8693 section 2.2.2 or RFC 9396.
-        """
-        fields = _single_fields(form)
-        self._check_target(form)
-        try:
-            identity = await self._authenticator.authenticate(fields["subject_token"])
-        except InvalidToken as error:
-            # RFC 8693 section 2.2.2: an unacceptable subject token is an invalid_request.
-            raise OAuthError("invalid_request", f"subject_token: {error.detail}") from error
-        principal = self._catalog.principal_of(identity)
-        if principal is None:
-            log.warning("unknown workload", issuer=identity.issuer, subject=identity.subject)
-            msg = "subject_token: no principal is registered for this issuer and subject"
-            raise OAuthError("invalid_request", msg)
-        task_id = _task_named(fields.get("authorization_details"))
-        task = await self._task_for(principal, task_id)
-        return await self._issue(principal, identity, task), task
-
-    async def _task_for(self, principal: Principal, task_id: str | None) -> Task | None:
-        if principal.role is not Role.AGENT:
-            if task_id is not None:
-                msg = "only an agent's token names a task"
-                raise OAuthError("invalid_authorization_details", msg)
-            return None
-        if task_id is None:
-            msg = (
-                "an agent names its task: authorization_details="
-                '[{"type":"broker_task","task_id":"tsk_…"}]'
-            )
-            raise OAuthError("invalid_authorization_details", msg)
-        task = await self._queries.task(task_id)
-        if task is None or task.agent != principal.name or task.state is not TaskState.ACTIVE:
-            msg = "no active task of this agent has this id"
-            raise OAuthError("invalid_authorization_details", msg)
-        return task
-
-    async def _issue(
-        self, principal: Principal, identity: Identity, task: Task | None
-    ) -> dict[str, Any]:
-        now = int(self._clock.now())
-        ttl_s = self._ttl_ms // 1000
-        if task is not None:
-            ttl_s = min(ttl_s, task.expires_at // 1000 - now)
-        if ttl_s <= 0:
-            raise OAuthError("invalid_authorization_details", "the task's time is up")
-        # An agent's token is in its task's shard, so that one script sees both.
-        shard = shard_of(task.id, "tsk") if task else secrets.randbelow(self._shards)
-        details = [{"type": DETAIL_TYPE, "task_id": task.id}] if task else []
-        claims = AccessClaims(
-            subject=task.subject if task else principal.name,
-            client_id=principal.name,
-            audience=(self.issuer,),
-            jti=new_id("jti", shard or 0),
-            issued_at=now,
-            expires_at=now + ttl_s,
-            scope=principal.role,
-            act=nested_actor(task.actors[0], task.actors[1:]) if task else None,
-            authorization_details=tuple(details),
-            txn=task.root_id if task else "",
-        )
-        row = {"client_id": principal.name, **({"task_id": task.id} if task else {})}
-        event = {
-            "audience": self.issuer,
-            "identity": f"{identity.issuer} {identity.subject}",
-            "method": identity.method,
-            "expires_in": ttl_s,
-        }
-        try:
-            await self._ledger.put_token(
-                claims.jti, row, ttl_ms=ttl_s * 1000, event=event, actor=principal.name
-            )
-        except TaskNotActive as error:
-            msg = "no active task of this agent has this id"
-            raise OAuthError("invalid_authorization_details", msg) from error
-        return {
-            "access_token": self._tokens.mint(claims).reveal(),
-            "issued_token_type": TYPE_ACCESS_TOKEN,
-            "token_type": "Bearer",
-            "expires_in": ttl_s,
-            "scope": claims.scope,
-            **({"authorization_details": details} if details else {}),
-        }
-
-    async def authenticate(self, token: str) -> Caller:
+    async def authenticate(self, token: str, scheme: str, transport: Transport) -> Caller:
         """Return who presents an access token of ours for ourselves.
 
+        ``scheme`` is that of the Authorization header, in lower case: ``bearer`` or ``dpop``.
+
         Raises:
-            InvalidToken: malformed, not ours, expired, revoked, or its task has ended.
+            InvalidToken: malformed, not ours, expired, revoked, its task has ended, or it is bound
+                to a key that the caller has not proved.
+            InvalidDpopProof, UseDpopNonce: as ``Possession.verify``.
         """
         claims = self._tokens.verify(token, self.issuer)
-        status = await self._ledger.token_status(claims.jti)
-        principal = self._catalog.principals.get(claims.client_id)
-        if status is None or principal is None:
-            raise InvalidToken("The token is no longer valid: exchange your identity for another.")
-        return Caller(principal, claims, status[1])
+        await self._check_binding(claims, token, scheme, transport)
+        return await self.holder(claims)
 
-    async def introspect(self, caller: Caller, token: str) -> dict[str, Any]:
-        """Answer RFC 7662: what a token says if it is alive and the caller's business."""
-        operator = caller.principal.role in (Role.OPERATOR, Role.AUDITOR)
-        audience = caller.principal.resource
-        if not operator and caller.principal.role is not Role.RESOURCE_SERVER:
-            msg = "Introspection is for resource servers and operators."
-            raise AccessDenied(msg)
+    async def holder(self, claims: AccessClaims) -> Caller:
+        """Return whose verified token this is, if it is alive.
+
+        Raises:
+            InvalidToken: it was revoked, its task has ended, or its principal is there no more.
+        """
+        status = await self._live.status(claims.jti, ancestors=claims.lineage)
+        principal = await self._named(claims.client_id) if status else None
+        if status is None or principal is None or principal.state is not PrincipalState.ACTIVE:
+            raise InvalidToken("The token is no longer valid: exchange your identity for another.")
+        details = claims.authorization_details
+        names: Any = details[0].get("capabilities") if details else None
+        return Caller(
+            principal=principal,
+            task=status[1],
+            lineage=(*claims.lineage, claims.jti),
+            cnf=claims.cnf or {},
+            capabilities=None if names is None else frozenset(names),
+            expires_at=claims.expires_at,
+        )
+
+    async def _check_binding(
+        self, claims: AccessClaims, token: str, scheme: str, transport: Transport
+    ) -> None:
+        """A token that is bound to a key is worth nothing without it (RFC 9449 7.1, RFC 8705 3)."""
+        bound = claims.cnf or {}
+        if ("jkt" in bound) != (scheme == DPOP):
+            if "jkt" in bound:
+                raise InvalidToken("The token is bound to a key: send it as DPoP, with a proof.")
+            raise InvalidToken("The token is not bound to a key: send it as Bearer.")
+        if "jkt" in bound:
+            if await self.possession.verify(transport, access_token=token) != bound["jkt"]:
+                raise InvalidToken("The token is bound to another key than the proof's.")
+        elif bound and bound.get("x5t#S256") != thumbprint(transport):
+            raise InvalidToken("The token is bound to a certificate that this connection lacks.")
+
+    async def binding(self, transport: Transport) -> tuple[Mapping[str, str], Proof | None]:
+        """Return what a new token is bound to: the proof's key, else the certificate's, if any.
+
+        The proof comes with it: who asks uses it up once the sender is known.
+        """
+        proof = await self.possession.check(transport)
+        if proof is not None:
+            return {"jkt": proof.jkt}, proof
+        certificate = thumbprint(transport)
+        return ({"x5t#S256": certificate} if certificate else {}), None
+
+    # Workloads and people.
+
+    async def workload(
+        self, token: str, what: str, cnf: Mapping[str, str]
+    ) -> tuple[Identity, Principal | None]:
+        """Return the identity that a workload's or person's JWT proves, and whose it is.
+
+        ``cnf`` is the key that this request proves. A token whose issuer has bound it to a key is
+        worth nothing without (RFC 7800 section 3).
+
+        Raises:
+            OAuthError: ``invalid_request`` (RFC 8693 section 2.2.2); ``what`` names the parameter.
+        """
         try:
-            claims = self._tokens.verify(token, None if operator else audience)
-        except InvalidToken:
-            return {"active": False}
-        if await self._ledger.token_status(claims.jti) is None:
-            return {"active": False}
-        optional = {
-            "act": claims.act,
-            "authorization_details": list(claims.authorization_details),
-            "txn": claims.txn,
-            "scope": claims.scope,
-            "cnf": claims.cnf,
-        }
-        return {
-            "active": True,
-            "iss": self.issuer,
-            "sub": claims.subject,
-            "aud": claims.audience[0] if len(claims.audience) == 1 else list(claims.audience),
-            "client_id": claims.client_id,
-            "jti": claims.jti,
-            "iat": claims.issued_at,
-            "exp": claims.expires_at,
-            "token_type": "Bearer",
-            **{key: value for key, value in optional.items() if value},
-        }
+            identity = await self._authenticator.authenticate(token)
+        except InvalidToken as error:
+            raise OAuthError("invalid_request", f"{what}: {error.detail}") from error
+        if "cnf" in identity.claims and (not cnf or identity.claims["cnf"] != cnf):
+            msg = f"{what}: it is bound to a key that this request doesn't prove"
+            raise OAuthError("invalid_request", msg)
+        return identity, await self._owner_of(identity)
 
     async def person(self, token: str) -> str:
         """Return the person a JWT of a configured issuer proves, for ``on_behalf_of``."""
@@ -237,70 +192,100 @@ class Access:
             # The caller itself is proved: a 401 would tell it to get another token for itself.
             msg = f"on_behalf_of: {error.detail}"
             raise InvalidRequest(msg, field="on_behalf_of") from error
-        return f"{identity.issuer_name}:{identity.subject}"
+        for claim in ("cnf", "may_act"):
+            # Who presents it, and who is to act, is proved at the token endpoint and not here.
+            if claim in identity.claims:
+                msg = f"on_behalf_of: a token with {claim} proves its subject to whom it names only"
+                raise InvalidRequest(msg, field="on_behalf_of")
+        return person_name(identity)
 
-    def _check_target(self, form: Mapping[str, list[str]]) -> None:
-        """Only tokens for the broker itself are exchanged here (RFC 8707, RFC 8693 2.1)."""
-        for resource in form.get("resource", []):
-            if not _is_absolute(resource):
-                raise OAuthError("invalid_target", "resource: an absolute URI without a fragment")
-        for target in (*form.get("resource", []), *form.get("audience", [])):
-            if target != self.issuer:
-                msg = f"tokens are exchanged for {self.issuer} here; ask for a grant for others"
-                raise OAuthError("invalid_target", msg)
+    # OAuth clients.
+
+    async def client(
+        self, given: ClientAssertion, transport: Transport
+    ) -> tuple[Identity | None, Principal] | None:
+        """Return the client that authenticates by an assertion or a certificate, if one does.
+
+        A certificate counts where the form names the client (RFC 8705 section 2): elsewhere it
+        only binds.
+
+        Raises:
+            OAuthError: ``invalid_client``, whatever is wrong with it.
+        """
+        if given.assertion:
+            found = await self._by_assertion(given)
+        elif given.client_id and transport.certificates:
+            found = await self._by_certificate(transport)
+        else:
+            return None
+        identity, principal = found
+        if principal is None or given.client_id not in ("", principal.name):
+            raise OAuthError(
+                "invalid_client", "the client is not the one that is named, or unknown"
+            )
+        if principal.state is not PrincipalState.ACTIVE:
+            raise OAuthError("invalid_client", f"the client is {principal.state}")
+        return identity, principal
+
+    async def certified(self, transport: Transport) -> tuple[Identity, Principal | None]:
+        """Return who a request's certificate says it is.
+
+        Raises:
+            OAuthError: ``invalid_client``.
+        """
+        return await self._by_certificate(transport)
+
+    async def _by_certificate(self, transport: Transport) -> tuple[Identity, Principal | None]:
+        try:
+            identity = await self._authenticator.authenticate_certificate(transport.certificates)
+        except InvalidToken as error:
+            raise OAuthError("invalid_client", f"the certificate: {error.detail}") from error
+        return identity, await self._owner_of(identity)
+
+    async def _by_assertion(
+        self, given: ClientAssertion
+    ) -> tuple[Identity | None, Principal | None]:
+        try:
+            if given.assertion_type == ASSERTION_SVID:
+                identity = await self._authenticator.authenticate_svid(given.assertion, self.issuer)
+                return identity, await self._owner_of(identity)
+            jws = parse(given.assertion)
+            principal = await self._named(str(jws.claims.get("iss", "")))
+            proved = await self._client_keys.verify_assertion(jws, principal)
+        except InvalidToken as error:
+            raise OAuthError("invalid_client", f"client_assertion: {error.detail}") from error
+        assert principal is not None  # noqa: S101  a stranger's assertion is verified by no key
+        # RFC 7523 section 3, item 7: used once, whichever replica it is shown to.
+        key = f"{principal.name} {proved.jti}"
+        if not await self._replay.claim("assertion", key, proved.remember_ms):
+            raise OAuthError("invalid_client", "client_assertion: it was used before")
+        return None, principal
+
+    # Principals.
+
+    async def _owner_of(self, identity: Identity) -> Principal | None:
+        principal = self._catalog.principal_of(identity)
+        if principal is None and await self.directory.refresh():
+            principal = self._catalog.principal_of(identity)
+        if principal is None:
+            log.warning("unknown workload", issuer=identity.issuer, subject=identity.subject)
+        return principal
+
+    async def _named(self, name: str) -> Principal | None:
+        principal = self._catalog.principals.get(name)
+        if principal is None and await self.directory.refresh():
+            principal = self._catalog.principals.get(name)
+        return principal
 
 
-def _is_absolute(uri: str) -> bool:
-    """Say whether ``uri`` may name a resource (RFC 8707 section 2)."""
-    try:
-        parts = urlsplit(uri)
-    except ValueError:  # such as a bracket that nothing closes
-        return False
-    return bool(parts.scheme and parts.netloc) and "#" not in uri
+def thumbprint(transport: Transport) -> str:
+    """Return the SHA-256 thumbprint of the client's certificate (RFC 8705 section 3.1), or ''."""
+    if not transport.certificates:
+        return ""
+    digest = hashlib.sha256(transport.certificates[0]).digest()
+    return encode_base64url(digest).decode("ascii")
 
 
-def _single_fields(form: Mapping[str, list[str]]) -> dict[str, str]:  # noqa: C901  one branch a rule
-    """Return the request's parameters, each given once (RFC 6749 section 3.2)."""
-    fields: dict[str, str] = {}
-    for name in _SINGLE:
-        values = form.get(name, [])
-        if len(values) > 1:
-            raise OAuthError("invalid_request", f"{name} is given more than once")
-        if values and values[0]:
-            fields[name] = values[0]
-    if "grant_type" not in fields:
-        raise OAuthError("invalid_request", "grant_type is missing")
-    if fields["grant_type"] != GRANT_TYPE:
-        raise OAuthError("unsupported_grant_type", f"grant_type is {GRANT_TYPE}")
-    for name in ("subject_token", "subject_token_type"):
-        if name not in fields:
-            raise OAuthError("invalid_request", f"{name} is missing")
-    if fields["subject_token_type"] != TYPE_JWT:
-        raise OAuthError("invalid_request", f"subject_token_type is {TYPE_JWT}")
-    if fields.get("requested_token_type", TYPE_ACCESS_TOKEN) != TYPE_ACCESS_TOKEN:
-        raise OAuthError("invalid_request", f"requested_token_type is {TYPE_ACCESS_TOKEN}")
-    if "actor_token" in fields or "actor_token_type" in fields:
-        raise OAuthError("invalid_request", "actor_token is not supported")
-    if "scope" in fields:
-        raise OAuthError("invalid_scope", "scopes are not asked for; the role decides them")
-    return fields
-
-
-def _task_named(text: str | None) -> str | None:
-    """Return the task that ``authorization_details`` names (RFC 9396 section 2)."""
-    if text is None:
-        return None
-    code = "invalid_authorization_details"
-    try:
-        details = json.loads(text)
-    except (ValueError, RecursionError):
-        raise OAuthError(code, "authorization_details is not JSON") from None
-    listed = cast("list[Any]", details) if isinstance(details, list) else []
-    if len(listed) != 1 or not isinstance(listed[0], dict):
-        raise OAuthError(code, "authorization_details is an array of one object")
-    detail = cast("dict[str, Any]", listed[0])
-    if detail.get("type") != DETAIL_TYPE:
-        raise OAuthError(code, f"the only type is {DETAIL_TYPE}")
-    if set(detail) != {"type", "task_id"} or not isinstance(detail["task_id"], str):
-        raise OAuthError(code, f"{DETAIL_TYPE} has exactly: type, task_id")
-    return detail["task_id"]
+def person_name(identity: Identity) -> str:
+    """Return how a person is written: the issuer's name and the subject, since subjects repeat."""
+    return f"{identity.issuer_name}:{identity.subject}"

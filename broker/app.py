@@ -13,20 +13,36 @@ from broker.backends.vault_api import VaultApi, VaultLogin
 from broker.clock import SystemClock
 from broker.config import VaultAuth, read_secret_file
 from broker.errors import BrokerError
+from broker.exchange import Exchange
 from broker.http.app import Readiness, create_app
+from broker.http.tls import ServerTls
+from broker.identity.assertions import ClientKeys
 from broker.identity.authenticator import Authenticator
+from broker.identity.kubernetes import TokenReviewIssuer
 from broker.identity.oidc import JwtIssuer
-from broker.keys import KeyRing
+from broker.identity.spiffe import TrustDomain
+from broker.introspection import Introspection
+from broker.keys import Algorithm, KeyRing, KeyRotation, RotationTimes
 from broker.ledger.connection import Connection
 from broker.ledger.durability import durability
+from broker.ledger.live_tokens import LiveTokens
 from broker.ledger.models import LedgerTimes
 from broker.ledger.queries import Queries
 from broker.ledger.redis import RedisLedger
+from broker.ledger.registry import Registry
+from broker.ledger.replay import Replay
+from broker.ledger.roster import Roster
 from broker.logs import get_logger
+from broker.owners import Owners
 from broker.pipeline import Pipeline
+from broker.possession import Possession
+from broker.principals import Principals
+from broker.rates import Rates
 from broker.reaper import Reaper
+from broker.reviews import ReviewRules
 from broker.scheduler import Scheduler
 from broker.service import Broker, TaskLimits
+from broker.standing import Standing
 from broker.steps import Limits, Step
 from broker.tokens import Tokens
 
@@ -52,11 +68,15 @@ class Application:
     config: Config
     broker: Broker
     pipeline: Pipeline
+    principals: Principals
+    owners: Owners
     reaper: Reaper
     connection: Connection
     vault: VaultApi | None
     authenticator: Authenticator
     keys: KeyRing
+    tokens: Tokens
+    rotation: KeyRotation
     clock: Clock
 
     async def ready(self) -> Readiness:
@@ -78,18 +98,34 @@ class Application:
         """Build the HTTP application; its lifespan runs the scheduler."""
         return create_app(
             self.broker,
-            jwks=self.keys.jwks(),
+            keys=self.rotation,
+            principals=self.principals,
+            owners=self.owners,
             max_body=self.config.broker.max_body,
+            trusted_proxies=self.config.broker.trusted_proxies,
             ready=self.ready,
             lifespan=self._lifespan,
         )
 
+    def tls(self) -> ServerTls | None:
+        """Return what the server needs to speak https itself, if it is to.
+
+        Raises:
+            ConfigError: its certificate or key can't be used.
+        """
+        tls = self.config.tls
+        if tls is None:
+            return None
+        ask = self.authenticator.certificate_authorities if tls.client_certificates else None
+        return ServerTls(tls.cert_file, tls.key_file, authorities=ask)
+
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncGenerator[None]:
-        scheduler = Scheduler(self.reaper, self.clock)
+        scheduler = Scheduler(self.reaper, self.clock, keys=self.rotation)
         # Nothing is scanned before serving: the first sweep runs beside the first requests.
         with contextlib.suppress(BrokerError):
             await self.ready()
+            await self.principals.roster.reload()
         scheduler.start()
         try:
             yield
@@ -116,26 +152,40 @@ def build(
     """Wire a replica from its configuration. Opens no connection yet; creates the signing key."""
     clock = clock or SystemClock()
     catalog = config.catalog()
-    keys = KeyRing.load_or_create(config.broker.state_dir / "keys")
+    algorithm = Algorithm(config.broker.signing_algorithm)
+    keys = KeyRing.load_or_create(
+        config.broker.state_dir / "keys", clock=clock, algorithm=algorithm
+    )
     tokens = Tokens(config.broker.issuer, keys, clock)
     connection = connect(config)
     ledger = RedisLedger(connection, _times(config))
+    live = LiveTokens(connection)
+    roster = Roster(catalog, Registry(connection, ledger.times), clock)
     vault = vault_api(config.vault, clock) if config.vault else None
-    backends: dict[str, Backend] = {"token": TokenBackend(tokens, ledger, clock)}
+    backends: dict[str, Backend] = {"token": TokenBackend(tokens, live, clock)}
     if vault is not None and config.vault is not None:
         backends["vault"] = vault_backend(config, config.vault, vault, ledger, catalog, clock)
     queries = Queries(connection, tuple(backends))
-    authenticator = Authenticator([JwtIssuer(i, clock) for i in config.issuers()])
+    authenticator = Authenticator(
+        [(TokenReviewIssuer if i.token_review else JwtIssuer)(i, clock) for i in config.issuers()],
+        [TrustDomain(domain, clock) for domain in config.trust_domains()],
+    )
+    possession = Possession(
+        connection,
+        clock,
+        window_s=config.oauth.dpop_window // 1000,
+        require_nonce=config.oauth.dpop_nonce,
+    )
     access = Access(
         issuer=config.broker.issuer,
         authenticator=authenticator,
         tokens=tokens,
-        ledger=ledger,
-        queries=queries,
+        live=live,
         catalog=catalog,
-        clock=clock,
-        token_ttl_ms=config.broker.token_ttl,
-        shards=config.redis.shards,
+        possession=possession,
+        client_keys=ClientKeys(config.broker.issuer, clock, max_lifetime_s=3600),
+        replay=Replay(connection),
+        directory=roster,
     )
     pipeline = Pipeline(
         ledger=ledger,
@@ -146,16 +196,54 @@ def build(
         limits=_limits(config),
         before_step=before_step,
     )
-    service = Broker(pipeline, access, _task_limits(config), config.redis.shards)
+    standing = Standing(pipeline, roster)
+    principals = Principals(
+        standing=standing,
+        pipeline=pipeline,
+        rules=_review_rules(config),
+        issuers={s.name for s in (*config.issuers(), *config.identity.trust_domains)},
+        broker=config.broker.issuer,
+    )
+    exchange = Exchange(
+        access=access,
+        pipeline=pipeline,
+        tokens=tokens,
+        live=live,
+        clock=clock,
+        rates=Rates(clock, quota=config.oauth.rate, window_s=config.oauth.rate_window // 1000),
+        token_ttl_ms=config.broker.token_ttl,
+        shards=config.redis.shards,
+    )
+    service = Broker(
+        pipeline=pipeline,
+        access=access,
+        exchange=exchange,
+        introspection=Introspection(
+            access=access, pipeline=pipeline, tokens=tokens, live=live, clock=clock
+        ),
+        limits=_task_limits(config),
+        shards=config.redis.shards,
+    )
     return Application(
         config=config,
         broker=service,
         pipeline=pipeline,
-        reaper=Reaper(pipeline),
+        principals=principals,
+        owners=Owners(standing),
+        reaper=Reaper(pipeline, principals),
         connection=connection,
         vault=vault,
         authenticator=authenticator,
         keys=keys,
+        tokens=tokens,
+        rotation=KeyRotation(
+            keys,
+            ledger,
+            clock,
+            times=_rotation_times(config),
+            algorithm=algorithm,
+            shards=config.redis.shards,
+        ),
         clock=clock,
     )
 
@@ -255,6 +343,25 @@ def _times(config: Config) -> LedgerTimes:
         pending_ms=6 * timeout,
         retain_ms=config.retention.tasks,
         audit_ms=config.retention.audit,
+    )
+
+
+def _rotation_times(config: Config) -> RotationTimes:
+    broker = config.broker
+    # What keys sign: our own access tokens, and those that are a capability's credential.
+    granted = [entry.max_ttl for entry in config.capabilities if entry.backend == "token"]
+    longest_ms = max([broker.token_ttl, *granted])
+    return RotationTimes(
+        every_s=broker.key_rotation // 1000 if broker.key_rotation else None,
+        publish_s=broker.key_publish // 1000,
+        keep_s=longest_ms // 1000 + 1,
+    )
+
+
+def _review_rules(config: Config) -> ReviewRules:
+    review = config.review
+    return ReviewRules(
+        unused_after_ms=review.unused_after, grace_ms=review.grace, suspend=review.suspend
     )
 
 

@@ -42,8 +42,9 @@ class Revocability(StrEnum):
 class Capability:
     """A catalogue entry. TTLs are milliseconds.
 
-    ``path`` is where a Vault credential is read; ``resource`` and ``scope`` are the audience and
+    ``path`` is where a Vault credential is read; ``resources`` and ``scope`` are the audience and
     scope of a ``token`` credential. ``max_live`` bounds the live grants of one task.
+    ``require_binding`` wants the caller's token to be bound to a key (RFC 9449, RFC 8705).
     """
 
     name: str
@@ -52,13 +53,19 @@ class Capability:
     ttl_ms: int
     max_ttl_ms: int
     path: str = ""
-    resource: str = ""
+    resources: tuple[str, ...] = ()
     scope: str = ""
+    require_binding: bool = False
     data_class: str = "internal"
     effects: frozenset[str] = frozenset()
     revocability: Revocability = Revocability.INSTANT
     max_live: int = 100
     dsn: str = ""
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """The words of ``scope``."""
+        return frozenset(self.scope.split())
 
 
 class PrincipalState(StrEnum):
@@ -128,7 +135,8 @@ class Catalog:
         """Return the one principal a proved identity belongs to.
 
         By issuer and subject together, since subjects repeat (RFC 7519 section 4.1.2). An identity
-        that is two principals' is nobody's: which of them is meant can't be guessed.
+        that is two principals' is nobody's: which of them is meant can't be guessed. But who is in
+        the configuration loses nothing to whoever is added at run time, by a pattern too wide.
         """
         named = self._by_subject.get((identity.issuer_name, identity.subject), ())
         found = [
@@ -136,6 +144,7 @@ class Catalog:
             for principal in (*named, *self._by_rule)
             if principal.identity is not None and principal.identity.matches(identity)
         ]
+        found = [principal for principal in found if not principal.registered] or found
         return found[0] if len(found) == 1 else None
 
     def resource_server(self, resource: str) -> Principal | None:

@@ -12,11 +12,16 @@
     │   │   ├── RequestInProgress
     │   │   └── AlreadyDelivered
     │   └── QuotaExceeded           try again later
+    │       └── RateLimited           asked too often
     ├── AuthenticationError       who is calling could not be proved
-    │   └── InvalidToken
+    │   ├── InvalidToken
+    │   └── InvalidDpopProof        the sender doesn't prove that it holds its key
+    │       └── UseDpopNonce
     ├── AccessDenied              proved, and not allowed
     │   ├── ApprovalRequired
-    │   └── Frozen
+    │   ├── BindingRequired         a token bound to a key is needed
+    │   ├── Frozen
+    │   └── PrincipalSuspended      by an operator, or since its owner left
     ├── OAuthError                an error of RFC 6749 section 5.2 and its extensions
     └── Unavailable               a part we need doesn't answer
         ├── LedgerUnavailable
@@ -30,7 +35,10 @@ each class to a status once.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class BrokerError(Exception):
@@ -123,6 +131,20 @@ class QuotaExceeded(RequestError):
     title = "Quota exceeded"
 
 
+class RateLimited(QuotaExceeded):
+    """The principal asks more often than its quota allows; ``headers`` say how much that is."""
+
+    code = "rate_limited"
+    title = "Too many requests"
+
+    def __init__(
+        self, detail: str = "", *, retry_after: int = 1, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """``retry_after`` is in seconds; ``headers`` go into the answer."""
+        super().__init__(detail, retry_after=retry_after)
+        self.headers = dict(headers or {})
+
+
 class AuthenticationError(BrokerError):
     """Who is calling could not be proved."""
 
@@ -135,6 +157,27 @@ class InvalidToken(AuthenticationError):
 
     code = "invalid_token"
     title = "Invalid token"
+
+
+class InvalidDpopProof(AuthenticationError):
+    """The sender doesn't prove possession of its key (RFC 9449 sections 5 and 7.1)."""
+
+    code = "invalid_dpop_proof"
+    title = "Invalid DPoP proof"
+
+
+class UseDpopNonce(InvalidDpopProof):
+    """The proof is good, but not of now: make another with ``nonce`` (RFC 9449 section 8)."""
+
+    code = "use_dpop_nonce"
+    title = "DPoP nonce required"
+
+    def __init__(
+        self, detail: str = "", *, nonce: str = "", retry_after: int | None = None
+    ) -> None:
+        """``nonce`` travels in a header of the answer, not in its body."""
+        super().__init__(detail, retry_after=retry_after)
+        self.nonce = nonce
 
 
 class AccessDenied(BrokerError):
@@ -151,11 +194,25 @@ class ApprovalRequired(AccessDenied):
     title = "Approval required"
 
 
+class BindingRequired(AccessDenied):
+    """Policy asks for a token that is bound to a key, and the caller's is not."""
+
+    code = "binding_required"
+    title = "Bound token required"
+
+
 class Frozen(AccessDenied):
     """An operator froze what this request touches."""
 
     code = "frozen"
     title = "Frozen by an operator"
+
+
+class PrincipalSuspended(AccessDenied):
+    """A principal that this hangs from is suspended or retired, or its owner has left."""
+
+    code = "principal_suspended"
+    title = "Principal suspended"
 
 
 class OAuthError(BrokerError):

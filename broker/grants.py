@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class GrantState(StrEnum):
@@ -43,6 +46,8 @@ class Grant:
     ``handle`` names what can kill the credential even when ``lease`` was never learnt: for Vault
     the nonce of the task token it was minted with. ``lease`` is the backend's own id.
     ``dies_at`` is set only for what can't be revoked at the target: when it ends by itself.
+    ``parameters`` is what was asked of the capability, ``cnf`` the key the credential is bound to
+    (RFC 7800), ``via`` the ids of the tokens it was asked with: it ends with any of them.
     ``revoke_at`` is when revocation was asked for, ``ended_at`` when death was confirmed.
     """
 
@@ -67,3 +72,6 @@ class Grant:
     reason: str = ""
     error: str = ""
     intent: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    cnf: Mapping[str, str] = field(default_factory=dict[str, str])
+    via: tuple[str, ...] = ()

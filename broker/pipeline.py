@@ -108,6 +108,8 @@ class Pipeline:
         self._before(Step.DECIDE)
         context = IssueContext(
             caller=caller.principal,
+            bound=bool(caller.cnf),
+            narrowed_to=caller.capabilities,
             agent=self.catalog.principals.get(task.agent),
             task=task,
             capability=capability,
@@ -193,10 +195,10 @@ class Pipeline:
         idempotency: Idempotency | None,
     ) -> Grant:
         backend = self.backends[capability.backend]
-        shard = shard_of(task.id, "tsk") or 0
+        backend.check(capability, ask.parameters or {})
         for last in (False, True):
             prepared = await self._prepare(backend, task, capability)
-            grant = pending_grant(new_id("grt", shard), task, capability, ask, prepared)
+            grant = pending_grant(caller, task, capability, ask, prepared)
             self._before(Step.RESERVE)
             try:
                 reserved = await self.ledger.reserve(

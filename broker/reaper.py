@@ -10,6 +10,7 @@ from broker.logs import get_logger
 if TYPE_CHECKING:
     from broker.ledger.models import Claimed
     from broker.pipeline import Pipeline
+    from broker.principals import Principals
 
 log = get_logger("reaper")
 BATCH: Final = 100
@@ -30,9 +31,10 @@ class SweepReport:
 class Reaper:
     """Sweeps over the ledger. Any number of replicas may sweep at once: claims don't overlap."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, principals: Principals) -> None:
         """Revoke through the same pipeline as everybody else."""
         self._pipeline = pipeline
+        self._principals = principals
 
     async def sweep(self, *, horizon_ms: int | None = None) -> SweepReport:
         """Claim what is due now, or would be at ``horizon_ms``, and set about revoking it.
@@ -60,10 +62,12 @@ class Reaper:
             self._pipeline.work.spawn(self._pipeline.close(task))
 
     async def look(self) -> dict[str, int]:
-        """Count what could not be revoked within its budget, by capability.
+        """Notice new principals, and count what could not be revoked within its budget.
 
-        It counts until it is dead, also while it is being retried; issuing takes it into account.
+        That is by capability. It counts until it is dead, also while it is being retried; issuing
+        takes it into account.
         """
+        await self._principals.keep_up()
         queries = self._pipeline.queries
         stuck = {
             capability.name: await queries.count(f"gx|{capability.backend}|{capability.name}|")
@@ -75,3 +79,7 @@ class Reaper:
     async def prune(self) -> int:
         """Forget what ended longer ago than is kept."""
         return await self._pipeline.ledger.prune()
+
+    async def review(self) -> list[str]:
+        """Put right what the shards know of principals, and suspend whom nobody reviewed."""
+        return await self._principals.sweep()

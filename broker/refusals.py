@@ -9,6 +9,7 @@ from broker.errors import (
     AlreadyDelivered,
     ApprovalRequired,
     BackendUnavailable,
+    BindingRequired,
     BrokerError,
     RequestInProgress,
     TaskNotActive,
@@ -38,6 +39,12 @@ def refusal(decision: Decision, decision_id: str) -> BrokerError:
             "issued for it until they are."
         )
         return BackendUnavailable(msg, retry_after=30, decision_id=decision_id)
+    if "binding_required" in decision.reasons:
+        msg = (
+            "This capability is for tokens that are bound to a key: exchange your identity again, "
+            "with a DPoP proof (RFC 9449) or over mutual TLS (RFC 8705)."
+        )
+        return BindingRequired(msg, decision_id=decision_id)
     msg = (
         "Policy refused this request: there is no such capability, or this task or its agent may "
         "not have it. An operator can look the decision up in the audit log."

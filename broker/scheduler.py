@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from broker.clock import Clock
+    from broker.keys import KeyRotation
     from broker.reaper import Reaper
 
 log = get_logger("scheduler")
@@ -23,15 +24,17 @@ POLL_MS: Final = 1000
 """How late at most this replica notices what another replica has scheduled."""
 _SOONEST_MS: Final = 10
 _PRUNE_S: Final = 600
+_REVIEW_S: Final = 60
 _LOOK_S: Final = 2
 
 
 class Scheduler:
     """Runs the reaper's sweeps inside the event loop it is started in."""
 
-    def __init__(self, reaper: Reaper, clock: Clock) -> None:
+    def __init__(self, reaper: Reaper, clock: Clock, *, keys: KeyRotation) -> None:
         """Nothing runs before ``start``."""
         self._reaper = reaper
+        self._keys = keys
         self._clock = clock
         # APScheduler has no types.
         self._jobs: Any = AsyncIOScheduler(timezone=UTC)
@@ -43,6 +46,8 @@ class Scheduler:
         for job, seconds, what in (
             ("look", _LOOK_S, self._reaper.look),
             ("prune", _PRUNE_S, self._reaper.prune),
+            ("review", _REVIEW_S, self._reaper.review),
+            ("keys", _LOOK_S, self._keys.tend),
         ):
             self._jobs.add_job(
                 _guarded(job, what), IntervalTrigger(seconds=seconds, timezone=UTC), id=job, **once

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from broker.access import Access, Caller
+    from broker.exchange import Exchange
+    from broker.introspection import Introspection
     from broker.pipeline import Pipeline
     from broker.steps import Issued
     from broker.wire import CompleteTask, OpenTask, RequestGrant
@@ -52,10 +54,21 @@ class TaskLimits:
 class Broker:
     """The broker's operations. Transport-free: HTTP, console and tests call the same methods."""
 
-    def __init__(self, pipeline: Pipeline, access: Access, limits: TaskLimits, shards: int) -> None:
+    def __init__(
+        self,
+        *,
+        pipeline: Pipeline,
+        access: Access,
+        exchange: Exchange,
+        introspection: Introspection,
+        limits: TaskLimits,
+        shards: int,
+    ) -> None:
         """``shards`` is the ledger's."""
         self.pipeline = pipeline
         self.access = access
+        self.exchange = exchange
+        self.introspection = introspection
         self.operators = Operators(pipeline, shards)
         self._ledger = pipeline.ledger
         self._queries = pipeline.queries
@@ -69,6 +82,8 @@ class Broker:
     ) -> tuple[Task, tuple[str, ...]]:
         """Open a task; an agent opens a child of the task its token is for."""
         parent = await self._parent(caller, ask)
+        if ask.agent not in self.pipeline.catalog.principals:
+            await self.access.directory.refresh()  # it may have been added by another replica
         decision = self._decide_open(caller, ask, parent)
         shard, idempotency = self._place(caller, ask, parent, idempotency_key)
         task_id = new_id("tsk", shard)
@@ -242,10 +257,6 @@ class Broker:
         """Issue a credential to the task's agent or its orchestrator."""
         task = await self.task(caller, task_id)
         must_run(caller, task)
-        if ask.parameters:
-            names = ", ".join(sorted(ask.parameters))
-            msg = f"Capability {ask.capability!r} takes no parameters (given: {names})."
-            raise InvalidRequest(msg, field="parameters")
         idempotency = None
         if idempotency_key is not None:
             scope = f"grant:{caller.name}:{task.id}"

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from broker.errors import BrokerError
 from broker.grants import Grant, GrantState
+from broker.ids import new_id, shard_of
 from broker.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Any
 
+    from broker.access import Caller
     from broker.backends.protocol import Minted, Prepared
     from broker.catalog import Capability
     from broker.tasks import Task
@@ -102,11 +104,11 @@ class Work:
 
 
 def pending_grant(
-    grant_id: str, task: Task, capability: Capability, ask: RequestGrant, prepared: Prepared
+    caller: Caller, task: Task, capability: Capability, ask: RequestGrant, prepared: Prepared
 ) -> Grant:
     """Return the grant as it is reserved; the ledger sets its times."""
     return Grant(
-        id=grant_id,
+        id=new_id("grt", shard_of(task.id, "tsk") or 0),
         state=GrantState.PENDING,
         task_id=task.id,
         agent=task.agent,
@@ -120,4 +122,7 @@ def pending_grant(
         created_at=0,
         expires_at=0,
         intent=ask.intent or "",
+        parameters=ask.parameters or {},
+        cnf=caller.cnf,
+        via=caller.lineage,
     )

@@ -41,6 +41,8 @@ class AccessClaims:
 
     ``subject`` is on whose behalf, ``client_id`` who presents it, ``act`` the agents between
     (RFC 8693 section 4.1), ``txn`` the root task, ``cnf`` the key it is bound to (RFC 7800).
+    ``lineage`` are the ids of the tokens it was exchanged from, oldest first: it dies with any of
+    them. It is the private claim ``via``.
     """
 
     subject: str
@@ -53,7 +55,8 @@ class AccessClaims:
     act: Mapping[str, Any] | None = None
     authorization_details: tuple[Mapping[str, Any], ...] = ()
     txn: str = ""
-    cnf: Mapping[str, Any] | None = None
+    cnf: Mapping[str, str] | None = None
+    lineage: tuple[str, ...] = ()
 
 
 def nested_actor(agent: str, actors: tuple[str, ...]) -> Mapping[str, Any]:
@@ -67,6 +70,11 @@ def nested_actor(agent: str, actors: tuple[str, ...]) -> Mapping[str, Any]:
     for name in reversed((agent, *actors)):
         act = {"sub": name, "act": act} if act else {"sub": name}
     return act
+
+
+def token_type(cnf: Mapping[str, str] | None) -> str:
+    """Return how a token is presented (RFC 6749 section 7.1, RFC 9449 section 5)."""
+    return "DPoP" if cnf and "jkt" in cnf else "Bearer"
 
 
 class Tokens:
@@ -94,6 +102,7 @@ class Tokens:
             "authorization_details": list(claims.authorization_details),
             "txn": claims.txn,
             "cnf": claims.cnf,
+            "via": list(claims.lineage),
         }
         payload = {
             "iss": self._issuer,
@@ -106,6 +115,10 @@ class Tokens:
             **{name: value for name, value in optional.items() if value},
         }
         return Secret(self._keys.sign({"typ": TYPE}, payload))
+
+    def sign(self, typ: str, payload: Mapping[str, Any]) -> str:
+        """Sign a JWT of another kind than an access token; ``typ`` tells them apart."""
+        return self._keys.sign({"typ": typ}, payload)
 
     def verify(self, token: str, audience: str | None) -> AccessClaims:
         """Verify one of our access tokens for ``audience``, or any if None (RFC 9068 section 4).
@@ -157,7 +170,7 @@ class Tokens:
 def _read(claims: Mapping[str, Any]) -> AccessClaims:
     """Read claims that we signed ourselves, and still believe no type."""
     details: list[Any] = _optional(claims, "authorization_details", list, [])
-    if not all(isinstance(detail, dict) for detail in details):
+    if not all(_is_detail(detail) for detail in details):
         raise _malformed("authorization_details")
     act: dict[str, Any] | None = _optional(claims, "act", dict, None)
     if act is not None:
@@ -174,7 +187,25 @@ def _read(claims: Mapping[str, Any]) -> AccessClaims:
         authorization_details=tuple(details),
         txn=_optional(claims, "txn", str, ""),
         cnf=_optional(claims, "cnf", dict, None),
+        lineage=_lineage(claims),
     )
+
+
+def _is_detail(detail: object) -> bool:
+    """Say whether something is an object whose ``capabilities``, if it has any, are names."""
+    if not isinstance(detail, dict):
+        return False
+    names = cast("dict[str, Any]", detail).get("capabilities", [])
+    return isinstance(names, list) and all(
+        isinstance(name, str) for name in cast("list[Any]", names)
+    )
+
+
+def _lineage(claims: Mapping[str, Any]) -> tuple[str, ...]:
+    ids: list[Any] = _optional(claims, "via", list, [])
+    if not all(isinstance(jti, str) for jti in ids):
+        raise _malformed("via")
+    return tuple(ids)
 
 
 def _check_actor(act: dict[str, Any]) -> None:

@@ -6,9 +6,17 @@ Requests refuse unknown fields by name. Times are RFC 3339 UTC, durations string
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from broker.clock import to_rfc3339
 from broker.durations import format_duration, parse_duration
@@ -78,10 +86,23 @@ def _inside(value: object) -> Iterable[object]:
             return ()
 
 
-Duration = Annotated[int, BeforeValidator(_duration)]
+_DURATION: Final[dict[str, Any]] = {
+    "type": "string",
+    "pattern": "^([0-9]{1,9}d)?([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s)?([0-9]{1,9}ms)?$",
+    "minLength": 2,
+    "description": 'Such as "15m"; more than zero, at most 3650d.',
+}
+_PLAIN: Final = r"[^\x00-\x08\x0b-\x1f]*"
+_PRINTABLE: Final[dict[str, Any]] = {"pattern": rf"^{_PLAIN}[^\x00-\x1f\s]{_PLAIN}$"}
+
+Duration = Annotated[int, BeforeValidator(_duration), WithJsonSchema(_DURATION)]
 """A duration string on the wire, milliseconds inside."""
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
-Text = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_printable)]
+Text = Annotated[
+    str,
+    Field(min_length=1, max_length=1000, json_schema_extra=_PRINTABLE),
+    AfterValidator(_printable),
+]
 SmallObject = Annotated[dict[str, Any], AfterValidator(_small)]
 
 
@@ -123,14 +144,28 @@ class CompleteTask(Request):
     summary: Text | None = None
 
 
+def _one_member(schema: dict[str, Any]) -> None:
+    """Say of a schema of optional members that it takes one of them, and no null."""
+    schema |= {"minProperties": 1, "maxProperties": 1}
+    for name, member in schema["properties"].items():
+        schema["properties"][name] = member["anyOf"][0]
+
+
 class Selector(Request):
     """Exactly one of these."""
+
+    model_config = ConfigDict(json_schema_extra=_one_member)
 
     grant_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     task_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     agent: Name | None = None
     owner: (
-        Annotated[str, Field(min_length=1, max_length=320), AfterValidator(_printable)] | None
+        Annotated[
+            str,
+            Field(min_length=1, max_length=320, json_schema_extra=_PRINTABLE),
+            AfterValidator(_printable),
+        ]
+        | None
     ) = None
     capability: Name | None = None
     backend: Name | None = None

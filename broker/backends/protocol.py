@@ -7,7 +7,7 @@ Whoever writes one gets the contract suite for free (``tests/contract``). The pi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,6 +54,14 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """The name by which capabilities and the ledger refer to it."""
+        ...
+
+    def check(self, capability: Capability, parameters: Mapping[str, Any]) -> None:
+        """Refuse parameters that a capability doesn't take, before anything is asked of it.
+
+        Raises:
+            InvalidRequest: naming the parameter.
+        """
         ...
 
     async def prepare(self, task: Task, capability: Capability) -> Prepared:

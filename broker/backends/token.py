@@ -6,11 +6,12 @@ its grant, and is what introspection looks up. Revoking deletes it there.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from broker.backends.protocol import Minted, Prepared
+from broker.errors import InvalidRequest
 from broker.ids import new_id, shard_of
-from broker.tokens import AccessClaims, nested_actor
+from broker.tokens import AccessClaims, nested_actor, token_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,9 +26,9 @@ NAME: Final = "token"
 
 
 class TokenStore(Protocol):
-    """Where live tokens are written down (the ledger)."""
+    """Where live tokens are written down (``ledger/live_tokens.py``)."""
 
-    async def put_token(
+    async def put(
         self,
         jti: str,
         row: Mapping[str, Any],
@@ -39,15 +40,11 @@ class TokenStore(Protocol):
         """Write a token before it is handed out."""
         ...
 
-    async def token_status(
-        self, jti: str, *, minting: bool = False
-    ) -> tuple[dict[str, Any], Task | None] | None:
+    async def status(self, jti: str) -> tuple[dict[str, Any], Task | None] | None:
         """Return a live token's row and task, or None."""
         ...
 
-    async def drop_token(
-        self, jti: str, *, actor: str, event: Mapping[str, Any] | None = None
-    ) -> bool:
+    async def drop(self, jti: str, *, actor: str) -> bool:
         """End a token."""
         ...
 
@@ -63,6 +60,23 @@ class TokenBackend:
         self._store = store
         self._clock = clock
 
+    def check(self, capability: Capability, parameters: Mapping[str, Any]) -> None:
+        """Accept ``resource`` (one, or a list) and ``scope``: less than the capability has.
+
+        Raises:
+            InvalidRequest: another parameter, another type, or more than there is.
+        """
+        if unknown := set(parameters) - {"resource", "scope"}:
+            msg = f"Capability {capability.name!r} has the parameters resource and scope only."
+            raise InvalidRequest(msg, field=f"parameters.{min(unknown)}")
+        audience, scope = _asked(parameters)
+        if not set(audience) <= set(capability.resources):
+            msg = f"Capability {capability.name!r} is for: {', '.join(capability.resources)}."
+            raise InvalidRequest(msg, field="parameters.resource")
+        if not scope <= capability.scopes:
+            msg = f"Capability {capability.name!r} has the scopes: {capability.scope or 'none'}."
+            raise InvalidRequest(msg, field="parameters.scope")
+
     async def prepare(self, task: Task, capability: Capability) -> Prepared:  # noqa: ARG002
         """Choose the token's id."""
         shard = shard_of(task.id, "tsk")
@@ -74,33 +88,39 @@ class TokenBackend:
         now = self._clock.now()
         # Rounded down: the token never claims to outlive its grant.
         lifetime_ms = grant.expires_at - grant.created_at
+        audience, scopes = _asked(grant.parameters)
+        audience = audience or capability.resources
+        scope = " ".join(sorted(scopes)) or capability.scope
         claims = AccessClaims(
             subject=task.subject,
             client_id=task.agent,
-            audience=(capability.resource,),
+            audience=audience,
             jti=grant.lease,
             issued_at=int(now),
             expires_at=int(now + lifetime_ms / 1000),
-            scope=capability.scope,
+            scope=scope,
+            cnf=grant.cnf,
             act=nested_actor(task.actors[0], task.actors[1:]),
             txn=task.root_id,
             authorization_details=({"type": "broker_task", "task_id": task.id},),
         )
         row = {"client_id": task.agent, "task_id": task.id, "grant_id": grant.id}
-        event = {"audience": capability.resource, "scope": capability.scope}
-        await self._store.put_token(
-            grant.lease, row, ttl_ms=lifetime_ms, event=event, actor=task.agent
-        )
-        fields = {"access_token": self._tokens.mint(claims), "token_type": "Bearer"}
+        event = {"audience": " ".join(audience), "scope": scope}
+        await self._store.put(grant.lease, row, ttl_ms=lifetime_ms, event=event, actor=task.agent)
+        fields = {
+            "access_token": self._tokens.mint(claims),
+            "token_type": token_type(grant.cnf),
+            "scope": scope,
+        }
         return Minted(lease=grant.lease, lifetime_ms=lifetime_ms, type=NAME, fields=fields)
 
     async def revoke(self, grant: Grant) -> None:
         """Delete the token from the ledger."""
-        await self._store.drop_token(grant.lease, actor="broker")
+        await self._store.drop(grant.lease, actor="broker")
 
     async def is_live(self, grant: Grant) -> bool:
         """Ask what introspection would answer."""
-        return await self._store.token_status(grant.lease) is not None
+        return await self._store.status(grant.lease) is not None
 
     async def revoke_handle(self, task: Task, handle: str) -> None:
         """There are no handles: each token's id is known before the token exists."""
@@ -111,3 +131,20 @@ class TokenBackend:
 
     def forget(self, task_id: str) -> None:
         """Nothing is kept in memory."""
+
+
+def _asked(parameters: Mapping[str, Any]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return the audience and the scopes that are asked for; empty for all there are.
+
+    Raises:
+        InvalidRequest: they are of another type.
+    """
+    resource: Any = parameters.get("resource", [])
+    listed = cast("list[Any]", resource) if isinstance(resource, list) else [resource]
+    if not all(isinstance(uri, str) for uri in listed):
+        msg = "parameters.resource is a URI, or a list of them."
+        raise InvalidRequest(msg, field="parameters.resource")
+    scope = parameters.get("scope", "")
+    if not isinstance(scope, str):
+        raise InvalidRequest("parameters.scope is a text.", field="parameters.scope")
+    return tuple(dict.fromkeys(listed)), frozenset(scope.split())

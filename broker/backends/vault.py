@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from broker.backends.protocol import Minted, Prepared
 from broker.backends.vault_api import VaultForbidden, VaultGone
-from broker.errors import BackendRefused, BackendUnavailable, TaskNotActive
+from broker.errors import BackendRefused, BackendUnavailable, InvalidRequest, TaskNotActive
 from broker.secret import Secret
 
 if TYPE_CHECKING:
@@ -71,6 +71,13 @@ class VaultBackend:
         # Tokens being ended now; and, of those ended, when what is seen of their leases counts.
         self._ending: dict[str, asyncio.Future[None]] = {}
         self._ended: dict[str, float] = {}
+
+    def check(self, capability: Capability, parameters: Mapping[str, Any]) -> None:
+        """There are no parameters."""
+        if parameters:
+            names = ", ".join(sorted(parameters))
+            msg = f"Capability {capability.name!r} takes no parameters (given: {names})."
+            raise InvalidRequest(msg, field="parameters")
 
     async def prepare(self, task: Task, capability: Capability) -> Prepared:  # noqa: ARG002
         """Have a token for the task, made now or ahead; one per task and replica."""

@@ -23,6 +23,7 @@ import psycopg
 
 from broker.client import Client
 from broker.clock import SystemClock
+from broker.dev.bench_exchange import AGENT, CONNECTIONS, ExchangeBench, median_rate
 from broker.dev.config import subject_of
 from broker.dev.issuer import DevIssuer
 from broker.ledger.connection import Connection
@@ -54,12 +55,15 @@ def main() -> int:
     """Start a dev broker, measure, print the table, stop it."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
     with tempfile.TemporaryDirectory(prefix="broker-bench-") as folder:
-        command = [sys.executable, "-m", "broker", "dev", "--port", "0", "--data", folder, "--json"]
+        config = Path(folder) / "bench.toml"
+        config.write_text("[oauth]\nrate = 1_000_000\n", "utf-8")
+        command = [sys.executable, "-m", "broker", "dev", "--port", "0", "--json"]
+        command += ["--data", f"{folder}/data", "--config", str(config)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert process.stdout is not None  # noqa: S101  it was asked for as a pipe
             bench = Bench(json.loads(process.stdout.readline()))
-            rows = [*bench.time_to_dead(rounds), *bench.memory(GRANTS)]
+            rows = [*bench.exchanges(), *bench.time_to_dead(rounds), *bench.memory(GRANTS)]
         finally:
             process.terminate()
             process.wait(30)
@@ -91,6 +95,16 @@ class Bench:
         self._theirs: list[tuple[float, float]] = []
         admin = Path(ready["postgres_admin_dsn_file"]).read_text("utf-8").strip()
         self._place = admin.rpartition("@")[2]
+
+    def exchanges(self) -> list[Row]:
+        """Token exchanges a second at 32 connections, against OpenBao's login."""
+        bench = ExchangeBench(self._ready["url"], Path(self._ready["data"]), self._vault)
+        task = self._orchestrator.open_task(AGENT, "bench", ["orders-read"], ttl="1h")
+        ours, theirs = bench.measure(task.task_id)
+        self._orchestrator.complete(task.task_id)
+        rate, reference = median_rate(ours), median_rate(theirs)
+        name = f"tracked token exchanges, {CONNECTIONS} connections"
+        return [Row(name, rate, reference, "per s", rate / reference, 2.0, "higher")]
 
     def time_to_dead(self, rounds: int) -> list[Row]:
         """Time from ending a task to its credential refused and confirmed, against a sync revoke.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections import Counter
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import WithJsonSchema
 
-from broker.access import Caller
-from broker.errors import AuthenticationError, InvalidRequest
+from broker.errors import InvalidRequest
 from broker.grants import GrantState
+from broker.http import shapes
+from broker.http.callers import By, The
+from broker.http.openapi import answers
 from broker.http.problems import NO_STORE
-from broker.service import Broker
 from broker.steps import Outcome
 from broker.tasks import TaskState
 from broker.wire import (
@@ -27,26 +30,28 @@ from broker.wire import (
 
 router = APIRouter(prefix="/v1", default_response_class=JSONResponse)
 
-
-def broker_of(request: Request) -> Broker:
-    """Return the app's broker."""
-    broker: Broker = request.app.state.broker
-    return broker
-
-
-async def authenticated(request: Request) -> Caller:
-    """Step 1: the caller, from an access token of ours in the Authorization header (RFC 6750)."""
-    values = request.headers.getlist("authorization")
-    scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
-    if scheme.lower() != "bearer" or not token:
-        msg = "Send an access token as 'Authorization: Bearer …'; POST /oauth/token gives one."
-        raise AuthenticationError(msg)
-    return await broker_of(request).access.authenticate(token.strip())
+_KEY: Final[dict[str, Any]] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 255,
+    "pattern": "^[ -~]*[!-~][ -~]*$",
+}
 
 
-def idempotency_key(
+async def each_once(request: Request) -> None:
+    """Refuse a query parameter given twice: which of the two was meant can't be known."""
+    times = Counter(name for name, _ in request.query_params.multi_items())
+    if twice := [name for name, count in times.items() if count > 1]:
+        found = [{"field": name[:200] or "query", "reason": "given twice"} for name in twice[:20]]
+        detail = "; ".join(f"{row['field']}: {row['reason']}" for row in found)
+        raise InvalidRequest(detail, errors=found)
+
+
+async def idempotency_key(
     request: Request,
-    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+    idempotency_key: Annotated[
+        str | None, WithJsonSchema(_KEY), Header(alias="Idempotency-Key", max_length=255)
+    ] = None,
 ) -> str | None:
     """Return the request's Idempotency-Key, if it has one."""
     given = request.headers.getlist("idempotency-key")
@@ -55,29 +60,38 @@ def idempotency_key(
     return idempotency_key
 
 
-The = Annotated[Broker, Depends(broker_of)]
-By = Annotated[Caller, Depends(authenticated)]
 Key = Annotated[str | None, Depends(idempotency_key)]
 Limit = Annotated[int, Query(ge=1, le=500)]
 Word = Annotated[str, Query(max_length=320)]
-Cursor = Annotated[str, Query(pattern=r"^([0-9]{1,15}\|(tsk|grt)_[0-9a-z]{26})?$")]
+Cursor = Annotated[str, Query(pattern=rf"^([0-9]{{1,15}}\|(tsk|grt)_{shapes.RANDOM})?$")]
 EventId = Annotated[str, Query(pattern=r"^([0-9]{1,15}-[0-9a-f]{2}-[0-9]{1,15})?$")]
 OfTask = Annotated[str, Query(pattern=f"^({'|'.join(TaskState)})?$")]
 OfGrant = Annotated[str, Query(pattern=f"^({'|'.join(GrantState)})?$")]
+# Another text than an id is not found, like an id of nothing: the pattern is for the document.
+TaskId = Annotated[str, Path(json_schema_extra={"pattern": shapes.TASK_ID})]
+GrantId = Annotated[str, Path(json_schema_extra={"pattern": shapes.GRANT_ID})]
+
+_TASK_CALLS = ("show_task", "heartbeat", "request_grant", "complete")
 
 
 def _outcome(outcome: Outcome) -> dict[str, int]:
     return {"revoked": outcome.revoked, "revoking": outcome.revoking}
 
 
-@router.post("/tasks", status_code=201)
+@router.post(
+    "/tasks",
+    status_code=201,
+    responses=answers(
+        201, shapes.Task, 400, 403, 404, 409, 422, 429, links={"task_id": _TASK_CALLS}
+    ),
+)
 async def open_task(broker: The, caller: By, key: Key, ask: OpenTask) -> dict[str, Any]:
     """Open a task for an agent; an agent opens a child of its own task."""
     task, notes = await broker.open_task(caller, ask, key)
     return task_json(task, notes)
 
 
-@router.get("/tasks")
+@router.get("/tasks", responses=answers(200, shapes.TaskPage, 400))
 async def list_tasks(
     broker: The,
     caller: By,
@@ -90,28 +104,37 @@ async def list_tasks(
     return await broker.tasks(caller, state=state, agent=agent, limit=limit, cursor=cursor)
 
 
-@router.get("/tasks/{task_id}")
-async def show_task(broker: The, caller: By, task_id: str) -> dict[str, Any]:
+@router.get("/tasks/{task_id}", responses=answers(200, shapes.Task, 404))
+async def show_task(broker: The, caller: By, task_id: TaskId) -> dict[str, Any]:
     """Show a task."""
     return task_json(await broker.task(caller, task_id))
 
 
-@router.post("/tasks/{task_id}/heartbeat")
-async def heartbeat(broker: The, caller: By, task_id: str) -> dict[str, Any]:
+@router.post("/tasks/{task_id}/heartbeat", responses=answers(200, shapes.Task, 403, 404, 409))
+async def heartbeat(broker: The, caller: By, task_id: TaskId) -> dict[str, Any]:
     """Say that the task is alive."""
     return task_json(await broker.heartbeat(caller, task_id))
 
 
-@router.post("/tasks/{task_id}/complete")
-async def complete(broker: The, caller: By, task_id: str, ask: CompleteTask) -> dict[str, Any]:
+@router.post("/tasks/{task_id}/complete", responses=answers(200, shapes.Ended, 400, 403, 404, 409))
+async def complete(broker: The, caller: By, task_id: TaskId, ask: CompleteTask) -> dict[str, Any]:
     """End a task; everything it held is revoked and, as far as it goes in time, confirmed dead."""
     state, outcome = await broker.complete(caller, task_id, ask)
     return {"state": state, "grants": _outcome(outcome)}
 
 
-@router.post("/tasks/{task_id}/grants", status_code=201)
+@router.post(
+    "/tasks/{task_id}/grants",
+    status_code=201,
+    responses=answers(
+        201,
+        shapes.IssuedGrant,
+        *(400, 403, 404, 409, 422, 429),
+        links={"grant_id": ("show_grant", "revoke_grant")},
+    ),
+)
 async def request_grant(
-    broker: The, caller: By, key: Key, task_id: str, ask: RequestGrant
+    broker: The, caller: By, key: Key, task_id: TaskId, ask: RequestGrant
 ) -> Response:
     """Issue a credential under a task. This answer is its only delivery."""
     issued = await broker.request_grant(caller, task_id, ask, key)
@@ -120,7 +143,7 @@ async def request_grant(
     return JSONResponse(body, 201, NO_STORE)
 
 
-@router.get("/grants")
+@router.get("/grants", responses=answers(200, shapes.GrantPage, 400, 404))
 async def list_grants(
     broker: The,
     caller: By,
@@ -136,46 +159,46 @@ async def list_grants(
     )
 
 
-@router.get("/grants/{grant_id}")
-async def show_grant(broker: The, caller: By, grant_id: str) -> dict[str, Any]:
+@router.get("/grants/{grant_id}", responses=answers(200, shapes.Grant, 404))
+async def show_grant(broker: The, caller: By, grant_id: GrantId) -> dict[str, Any]:
     """Show a grant; never its secret."""
     return grant_json(await broker.grant(caller, grant_id))
 
 
-@router.delete("/grants/{grant_id}")
-async def revoke_grant(broker: The, caller: By, grant_id: str) -> dict[str, Any]:
+@router.delete("/grants/{grant_id}", responses=answers(200, shapes.Grant, 403, 404))
+async def revoke_grant(broker: The, caller: By, grant_id: GrantId) -> dict[str, Any]:
     """Revoke a grant now."""
     return grant_json(await broker.revoke_grant(caller, grant_id))
 
 
-@router.post("/revocations")
-async def revoke(broker: The, caller: By, ask: Revoke) -> dict[str, Any]:
+@router.post("/revocations", responses=answers(200, shapes.Revocation, 400, 403, 404))
+async def revoke_selected(broker: The, caller: By, ask: Revoke) -> dict[str, Any]:
     """Revoke all that a selector matches, and with freeze stop more from being issued."""
     revocation_id, outcome = await broker.operators.revoke(caller, ask)
     return {"revocation_id": revocation_id, "matched": outcome.matched, **_outcome(outcome)}
 
 
-@router.get("/freezes")
+@router.get("/freezes", responses=answers(200, shapes.FreezePage, 403))
 async def list_freezes(broker: The, caller: By) -> dict[str, Any]:
     """List what is frozen."""
     return await broker.operators.freezes(caller)
 
 
-@router.post("/freezes", status_code=201)
+@router.post("/freezes", status_code=201, responses=answers(201, shapes.FreezeOutcome, 400, 403))
 async def freeze(broker: The, caller: By, ask: Freeze) -> dict[str, Any]:
     """Stop issuing for a selector; what is live stays so."""
     await broker.operators.freeze(caller, ask)
     return {"selector": ask.selector.field, "frozen": True}
 
 
-@router.delete("/freezes")
+@router.delete("/freezes", responses=answers(200, shapes.FreezeOutcome, 400, 403, 404))
 async def thaw(broker: The, caller: By, ask: Freeze) -> dict[str, Any]:
     """Allow issuing for a selector again."""
     await broker.operators.thaw(caller, ask)
     return {"selector": ask.selector.field, "frozen": False}
 
 
-@router.get("/audit/events")
+@router.get("/audit/events", responses=answers(200, shapes.EventPage, 400, 403))
 async def list_events(
     broker: The, caller: By, task_id: Word = "", after: EventId = "", limit: Limit = 100
 ) -> dict[str, Any]:

@@ -5,54 +5,86 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.responses import JSONResponse
 
 import broker
 from broker.http import api, oauth, problems
+from broker.http import keys as keys_api
+from broker.http import principals as principals_api
 from broker.http.limits import BodyLimit
+from broker.http.openapi import DescribedApp, operation_name
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
+    from ipaddress import IPv4Network, IPv6Network
 
+    from broker.keys import KeyRotation
+    from broker.owners import Owners
+    from broker.principals import Principals
     from broker.service import Broker
 
 Readiness = dict[str, str]
 """Each part by name, and ``ok`` or what is wrong with it."""
 
 
-def create_app(
-    service: Broker,
-    *,
-    jwks: Mapping[str, Any],
-    max_body: int,
-    ready: Callable[[], Awaitable[Readiness]],
+def routed(
+    issuer: str,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
 ) -> FastAPI:
-    """Build the application. ``max_body`` is in bytes; ``ready`` looks at every part."""
-    app = FastAPI(
+    """Make the application without a broker in it: its routes, and the document of them."""
+    app = DescribedApp(
         title="Broker",
         summary="Just-in-time credentials for AI agents: every credential belongs to one task.",
         version=broker.__version__,
+        generate_unique_id_function=operation_name,
+        dependencies=[Depends(api.each_once)],
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         # Without this FastAPI answers /v1/tasks/ with a redirect built from the Host header.
         redirect_slashes=False,
     )
-    app.state.broker = service
-    app.state.jwks = jwks
+    # Below the issuer's path too, so that its own URLs lead here without a proxy. First, since
+    # routes are tried in their order, and this is where most requests go.
+    app.include_router(oauth.router, prefix=urlsplit(issuer).path)
     app.include_router(api.router)
-    issuer = service.access.issuer
-    # Served below the issuer's path too, so that its own URLs lead here without a proxy.
-    below = urlsplit(issuer).path
-    app.include_router(oauth.router, prefix=below)
-    problems.install(app, f"{below}/oauth/")
+    app.include_router(keys_api.router)
+    app.include_router(principals_api.router)
+    return app
 
-    @app.get(oauth.metadata_path(issuer), include_in_schema=False)
+
+def create_app(
+    service: Broker,
+    *,
+    keys: KeyRotation,
+    principals: Principals,
+    owners: Owners,
+    max_body: int,
+    trusted_proxies: Sequence[IPv4Network | IPv6Network] = (),
+    ready: Callable[[], Awaitable[Readiness]],
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+) -> FastAPI:
+    """Build the application. ``max_body`` is in bytes; ``ready`` looks at every part."""
+    issuer = service.access.issuer
+    app = routed(issuer, lifespan)
+    app.state.broker = service
+    app.state.keys = keys
+    app.state.trusted_proxies = trusted_proxies
+    app.state.principals = principals
+    app.state.owners = owners
+    parts = urlsplit(issuer)
+    about = oauth.well_known("oauth-protected-resource", issuer)
+    problems.install(app, f"{parts.path}/oauth/", f"{parts.scheme}://{parts.netloc}{about}")
+
+    @app.get(oauth.well_known("oauth-authorization-server", issuer), include_in_schema=False)
     async def metadata() -> dict[str, Any]:
         return oauth.metadata(issuer)
+
+    @app.get(oauth.well_known("oauth-protected-resource", issuer), include_in_schema=False)
+    async def resource_metadata() -> dict[str, Any]:
+        return oauth.resource_metadata(issuer)
 
     @app.get("/healthz", include_in_schema=False)
     async def health() -> dict[str, str]:

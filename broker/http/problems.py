@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from broker import errors
+from broker.identity.dpop import ALGORITHMS
 from broker.logs import get_logger
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ STATUS: Final[dict[type[errors.BrokerError], int]] = {
 """The status of a class, and of its subclasses that have none of their own."""
 
 _MAX_FIELD_ERRORS: Final = 20
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
 
 _BY_STATUS: Final = {
     404: ("not_found", "Not found"),
@@ -51,16 +54,38 @@ def status_of(error: errors.BrokerError) -> int:
     return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
 
 
-def problem(error: errors.BrokerError) -> JSONResponse:
-    """Write an error as a problem document (RFC 9457 section 3)."""
+def problem(error: errors.BrokerError, metadata: str = "") -> JSONResponse:
+    """Write an error as a problem document (RFC 9457 section 3).
+
+    ``metadata`` is the URL that a challenge names (RFC 9728 section 5.1).
+    """
     status = status_of(error)
+    headers = _headers(error)
+    if status == 401:  # noqa: PLR2004
+        headers["WWW-Authenticate"] = _challenge(error, metadata)
+    return _document(status, error.code, error.title, error.detail, headers, error.extra)
+
+
+def _challenge(error: errors.BrokerError, metadata: str = "") -> str:
+    """Say how to come back: with which schemes, and what was wrong (RFC 6750 3, RFC 9449 7.1)."""
+    about = f', resource_metadata="{metadata}"' if metadata else ""
+    algorithms = f'algs="{" ".join(ALGORITHMS)}"'
+    if isinstance(error, errors.InvalidDpopProof):
+        return f'DPoP error="{error.code}", {algorithms}{about}'
+    invalid = ', error="invalid_token"' if isinstance(error, errors.InvalidToken) else ""
+    return f'Bearer realm="broker"{invalid}{about}, DPoP {algorithms}{invalid}'
+
+
+def _headers(error: errors.BrokerError) -> dict[str, str]:
+    """Return the headers that any answer of this error has."""
     headers: dict[str, str] = dict(NO_STORE)
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
-    if status == 401:  # noqa: PLR2004
-        invalid = ', error="invalid_token"' if isinstance(error, errors.InvalidToken) else ""
-        headers["WWW-Authenticate"] = f'Bearer realm="broker"{invalid}'
-    return _document(status, error.code, error.title, error.detail, headers, error.extra)
+    if isinstance(error, errors.UseDpopNonce):
+        headers["DPoP-Nonce"] = error.nonce
+    if isinstance(error, errors.RateLimited):
+        headers |= error.headers
+    return headers
 
 
 def _document(
@@ -82,24 +107,31 @@ def _document(
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 
-def oauth_problem(error: errors.BrokerError) -> JSONResponse:
-    """Write an error as the token endpoint must (RFC 6749 section 5.2)."""
+def oauth_problem(error: errors.BrokerError, *, with_token: bool = False) -> JSONResponse:
+    """Write an error as the token endpoint must (RFC 6749 section 5.2).
+
+    ``with_token`` says that the caller came with an Authorization header, as to any other resource:
+    then a refusal challenges, and else it doesn't.
+    """
     if isinstance(error, errors.OAuthError):
-        code, status = error.error, 400
+        code = error.error
+        status = 401 if with_token and code == "invalid_client" else 400
     elif isinstance(error, errors.Unavailable):
         code, status = "temporarily_unavailable", 503
+    elif isinstance(error, errors.InvalidDpopProof):
+        # RFC 9449 sections 5 and 8; at a resource sections 7.1 and 9.
+        code, status = error.code, 401 if with_token else 400
     elif isinstance(error, errors.AuthenticationError):
         code, status = "invalid_client", 401
     elif isinstance(error, errors.AccessDenied):
         code, status = "unauthorized_client", 403
     else:
         status = status_of(error)
-        code = "server_error" if status >= 500 else "invalid_request"  # noqa: PLR2004
-    headers: dict[str, str] = dict(NO_STORE)
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(error.retry_after)
+        known = {429: "temporarily_unavailable", 500: "server_error"}
+        code = known.get(status, "invalid_request")
+    headers = _headers(error)
     if status == 401:  # noqa: PLR2004
-        headers["WWW-Authenticate"] = 'Bearer realm="broker"'
+        headers["WWW-Authenticate"] = _challenge(error)
     # Section 5.2 allows printable ASCII without the double quote and the backslash.
     text = error.detail.replace('"', "'").replace("\\", "/").replace("…", "...")
     description = "".join(c if " " <= c <= "~" else "?" for c in text)
@@ -131,15 +163,33 @@ def _field_error(item: Mapping[str, Any]) -> dict[str, str]:
     return {"field": ".".join(where)[:200] or str(item["loc"][0]), "reason": reason[:300]}
 
 
-def install(app: FastAPI, oauth_paths: str) -> None:
+def _allowed(app: FastAPI, request: Request) -> str:
+    """List what a path does take (RFC 9110 section 10.2.1); a route knows its own method only."""
+    asked: dict[str, Any] = {
+        "type": "http",
+        "path": request.url.path,
+        "root_path": "",
+        "headers": [],
+    }
+    return ", ".join(
+        method
+        for method in _METHODS
+        if any(r.matches({**asked, "method": method})[0] is Match.FULL for r in app.routes)
+    )
+
+
+def install(app: FastAPI, oauth_paths: str, metadata: str) -> None:
     """Answer every error of the app in these forms; the unforeseen is logged, not shown.
 
-    Below ``oauth_paths`` errors have OAuth's form.
+    Below ``oauth_paths`` errors have OAuth's form. ``metadata`` is where the API's own is
+    (RFC 9728).
     """
 
     def answer(request: Request, error: errors.BrokerError) -> Response:
         oauth = request.url.path.startswith(oauth_paths)
-        return oauth_problem(error) if oauth else problem(error)
+        if oauth:
+            return oauth_problem(error, with_token="authorization" in request.headers)
+        return problem(error, metadata)
 
     async def on_broker_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, errors.BrokerError)  # noqa: S101  registered for this class
@@ -156,11 +206,14 @@ def install(app: FastAPI, oauth_paths: str) -> None:
         assert isinstance(error, RequestValidationError)  # noqa: S101  registered for this class
         return _invalid(error)
 
-    async def on_http(_: Request, error: Exception) -> Response:
+    async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101  registered for this class
         code, title = _BY_STATUS.get(error.status_code, ("invalid_request", "Invalid request"))
         detail = "There is nothing at this path." if error.status_code == 404 else title  # noqa: PLR2004
-        return _document(error.status_code, code, title, detail, error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:  # noqa: PLR2004
+            headers["Allow"] = _allowed(app, request)
+        return _document(error.status_code, code, title, detail, headers)
 
     async def on_unforeseen(request: Request, error: Exception) -> Response:
         # The traceback would name values; its type and place are enough to find it.

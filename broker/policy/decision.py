@@ -53,6 +53,8 @@ class OpenContext:
 class IssueContext:
     """A grant somebody wants. ``capability`` is None when the catalogue has none of that name.
 
+    ``bound`` says that the caller's token is bound to a key it proved, ``narrowed_to`` what the
+    token is limited to, None for all of the task's.
     ``asked_ttl_ms`` is 0 when the caller left it to the catalogue; ``now_ms`` is epoch
     milliseconds; ``ledger_durable`` says whether the ledger keeps what it was told; ``backlog`` is
     how many credentials of the capability could not be revoked within their budget.
@@ -67,3 +69,5 @@ class IssueContext:
     ledger_durable: bool
     backlog: int
     backlog_limit: int
+    bound: bool = False
+    narrowed_to: frozenset[str] | None = None

@@ -39,7 +39,7 @@ def decide_open(context: OpenContext) -> Decision:  # noqa: PLR0911  one return 
     return Decision(Effect.ALLOW, ("catalogue",), ttl_ms, notes)
 
 
-def decide_issue(context: IssueContext) -> Decision:  # noqa: PLR0911  one return a rule
+def decide_issue(context: IssueContext) -> Decision:  # noqa: C901, PLR0911  one return a rule
     """Say whether a credential may be issued, and for how long."""
     capability = context.capability
     agent = context.agent
@@ -54,6 +54,10 @@ def decide_issue(context: IssueContext) -> Decision:  # noqa: PLR0911  one retur
         or capability.name not in agent.capabilities
     ):
         return _deny("capability_not_allowed")
+    if context.narrowed_to is not None and capability.name not in context.narrowed_to:
+        return _deny("token_is_narrower")
+    if capability.require_binding and not context.bound:
+        return _deny("binding_required")
     if capability.power is not Power.READ and capability.revocability is Revocability.TTL_ONLY:
         return _deny("not_revocable")
     if context.backlog >= context.backlog_limit:

@@ -18,6 +18,7 @@ import pytest
 
 from broker.backends.vault import VaultBackend
 from broker.backends.vault_api import VaultGone
+from broker.ledger.live_tokens import LiveTokens
 from tests.world import World, logs_in
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ async def test_dying_while_issuing_a_token_leaves_nothing_alive(
     assert [grant.state for grant in grants] == states
     await end(world, said["task_id"])
     for grant in grants:
-        assert await world.app.pipeline.ledger.token_status(grant.lease) is None
+        assert await LiveTokens(world.app.connection).status(grant.lease) is None
     assert (await world.show_task(said["task_id"]))["closed_at"] is not None
 
 

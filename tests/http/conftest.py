@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.http.front_door import FrontDoor, front_door
 from tests.http.parties import PartyWorld, party_world
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from pathlib import Path
 
     from broker.config import Config
     from broker.dev.stack import DevStack
@@ -28,6 +30,15 @@ async def parties(engines: tuple[DevStack, Config]) -> AsyncGenerator[PartyWorld
 async def wide(engines: tuple[DevStack, Config]) -> AsyncGenerator[PartyWorld]:
     """As ``parties``, and both agents may have ``orders-api``."""
     made = party_world(engines[0], shared=("orders-api",))
+    await made.app.connection.command("FLUSHALL")
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def door(engines: tuple[DevStack, Config], tmp_path: Path) -> AsyncGenerator[FrontDoor]:
+    """A broker with people, clients that hold keys, and capabilities for several services."""
+    made = front_door(engines[0], tmp_path)
     await made.app.connection.command("FLUSHALL")
     yield made
     await made.close()

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from broker.identity.models import Transport
 from broker.secret import Secret
 from broker.steps import Step
 from broker.wire import RequestGrant
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     from broker.config import Config
     from broker.dev.stack import DevStack
 
-PLAIN: Final = frozenset({"type", "username", "token_type"})
+GET = Transport("GET", "http://127.0.0.1:8700/v1/tasks")
+
+
+PLAIN: Final = frozenset({"type", "username", "token_type", "scope"})
 
 
 class Overheard:
@@ -235,7 +239,7 @@ async def test_secrets_are_only_in_their_one_delivery(
 async def test_what_was_issued_prints_no_secret(world: World) -> None:
     task = await world.open(capabilities=["orders-read", "orders-api"])
     token = await world.token("report-writer", task["task_id"])
-    caller = await world.app.broker.access.authenticate(token)
+    caller = await world.app.broker.access.authenticate(token, "bearer", GET)
 
     for capability in ("orders-read", "orders-api"):
         issued = await world.app.broker.request_grant(
@@ -285,7 +289,7 @@ async def test_an_error_chain_holds_no_credential(world: World) -> None:
     task = await world.open()
     body = RequestGrant(capability="orders-read")
     token = await world.token("report-writer", task["task_id"])
-    caller = await world.app.broker.access.authenticate(token)
+    caller = await world.app.broker.access.authenticate(token, "bearer", GET)
     issued = await world.app.broker.request_grant(caller, task["task_id"], body, "k")
     password = next(v.reveal() for v in issued.minted.fields.values() if isinstance(v, Secret))
 

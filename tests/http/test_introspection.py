@@ -132,7 +132,7 @@ async def test_who_watches_over_everything_may_ask_about_everything(
     assert (await introspect(world, caller, token)).json() == INACTIVE
 
 
-@pytest.mark.parametrize("token", ["x", "", "a.b.c", "ü", "\0", "x" * 30_000, '{"active":true}'])
+@pytest.mark.parametrize("token", ["x", "a.b.c", "ü", "\0", "x" * 30_000, '{"active":true}'])
 async def test_what_is_no_token_is_inactive_and_no_error(world: World, token: str) -> None:
     assert (await introspect(world, "orders-service", token)).json() == INACTIVE
 

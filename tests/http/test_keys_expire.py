@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from broker.ledger import keys
 from broker.ledger.keys import EXPIRING, PERSISTENT
+from tests.http.parties import exchange_form
 from tests.keys_check import assert_no_immortal_keys
+from tests.possession import Sender
 
 if TYPE_CHECKING:
     from tests.world import World
@@ -35,6 +38,15 @@ async def test_every_key_is_a_table_or_expires(world: World) -> None:
     freeze = {"selector": {"agent": "order-clerk"}, "reason": "drill"}
     await world.call("operator", "POST", "/v1/freezes", freeze)
     await world.call("operator", "DELETE", f"/v1/grants/{granted['grant_id']}")
+
+    sender, url = Sender(), f"{world.config.broker.issuer}/oauth/token"
+    form, nonce = exchange_form(world, "orchestrator"), None
+    for status in (400, 200):  # the first is told the nonce
+        proof = sender.proof("POST", url, time.time(), nonce=nonce)
+        answer = await world.http.post("/oauth/token", data=form, headers={"DPoP": proof})
+        assert answer.status_code == status, answer.text
+        nonce = answer.headers["dpop-nonce"]
+    await world.app.reaper.look()  # writes down who was used
 
     before = await assert_no_immortal_keys(world)
     await world.complete(task)

@@ -57,11 +57,12 @@ async def test_optional_parameters_are_not_doubled(world: World, name: str) -> N
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"grant_type": "client_credentials"}, "unsupported_grant_type"),
+        ({"grant_type": "client_credentials"}, "invalid_request"),
+        ({"grant_type": "authorization_code"}, "unsupported_grant_type"),
         ({"grant_type": "\0"}, "unsupported_grant_type"),
         ({"subject_token_type": ACCESS_TOKEN}, "invalid_request"),
         ({"subject_token_type": "urn:ietf:params:oauth:token-type:saml2"}, "invalid_request"),
-        ({"requested_token_type": "urn:ietf:params:oauth:token-type:jwt"}, "invalid_request"),
+        ({"requested_token_type": "urn:ietf:params:oauth:token-type:id_token"}, "invalid_request"),
         ({"actor_token": "x"}, "invalid_request"),
         ({"actor_token_type": ACCESS_TOKEN}, "invalid_request"),
         ({"actor_token": "x", "actor_token_type": ACCESS_TOKEN}, "invalid_request"),

@@ -1,0 +1,182 @@
+"""schemathesis over our OpenAPI document: nothing is answered that the document doesn't say.
+
+Each operation is called by whoever may call it, with data made to fit the document and data made
+not to; then by everybody else. A third test goes along the document's links: a task that was opened
+is asked for grants, kept alive, ended. The checks of schemathesis are on, but for those that
+``CONFIG`` turns off and says why.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from schemathesis.config import SchemathesisConfig
+
+from broker.http.app import routed
+from tests.http.parties import party_world
+from tests.http.served import Served
+from tests.http.sharpened import aim, sharpened
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from schemathesis import Case
+    from schemathesis.core.transport import Response
+
+    from broker.config import Config
+    from broker.dev.stack import DevStack
+
+CALLERS: Final = ("orchestrator", "report-writer", "operator", "auditor", "orders-service", "")
+"""Principals; ``""`` is somebody without a token."""
+ENTITLED: Final = (
+    ("/v1/tasks", "orchestrator"),
+    ("/v1/grants", "orchestrator"),
+    ("/v1/", "operator"),
+    ("/oauth/introspect", "orders-service"),
+    ("/oauth/revoke", "orchestrator"),
+    ("", ""),
+)
+"""Who may call what begins so."""
+
+BEYOND_WORDS: Final = r"^/oauth/|^/v1/(revocations|freezes|principals|owners/retire|keys/rotate)$"
+"""Paths where data that fits the document may be refused: it can't say all that must hold."""
+
+UPSETTING: Final = ("/v1/keys/rotate", "/v1/freezes", "/v1/revocations")
+"""Paths after which tokens are dead, or everything may be frozen."""
+
+STOPPING: Final = "/(freezes|revocations|rotate|suspend|retire)$"
+"""Paths after which there is little life left to go along."""
+
+CONFIG: Final[dict[str, Any]] = {
+    "generation": {
+        "with-security-parameters": False,  # each call has one caller's token, or none
+        "deterministic": bool(os.environ.get("CI")),
+    },
+    "phases": {"coverage": {"generate-duplicate-query-parameters": True}},
+    "checks": {
+        # A revoked grant is still there to be looked at, and says that it is dead.
+        "use_after_free": {"enabled": False},
+        # 422 is an Idempotency-Key that came before, with another request.
+        "positive_data_acceptance": {
+            "expected-statuses": ["2xx", "401", "403", "404", "409", "422", "429"]
+        },
+        "negative_data_rejection": {
+            "expected-statuses": ["400", "401", "403", "404", "405", "409", "422", "429"]
+        },
+    },
+    "operations": [
+        {
+            "include-path-regex": BEYOND_WORDS,
+            "checks": {"positive_data_acceptance": {"enabled": False}},
+        }
+    ],
+}
+# Typed no further: the library leaves most of its own types open.
+SCHEMA: Final[Any] = schemathesis.openapi.from_dict(
+    sharpened(routed("http://127.0.0.1:8700").openapi()),
+    config=SchemathesisConfig.from_dict(CONFIG),  # pyright: ignore[reportUnknownMemberType]
+)
+SLOW: Final = (
+    HealthCheck.too_slow,
+    HealthCheck.data_too_large,
+    HealthCheck.filter_too_much,
+    HealthCheck.function_scoped_fixture,
+)
+QUICK: Final = settings(deadline=None, database=None, suppress_health_check=SLOW, max_examples=10)
+
+
+@pytest.fixture(scope="module")
+def running(
+    engines: tuple[DevStack, Config], tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Served]:
+    state_dir = str(tmp_path_factory.mktemp("served"))  # its keys rotate
+    served = Served(
+        lambda: party_world(
+            engines[0],
+            shared=("orders-api",),
+            broker={"state_dir": state_dir},
+            oauth={"rate": 1_000_000},
+        )
+    )
+    yield served
+    served.close()
+
+
+@pytest.fixture
+def served(running: Served) -> Served:
+    running.clean()
+    return running
+
+
+@pytest.fixture(scope="module")
+def answered() -> Counter[tuple[str, int]]:
+    """How often each operation was answered with which status."""
+    return Counter()
+
+
+def entitled(case: Case[Any]) -> str:
+    return next(name for start, name in ENTITLED if case.operation.path.startswith(start))
+
+
+def as_caller(served: Served, name: str) -> dict[str, Any]:
+    headers: dict[str, str] = {}
+    if name:
+        task_id = served.task() if name == "report-writer" else None
+        headers["Authorization"] = f"Bearer {served.token(name, task_id)}"
+    return {"base_url": served.url, "session": served.session, "headers": headers}
+
+
+def check(served: Served, answered: Counter[tuple[str, int]], case: Case[Any], name: str) -> None:
+    aim(served, case)
+    arguments = as_caller(served, name)
+    answer = case.call(**arguments)
+    answered[case.operation.label, answer.status_code] += 1
+    if case.operation.path in UPSETTING and answer.status_code < 300:
+        served.clean()
+    case.validate_response(  # pyright: ignore[reportUnknownMemberType]
+        answer, transport_kwargs=arguments
+    )
+
+
+@SCHEMA.parametrize()
+@QUICK
+def test_whoever_may_call(
+    case: Case[Any], served: Served, answered: Counter[tuple[str, int]]
+) -> None:
+    check(served, answered, case, entitled(case))
+
+
+@SCHEMA.parametrize()
+@SCHEMA.given(name=st.sampled_from(CALLERS))
+@QUICK
+def test_anybody(
+    case: Case[Any], served: Served, answered: Counter[tuple[str, int]], name: str
+) -> None:
+    check(served, answered, case, name)
+
+
+def test_along_the_links(served: Served, answered: Counter[tuple[str, int]]) -> None:
+    class Life(SCHEMA.exclude(path_regex=STOPPING).as_state_machine()):
+        def get_call_kwargs(self, case: Case[Any]) -> dict[str, Any]:
+            return as_caller(served, entitled(case))
+
+        def after_call(self, response: Response, case: Case[Any]) -> None:
+            super().after_call(response, case)  # pyright: ignore[reportUnknownMemberType]
+            answered[f"link to {case.operation.label}", response.status_code] += 1
+
+    Life.run(settings=settings(QUICK, max_examples=20, stateful_step_count=8))
+
+
+def test_every_operation_was_done_and_refused(answered: Counter[tuple[str, int]]) -> None:
+    """So that the tests above don't pass because everything was turned away at the door."""
+    operations = {result.ok().label for result in SCHEMA.get_all_operations()}
+    done = {label for label, status in answered if 200 <= status < 300}
+    if not operations <= {label for label, _ in answered}:
+        pytest.skip("not all of the tests above were run")
+    assert operations <= done
