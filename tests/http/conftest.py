@@ -8,6 +8,7 @@ import pytest
 
 from tests.http.front_door import FrontDoor, front_door
 from tests.http.parties import PartyWorld, party_world
+from tests.register_world import RegisterWorld, replica
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -42,3 +43,19 @@ async def door(engines: tuple[DevStack, Config], tmp_path: Path) -> AsyncGenerat
     await made.app.connection.command("FLUSHALL")
     yield made
     await made.close()
+
+
+@pytest.fixture
+async def here(engines: tuple[DevStack, Config]) -> AsyncGenerator[RegisterWorld]:
+    """A replica with an empty ledger, for tests of principals."""
+    async with replica(engines, empty=True) as made:
+        yield made
+
+
+@pytest.fixture
+async def there(
+    engines: tuple[DevStack, Config], here: RegisterWorld
+) -> AsyncGenerator[RegisterWorld]:
+    """Another replica on the same ledger."""
+    async with replica(engines) as made:
+        yield made

@@ -129,6 +129,12 @@ class FrontDoor(PartyWorld):
         return answer.json()["access_token"]
 
 
+def expect(answer: httpx2.Response) -> dict[str, Any]:
+    """The body of an answer that must be good."""
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
 def front_door(stack: DevStack, folder: Path, **sections: Mapping[str, Any]) -> FrontDoor:
     """The dev configuration with all of that added; ``folder`` is for the clients' keys.
 

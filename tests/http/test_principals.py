@@ -4,38 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from broker.dev.config import OWNER
 from tests.http.parties import assert_problem, bearer
 from tests.issuers import IssuerKey
-from tests.register_world import RegisterWorld, newcomer, replica
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from broker.config import Config
-    from broker.dev.stack import DevStack
+from tests.register_world import RegisterWorld, newcomer
 
 KEY = IssuerKey.new()
 OTHER_KEY = IssuerKey.new()
-
-
-@pytest.fixture
-async def here(engines: tuple[DevStack, Config]) -> AsyncGenerator[RegisterWorld]:
-    async with replica(engines, empty=True) as made:
-        yield made
-
-
-@pytest.fixture
-async def there(
-    engines: tuple[DevStack, Config], here: RegisterWorld
-) -> AsyncGenerator[RegisterWorld]:
-    """Another replica on the same ledger."""
-    async with replica(engines) as made:
-        yield made
 
 
 # ── adding ───────────────────────────────────────────────────────────────────────────────────────

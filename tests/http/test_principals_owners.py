@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from broker.dev.config import OWNER
 from tests.http.parties import assert_oauth_error, assert_problem, bearer
-from tests.register_world import WHY, RegisterWorld, newcomer, replica, revoked
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from broker.config import Config
-    from broker.dev.stack import DevStack
+from tests.register_world import WHY, RegisterWorld, newcomer, revoked
 
 TEAM = "team@example.com"
 OTHERS = "others@example.com"
-
-
-@pytest.fixture
-async def here(engines: tuple[DevStack, Config]) -> AsyncGenerator[RegisterWorld]:
-    async with replica(engines, empty=True) as made:
-        yield made
-
-
-@pytest.fixture
-async def there(
-    engines: tuple[DevStack, Config], here: RegisterWorld
-) -> AsyncGenerator[RegisterWorld]:
-    """Another replica on the same ledger."""
-    async with replica(engines) as made:
-        yield made
 
 
 @pytest.fixture

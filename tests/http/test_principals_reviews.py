@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
-
-import pytest
+from typing import Any
 
 from broker.catalog import PrincipalState
 from broker.dev.config import OWNER
@@ -14,28 +12,7 @@ from broker.ledger.registry import Change
 from broker.register import Entry, OwnerEntry
 from broker.reviews import ReviewRules
 from broker.wire import RequestGrant
-from tests.register_world import DAY_MS, WHY, RegisterWorld, replica, revoked
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from broker.config import Config
-    from broker.dev.stack import DevStack
-
-
-@pytest.fixture
-async def here(engines: tuple[DevStack, Config]) -> AsyncGenerator[RegisterWorld]:
-    async with replica(engines, empty=True) as made:
-        yield made
-
-
-@pytest.fixture
-async def there(
-    engines: tuple[DevStack, Config], here: RegisterWorld
-) -> AsyncGenerator[RegisterWorld]:
-    """Another replica on the same ledger."""
-    async with replica(engines) as made:
-        yield made
+from tests.register_world import DAY_MS, WHY, RegisterWorld, revoked
 
 
 async def sweep(world: RegisterWorld, days: int = 0) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -14,28 +14,7 @@ from broker.ledger.registry import Change
 from broker.register import Entry, marks_of
 from broker.wire_principals import Because
 from tests.http.parties import assert_oauth_error, assert_problem, bearer
-from tests.register_world import WHY, RegisterWorld, replica, revoked
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from broker.config import Config
-    from broker.dev.stack import DevStack
-
-
-@pytest.fixture
-async def here(engines: tuple[DevStack, Config]) -> AsyncGenerator[RegisterWorld]:
-    async with replica(engines, empty=True) as made:
-        yield made
-
-
-@pytest.fixture
-async def there(
-    engines: tuple[DevStack, Config], here: RegisterWorld
-) -> AsyncGenerator[RegisterWorld]:
-    """Another replica on the same ledger."""
-    async with replica(engines) as made:
-        yield made
+from tests.register_world import WHY, RegisterWorld, revoked
 
 
 async def works(world: RegisterWorld, task: dict[str, Any], token: str) -> int:
