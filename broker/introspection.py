@@ -108,14 +108,14 @@ class Introspection:
             raise OAuthError("unauthorized_client", "the token was issued to another client")
         # One that is dead already too: what was had with it may not be, when this was asked before.
         details = claims.authorization_details
-        marked = await self._live.end(
+        claimed = await self._live.end(
             claims.jti,
             task_id=str(details[0].get("task_id", "")) if details else "",
             reason=f"token revoked by {name}",
             claim_ms=self._pipeline.ledger.times.claim_ms,
             actor=name,
         )
-        outcome = await self._pipeline.revoke(marked)
+        outcome = await self._pipeline.revoke_and_close(claimed)
         if outcome.revoking:
             # Section 2.2.1: the client must take the token to be alive still, and ask again.
             msg = "The token is ended here; its end elsewhere is not confirmed yet."

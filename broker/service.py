@@ -9,7 +9,7 @@ import hashlib
 import json
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from broker.durations import format_duration
 from broker.errors import AccessDenied, Conflict, InvalidRequest, NotFound, QuotaExceeded
@@ -135,6 +135,7 @@ class Broker:
                 ttl_ms=ask.ttl or min(self._limits.default_ttl_ms, self._limits.max_ttl_ms),
                 max_ttl_ms=self._limits.max_ttl_ms,
                 parent=parent,
+                narrowed_to=caller.capabilities,
                 max_depth=self._limits.max_depth,
             )
         )
@@ -187,6 +188,8 @@ class Broker:
             expires_at=0,
             heartbeat_ms=ask.heartbeat or 0,
             context=json.dumps(ask.context or {}),
+            # An orchestrator's tokens come and go, its tasks stay.
+            via=caller.lineage if caller.task is not None else (),
         )
 
     async def task(self, caller: Caller, task_id: str) -> Task:
@@ -309,8 +312,19 @@ class Broker:
         return await self._queries.grant(grant.id) or grant
 
 
+_TOLD: Final = frozenset(
+    ("more_than_token", "more_than_parent", "chain_too_deep", "chain_has_a_cycle")
+)
+"""Reasons that say nothing the caller didn't know."""
+
+
 def _not_opened(decision: Decision) -> AccessDenied:
-    if decision.reasons[0] in {"more_than_parent", "chain_too_deep", "chain_has_a_cycle"}:
+    if decision.reasons[0] in {
+        "more_than_token",
+        "more_than_parent",
+        "chain_too_deep",
+        "chain_has_a_cycle",
+    }:
         reason = decision.reasons[0].replace("_", " ")
         return AccessDenied(f"Policy refused the task: {reason}.", reason=decision.reasons[0])
     msg = (

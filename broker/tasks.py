@@ -47,6 +47,7 @@ class Task:
     ``parent_id`` is empty for a root; ``root_id`` is then the task itself. ``created_by`` opened
     it, ``orchestrator`` opened the root of its chain. ``subject`` is on whose behalf it runs,
     ``actors`` the agents of the chain, newest first. ``heartbeat_ms`` is 0 when none is asked for.
+    ``via`` are the ids of the agent's tokens it was opened with: it ends with any of them.
     ``closed_at`` is 0 until everything below the task is confirmed dead. ``handles`` is what can
     kill its credentials at a backend: for Vault, by nonce, the accessor of each token made for the
     task (empty while the answer is not known).
@@ -74,4 +75,5 @@ class Task:
     reason: str = ""
     summary: str = ""
     context: str = "{}"
+    via: tuple[str, ...] = ()
     handles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from broker.errors import InvalidToken, NotFound, TaskNotActive
 from broker.ids import shard_of
 from broker.ledger import keys
+from broker.ledger.models import Claimed
 from broker.ledger.registry import stopped_by
-from broker.ledger.rows import grant_row, task_row
+from broker.ledger.rows import read_claimed, task_row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from broker.grants import Grant
     from broker.ledger.connection import Connection
     from broker.tasks import Task
 
@@ -87,14 +87,15 @@ class LiveTokens:
 
     async def end(
         self, jti: str, *, task_id: str, reason: str, claim_ms: int, actor: str
-    ) -> tuple[Grant, ...]:
-        """End a token and, in the same write, mark for revocation all that was had with it.
+    ) -> Claimed:
+        """End a token and, in the same write, all that was had with it.
 
-        That is what hangs from it in ``task_id`` and the tasks below, and in none if it is empty.
+        That is, below ``task_id``, the tasks opened with it and the grants that hang from it; with
+        no task there is nothing.
         Asked again it returns what isn't dead yet. The caller holds the claims for ``claim_ms``.
         """
         if not self._is_ours(jti):
-            return ()
+            return Claimed()
         args = {
             "task_id": task_id,
             "event": {"jti": jti, "reason": reason},
@@ -102,8 +103,8 @@ class LiveTokens:
             "claim_ms": claim_ms,
             "actor": actor,
         }
-        _, *grants = await self._run("drop_token", jti, args)
-        return tuple(map(grant_row, grants))
+        _, *claimed = await self._run("drop_token", jti, args)
+        return read_claimed(claimed)
 
     def _is_ours(self, jti: str) -> bool:
         shard = shard_of(jti, "jti")

@@ -18,7 +18,7 @@ from broker.ids import shard_of
 from broker.ledger import keys
 from broker.ledger.models import IDEMPOTENCY_MS, Claimed, HandleRetired, LedgerTimes
 from broker.ledger.registry import stopped_by
-from broker.ledger.rows import compact, grant_row, task_row
+from broker.ledger.rows import compact, grant_row, read_claimed, task_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -62,7 +62,10 @@ class RedisLedger:
             **self._digest(idempotency),
         }
         own = _idempotency_key(shard, idempotency)
-        status, *rest = await self._redis.run("open_task", shard, args, own_key=own)
+        tokens = [keys.token(shard, jti) for jti in task.via]
+        status, *rest = await self._redis.run(
+            "open_task", shard, {**args, "tokens": len(tokens)}, own_key=own, more_keys=tokens
+        )
         match status:
             case b"ok":
                 return task_row(rest[0]), True
@@ -70,6 +73,8 @@ class RedisLedger:
                 return task_row(rest[0]), False
             case b"frozen":
                 raise stopped_by(rest[0])
+            case b"token_ended":
+                raise _token_ended()
             case b"parent_ended":
                 msg = "The parent task has ended, so nothing can be opened below it."
                 raise TaskNotActive(msg)
@@ -127,7 +132,7 @@ class RedisLedger:
             case b"handle_retired":
                 raise HandleRetired
             case b"token_ended":
-                raise InvalidToken("The token was revoked while it was being used.")
+                raise _token_ended()
             case _:
                 raise _reused()
 
@@ -173,7 +178,7 @@ class RedisLedger:
         answer = await self._redis.run("end_task", _shard(task_id, "tsk"), self._timed(args))
         if answer[0] == b"unknown":
             raise NotFound
-        return answer[0].decode(), _claimed(answer[1:])
+        return answer[0].decode(), read_claimed(answer[1:])
 
     async def confirm(self, grant: Grant, *, evidence: str, actor: str) -> Grant:
         """Step 10: the backend knows the credential no more."""
@@ -211,7 +216,7 @@ class RedisLedger:
         tasks: list[Task] = []
         grants: list[Grant] = []
         for answer in await self._redis.on_every_shard("claim_due", self._timed(args), shards):
-            claimed = _claimed(answer)
+            claimed = read_claimed(answer)
             tasks += claimed.tasks
             grants += claimed.grants
         return Claimed(tuple(tasks), tuple(grants))
@@ -338,13 +343,6 @@ def _shard(identifier: str, kind: Kind) -> int:
     return shard
 
 
-def _claimed(answer: Sequence[bytes]) -> Claimed:
-    tasks = int(answer[0])
-    return Claimed(
-        tuple(map(task_row, answer[1 : 1 + tasks])), tuple(map(grant_row, answer[1 + tasks :]))
-    )
-
-
 def _idempotency_key(shard: int, idempotency: Idempotency | None) -> str | None:
     if idempotency is None:
         return None
@@ -359,3 +357,7 @@ def _reused() -> BrokerError:
 
 def _not_active() -> TaskNotActive:
     return TaskNotActive("The task is not active: it has ended, or it is not approved yet.")
+
+
+def _token_ended() -> InvalidToken:
+    return InvalidToken("The token was revoked while it was being used.")

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from broker.ledger.connection import Connection
 
 NONCE_SPAN_S: Final = 300
+_ASK_AGAIN_S: Final = 1.0
+"""How often nonces that nobody gave out can make a replica ask Redis."""
 
 
 class Replay:
@@ -46,6 +48,7 @@ class Nonces:
         self._clock = clock
         self._span_s = span_s
         self._known: dict[int, str] = {}
+        self._asked_at = float("-inf")
 
     async def current(self) -> str:
         """Return the nonce to make proofs with now.
@@ -59,7 +62,9 @@ class Nonces:
     async def accepts(self, nonce: str) -> bool:
         """Say whether a nonce is the current one or the one before.
 
-        Or the next: a replica whose clock is ahead may have given it out already.
+        Or the next: a replica whose clock is ahead may have given it out already. Strangers can
+        make up any number of nonces, so Redis isn't asked about each: who is refused for that is
+        told the current one, and comes again with it.
 
         Raises:
             LedgerUnavailable: this replica doesn't know it, and can't ask.
@@ -67,6 +72,10 @@ class Nonces:
         span = self._span()
         if self._is_near(nonce, span):
             return True
+        now = self._clock.monotonic()
+        if span in self._known and now - self._asked_at < _ASK_AGAIN_S:
+            return False
+        self._asked_at = now
         await self._agree(span)
         return self._is_near(nonce, span)
 

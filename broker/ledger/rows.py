@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from broker.events import Event
 from broker.grants import Grant, GrantState
+from broker.ledger.models import Claimed
 from broker.tasks import Task, TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _TASK_FIELDS = frozenset(f.name for f in fields(Task))
 _GRANT_FIELDS = frozenset(f.name for f in fields(Grant))
@@ -20,6 +24,7 @@ def task_row(text: str | bytes, identifier: str = "") -> Task:
     row["state"] = TaskState(row["state"])
     row["capabilities"] = tuple(row["capabilities"])
     row["actors"] = tuple(row["actors"])
+    row["via"] = tuple(row.get("via", ()))
     defaults: dict[str, Any] = {"id": identifier, "parent_id": "", "depth": 0}
     return Task(**(defaults | row))
 
@@ -31,6 +36,14 @@ def grant_row(text: str | bytes, identifier: str = "") -> Grant:
     row["via"] = tuple(row.get("via", ()))
     defaults: dict[str, Any] = {"id": identifier, "handle": "", "path": ""}
     return Grant(**(defaults | row))
+
+
+def read_claimed(answer: Sequence[bytes]) -> Claimed:
+    """Read what a script has left to do: how many tasks ended, these, then the grants."""
+    tasks = int(answer[0])
+    return Claimed(
+        tuple(map(task_row, answer[1 : 1 + tasks])), tuple(map(grant_row, answer[1 + tasks :]))
+    )
 
 
 def compact(model: Task | Grant) -> dict[str, Any]:

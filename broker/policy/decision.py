@@ -38,7 +38,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class OpenContext:
-    """A task somebody wants to open. ``agent`` is None when there is no such agent."""
+    """A task somebody wants to open. ``agent`` is None when there is no such agent.
+
+    ``narrowed_to`` is what the caller's token is limited to, None for all that it could have.
+    """
 
     caller: Principal
     agent: Principal | None
@@ -47,6 +50,7 @@ class OpenContext:
     max_ttl_ms: int
     parent: Task | None
     max_depth: int
+    narrowed_to: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ def decide_open(context: OpenContext) -> Decision:  # noqa: PLR0911  one return 
     if any(c is None or c.name not in agent.capabilities for c in context.capabilities):
         return _deny("capability_not_allowed")
     names = frozenset(c.name for c in context.capabilities if c is not None)
+    if context.narrowed_to is not None and not names <= context.narrowed_to:
+        return _deny("more_than_token")
     ttl_ms, notes = _clamp(context.ttl_ms, context.max_ttl_ms, "the longest a task may run")
     if context.parent is not None:
         if context.parent.depth + 1 > context.max_depth:

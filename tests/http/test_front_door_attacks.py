@@ -82,13 +82,14 @@ def may(client: str, subject: Party, actor: str, job: Job) -> bool:
 
 
 async def test_no_combination_of_proofs_makes_a_token_that_nobody_proved(door: FrontDoor) -> None:
-    root = await door.task_of()
+    root, again = await door.task_of(), await door.task_of()
     child = await door.task_of("order-clerk", parent_task_id=root["task_id"])
     run = await door.task_of("runner", on_behalf_of=door.person())
     ask = {"agent": "order-clerk", "purpose": "x", "capabilities": ["orders-read"]}
     far = expect(await door.call("rival", "POST", "/v1/tasks", ask), 201)
     jobs = [
         Job(root["task_id"], "report-writer", "orchestrator"),
+        Job(again["task_id"], "report-writer", "orchestrator"),
         Job(child["task_id"], "order-clerk", "orchestrator", root["task_id"]),
         Job(run["task_id"], "runner", "staff:alice"),
         Job(far["task_id"], "order-clerk", "rival"),

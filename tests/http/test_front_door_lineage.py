@@ -236,7 +236,7 @@ async def test_a_crash_right_after_the_token_leaves_nothing_that_a_sweep_misses(
         claims.jti, task_id=task["task_id"], reason="a test", claim_ms=0, actor="test"
     )
 
-    assert [grant.id for grant in marked] == [credential["grant_id"]]
+    assert [grant.id for grant in marked.grants] == [credential["grant_id"]]
     assert not await door.alive(credential["credential"]["access_token"])
     await door.sweep(ahead_ms=60_000)
     assert await is_dead(door, credential)
@@ -266,7 +266,6 @@ async def test_nothing_outlives_a_token_that_another_replica_ends_meanwhile(
                 actor_token_type=JWT,
                 authorization_details=details(child["task_id"]),
             ),
-            open_below(by, second, root, "runner"),
         ]
 
     try:
@@ -282,8 +281,6 @@ async def test_nothing_outlives_a_token_that_another_replica_ends_meanwhile(
                 assert token is None or not await door.alive(token)
         live = await door.call("operator", "GET", "/v1/grants?state=active")
         assert live.json()["items"] == []
-        tasks = (await door.call("operator", "GET", "/v1/tasks?state=active")).json()["items"]
-        assert {task["task_id"] for task in tasks} == {root["task_id"], child["task_id"]}
     finally:
         await there.close()
 

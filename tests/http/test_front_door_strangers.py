@@ -10,7 +10,15 @@ import pytest
 from broker.exchange import Answer
 from broker.rates import Allowance
 from broker.token_request import read_client, read_request
-from tests.http.front_door import ACCESS_TOKEN, ASSERTION, ORDERS, REPORTS, STAFF, FrontDoor
+from tests.http.front_door import (
+    ACCESS_TOKEN,
+    ASSERTION,
+    BILLING,
+    ORDERS,
+    REPORTS,
+    STAFF,
+    FrontDoor,
+)
 from tests.http.parties import UNKNOWN_TASK, assert_oauth_error, bearer, details
 from tests.issuers import IssuerKey
 from tests.possession import Sender
@@ -107,6 +115,23 @@ async def test_strangers_leave_nothing_and_burn_nobodys_quota(
     assert forged(door).split(".")[0] not in written.err + written.out
 
 
+async def test_made_up_nonces_do_not_reach_the_ledger(door: FrontDoor) -> None:
+    """The one question that a stranger's request could ask of it any number of times."""
+    url = f"{door.config.broker.issuer}/oauth/token"
+    nonce = await door.app.broker.access.possession.nonce()
+    redis: Any = door.app.connection.client
+    stats = redis.info
+    before = (await stats("stats"))["total_commands_processed"]
+
+    for n in range(30):
+        proof = SENDER.proof("POST", url, time.time(), nonce=f"made-up-{n}")
+        answer = await door.post("/oauth/token", door.form("x"), DPoP=proof)
+        assert_oauth_error(answer, "use_dpop_nonce")
+        assert answer.headers["dpop-nonce"] == nonce
+
+    assert (await stats("stats"))["total_commands_processed"] - before < 15
+
+
 async def test_what_is_none_of_an_agents_business_looks_like_nothing(door: FrontDoor) -> None:
     """Tasks of others, ended, above, below, and of nobody; capabilities alike."""
     mine = await door.task_of()
@@ -144,6 +169,23 @@ async def test_what_is_none_of_an_agents_business_looks_like_nothing(door: Front
         for c in ("deploy", "orders-write", "no-such", "\u202e", "x" * 500)
     }
     assert len(caps) == 1, caps
+
+
+async def test_a_service_sees_its_own_audience_alone(door: FrontDoor) -> None:
+    own = await door.task_token(await door.task_of())
+    body = expect(await door.narrowed(own, resource=ORDERS, audience="billing-service"))
+    form = {"token": body["access_token"]}
+
+    assert (await door.claims(body["access_token"]))["aud"] == [BILLING, ORDERS]
+    for name, audience in (("orders-service", ORDERS), ("billing-service", BILLING)):
+        answer = await door.http.post(
+            "/oauth/introspect", data=form, headers=await bearer(door, name)
+        )
+        assert expect(answer)["aud"] == audience
+        assert expect(answer)["scope"] == "both.read"
+    assert expect(await door.post("/oauth/introspect", {**form, **door.as_client("gateway")})) == {
+        "active": False
+    }
 
 
 async def test_what_holds_a_token_does_not_show_it(door: FrontDoor) -> None:

@@ -1,4 +1,5 @@
--- A = {task, idem?, digest?, idem_ms, actor, max_children, decision}; KEYS[8] the idempotency key.
+-- A = {task, digest?, idem_ms, actor, max_children, decision, tokens}; KEYS[8] the idempotency key
+-- where there is one; the last A.tokens keys are the tokens it is asked for with.
 emit('decision', A.task.id, nil, A.decision)
 if A.digest then
   local seen = redis.call('GET', KEYS[8])
@@ -10,6 +11,10 @@ if A.digest then
   end
 end
 local task = A.task
+if token_ended(A.tokens) then
+  emit('task.refused', task.id, nil, { agent = task.agent, reason = 'token_ended' })
+  return { 'token_ended' }
+end
 local field = frozen_chain(task)
 if field then
   emit('task.refused', task.id, nil, { agent = task.agent, reason = 'frozen', selector = field })

@@ -160,6 +160,14 @@ local function end_task(task, state, reason, grants, tasks)
   end
 end
 
+-- Whether one of the tokens that this is asked for with has ended; they are the last n keys.
+local function token_ended(n)
+  for i = #KEYS - n + 1, #KEYS do
+    if redis.call('EXISTS', KEYS[i]) == 0 then return true end
+  end
+  return false
+end
+
 -- What an operator froze, if it touches this request; the field is the selector.
 local function frozen(...)
   for _, field in ipairs({ 'all', ... }) do

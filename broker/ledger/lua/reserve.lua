@@ -19,10 +19,8 @@ local task = load(TASKS, grant.task_id)
 local refusal = nil
 if not task or task.state ~= 'active' or task_due(task) <= NOW then
   refusal = { 'task_not_active' }
-else
-  for i = #KEYS - A.tokens + 1, #KEYS do
-    if redis.call('EXISTS', KEYS[i]) == 0 then refusal = { 'token_ended' } end
-  end
+elseif token_ended(A.tokens) then
+  refusal = { 'token_ended' }
 end
 if not refusal then
   local field = frozen_chain(task, 'capability:' .. grant.capability, 'backend:' .. grant.backend)
