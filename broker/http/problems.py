@@ -107,20 +107,19 @@ def _document(
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 
-def oauth_problem(error: errors.BrokerError, *, with_token: bool = False) -> JSONResponse:
+def oauth_problem(error: errors.BrokerError, *, challenge: bool = False) -> JSONResponse:
     """Write an error as the token endpoint must (RFC 6749 section 5.2).
 
-    ``with_token`` says that the caller came with an Authorization header, as to any other resource:
-    then a refusal challenges, and else it doesn't.
+    ``challenge`` says that the caller is to be told how to come back, as by any other resource.
     """
     if isinstance(error, errors.OAuthError):
         code = error.error
-        status = 401 if with_token and code == "invalid_client" else 400
+        status = 401 if challenge and code == "invalid_client" else 400
     elif isinstance(error, errors.Unavailable):
         code, status = "temporarily_unavailable", 503
     elif isinstance(error, errors.InvalidDpopProof):
         # RFC 9449 sections 5 and 8; at a resource sections 7.1 and 9.
-        code, status = error.code, 401 if with_token else 400
+        code, status = error.code, 401 if challenge else 400
     elif isinstance(error, errors.AuthenticationError):
         code, status = "invalid_client", 401
     elif isinstance(error, errors.AccessDenied):
@@ -188,7 +187,9 @@ def install(app: FastAPI, oauth_paths: str, metadata: str) -> None:
     def answer(request: Request, error: errors.BrokerError) -> Response:
         oauth = request.url.path.startswith(oauth_paths)
         if oauth:
-            return oauth_problem(error, with_token="authorization" in request.headers)
+            # Introspection is a resource for its callers, whatever they come with (RFC 7662 2.3).
+            resource = request.url.path.endswith("/introspect")
+            return oauth_problem(error, challenge=resource or "authorization" in request.headers)
         return problem(error, metadata)
 
     async def on_broker_error(request: Request, error: Exception) -> Response:

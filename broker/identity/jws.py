@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isinf
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
@@ -56,9 +56,9 @@ class Jws:
     algorithm: str
     kid: str | None
     typ: str | None
-    claims: Mapping[str, Any]
-    signing_input: bytes
-    signature: bytes
+    claims: Mapping[str, Any] = field(repr=False)
+    signing_input: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
     jwk: object = None
     """The key the JWS brings of its own, where ``parse`` was told to let it; unchecked."""
 

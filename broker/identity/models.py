@@ -66,7 +66,7 @@ class Transport:
 
     method: str
     url: str
-    dpop: tuple[str, ...] = ()
+    dpop: tuple[str, ...] = field(default=(), repr=False)
     certificates: tuple[bytes, ...] = ()
 
 

@@ -109,7 +109,7 @@ async def test_a_used_assertion_is_no_good_at_another_endpoint(door: FrontDoor) 
 
     answer = await door.post("/oauth/introspect", {**client, "token": token})
 
-    assert_oauth_error(answer, "invalid_client")
+    assert_oauth_error(answer, "invalid_client", 401)
 
 
 @pytest.mark.parametrize(

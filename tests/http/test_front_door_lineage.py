@@ -223,6 +223,25 @@ async def test_what_is_not_confirmed_is_not_called_dead_however_often_one_asks(
     assert await is_dead(fallible, credential)
 
 
+async def test_a_task_that_ended_with_its_token_is_asked_for_again_too(fallible: Fallible) -> None:
+    root = await fallible.task_of()
+    token = await fallible.task_token(root)
+    child = expect(await open_below(fallible, token, root, "order-clerk"), 201)
+    credential = await fallible.grant(child, API)
+    fallible.down = True
+
+    for _ in range(2):
+        assert_oauth_error(await revoke(fallible, token), "temporarily_unavailable", 503)
+    assert not await fallible.alive(credential["credential"]["access_token"])
+    fallible.down = False
+
+    async def confirmed() -> bool:
+        return (await revoke(fallible, token)).status_code == 200
+
+    await wait_until(confirmed, "the backend's lane is open again")
+    assert await is_dead(fallible, credential)
+
+
 async def test_a_crash_right_after_the_token_leaves_nothing_that_a_sweep_misses(
     door: FrontDoor,
 ) -> None:
@@ -266,6 +285,7 @@ async def test_nothing_outlives_a_token_that_another_replica_ends_meanwhile(
                 actor_token_type=JWT,
                 authorization_details=details(child["task_id"]),
             ),
+            open_below(by, second, root, "runner"),
         ]
 
     try:
@@ -281,6 +301,8 @@ async def test_nothing_outlives_a_token_that_another_replica_ends_meanwhile(
                 assert token is None or not await door.alive(token)
         live = await door.call("operator", "GET", "/v1/grants?state=active")
         assert live.json()["items"] == []
+        tasks = (await door.call("operator", "GET", "/v1/tasks?state=active")).json()["items"]
+        assert {task["task_id"] for task in tasks} == {root["task_id"], child["task_id"]}
     finally:
         await there.close()
 

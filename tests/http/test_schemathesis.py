@@ -47,8 +47,8 @@ ENTITLED: Final = (
 BEYOND_WORDS: Final = r"^/oauth/|^/v1/(revocations|freezes|principals|owners/retire|keys/rotate)$"
 """Paths where data that fits the document may be refused: it can't say all that must hold."""
 
-UPSETTING: Final = ("/v1/keys/rotate", "/v1/freezes", "/v1/revocations")
-"""Paths after which tokens are dead, or everything may be frozen."""
+UPSETTING: Final = ("/keys/rotate", "/freezes", "/revocations", "/suspend", "/retire")
+"""Paths after which tokens are dead, or callers stopped, or everything frozen."""
 
 STOPPING: Final = "/(freezes|revocations|rotate|suspend|retire)$"
 """Paths after which there is little life left to go along."""
@@ -137,7 +137,7 @@ def check(served: Served, answered: Counter[tuple[str, int]], case: Case[Any], n
     arguments = as_caller(served, name)
     answer = case.call(**arguments)
     answered[case.operation.label, answer.status_code] += 1
-    if case.operation.path in UPSETTING and answer.status_code < 300:
+    if case.operation.path.endswith(UPSETTING) and answer.status_code < 300:
         served.clean()
     case.validate_response(  # pyright: ignore[reportUnknownMemberType]
         answer, transport_kwargs=arguments

@@ -14,20 +14,22 @@ local function had_with(via)
   return false
 end
 
-local function end_below(task_id)
+-- `all` of a task that ended with the token: of an earlier try something may be left.
+local function end_below(task_id, all)
   for _, member in ipairs(members('gt|' .. task_id .. '|')) do
     local grant = load(GRANTS, id_of(member))
-    if grant.lease == A.had.jti or had_with(grant.via) then
+    if all or grant.lease == A.had.jti or had_with(grant.via) then
       begin_revoke(grant, A.had.reason)
       grants[#grants + 1] = text_of(grant)
     end
   end
   for _, member in ipairs(members('tc|' .. task_id .. '|')) do
     local child = load(TASKS, id_of(member))
-    if child and had_with(child.via) and not child.ended_at then
+    local theirs = all or (child and had_with(child.via))
+    if child and theirs and not child.ended_at then
       end_task(child, 'revoked', A.had.reason, grants, tasks)
     else
-      end_below(id_of(member))
+      end_below(id_of(member), theirs)
     end
   end
 end
