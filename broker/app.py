@@ -74,6 +74,7 @@ class Application:
     connection: Connection
     vault: VaultApi | None
     authenticator: Authenticator
+    client_keys: ClientKeys
     keys: KeyRing
     tokens: Tokens
     rotation: KeyRotation
@@ -138,6 +139,7 @@ class Application:
     async def close(self) -> None:
         """Close every connection."""
         await self.authenticator.aclose()
+        await self.client_keys.aclose()
         if self.vault is not None:
             self.vault.close()
         await self.connection.close()
@@ -176,6 +178,7 @@ def build(
         window_s=config.oauth.dpop_window // 1000,
         require_nonce=config.oauth.dpop_nonce,
     )
+    client_keys = ClientKeys(config.broker.issuer, clock, max_lifetime_s=3600)
     access = Access(
         issuer=config.broker.issuer,
         authenticator=authenticator,
@@ -183,7 +186,7 @@ def build(
         live=live,
         catalog=catalog,
         possession=possession,
-        client_keys=ClientKeys(config.broker.issuer, clock, max_lifetime_s=3600),
+        client_keys=client_keys,
         replay=Replay(connection),
         directory=roster,
     )
@@ -234,6 +237,7 @@ def build(
         connection=connection,
         vault=vault,
         authenticator=authenticator,
+        client_keys=client_keys,
         keys=keys,
         tokens=tokens,
         rotation=KeyRotation(

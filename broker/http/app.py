@@ -80,7 +80,7 @@ def create_app(
 
     @app.get(oauth.well_known("oauth-authorization-server", issuer), include_in_schema=False)
     async def metadata() -> dict[str, Any]:
-        return oauth.metadata(issuer)
+        return oauth.metadata(issuer, keys.ring.jwks())
 
     @app.get(oauth.well_known("oauth-protected-resource", issuer), include_in_schema=False)
     async def resource_metadata() -> dict[str, Any]:

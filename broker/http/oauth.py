@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -113,8 +114,8 @@ async def jwks(request: Request) -> JSONResponse:
     return JSONResponse(keys.ring.jwks(), headers=_JWKS_CACHING)
 
 
-def metadata(issuer: str) -> dict[str, Any]:
-    """Return the authorization server's metadata (RFC 8414 section 2)."""
+def metadata(issuer: str, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the authorization server's metadata (RFC 8414 section 2); ``keys`` are its own."""
     auth = {
         f"{endpoint}_endpoint_auth_methods_supported": [*none, *_CLIENT_AUTH]
         # A subject token, or the token itself, is then the proof; there are no client secrets.
@@ -138,7 +139,7 @@ def metadata(issuer: str) -> dict[str, Any]:
         **algorithms,
         "scopes_supported": [str(role) for role in Role],
         "authorization_details_types_supported": [DETAIL_TYPE],
-        "introspection_signing_alg_values_supported": ["ES256", "RS256"],
+        "introspection_signing_alg_values_supported": sorted({k["alg"] for k in keys["keys"]}),
         "dpop_signing_alg_values_supported": list(DPOP_ALGORITHMS),
         "tls_client_certificate_bound_access_tokens": True,
         "protected_resources": [issuer],

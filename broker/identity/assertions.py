@@ -200,7 +200,9 @@ def _nobodys() -> KeySet:
             VerificationKey(None, frozenset(("ES384",)), _point(ec.SECP384R1())),
             VerificationKey(None, frozenset(("ES512",)), _point(ec.SECP521R1())),
             VerificationKey(
-                None, frozenset(("EdDSA",)), ed25519.Ed25519PrivateKey.generate().public_key()
+                None,
+                frozenset(("EdDSA", "Ed25519")),
+                ed25519.Ed25519PrivateKey.generate().public_key(),
             ),
             VerificationKey(
                 None, rsa_algorithms, rsa.RSAPublicNumbers(65537, modulus).public_key()

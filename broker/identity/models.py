@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from broker.errors import ConfigError
 from broker.identity.spiffe_id import is_trust_domain
@@ -70,47 +70,45 @@ class Transport:
     certificates: tuple[bytes, ...] = ()
 
 
-class Trust(Protocol):
-    """How far somebody's proofs are trusted: what all kinds of issuers have in their settings."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """How far somebody's proofs are trusted: what all kinds of issuers have in their settings.
 
-    @property
-    def name(self) -> str:
-        """What the configuration calls the issuer."""
-        ...
+    ``name`` is what the configuration calls the issuer, ``audience`` whom its tokens must be meant
+    for. ``leeway_s`` is the clock skew forgiven, ``max_lifetime_s`` the longest a token may live.
+    Keys are fetched again after ``refresh_s``; while that fails the old ones serve until they
+    are ``max_stale_s`` old, and no longer. ``cooldown_s`` is the least time between two
+    fetches caused by unknown key ids, and between two attempts at an endpoint that is down.
+    """
 
-    @property
-    def audience(self) -> str:
-        """Whom its tokens must be meant for."""
-        ...
+    name: str
+    audience: str
+    leeway_s: int = 30
+    max_lifetime_s: int = 86_400
+    refresh_s: int = 300
+    max_stale_s: int = 86_400
+    cooldown_s: int = 10
 
-    @property
-    def leeway_s(self) -> int:
-        """The clock skew forgiven."""
-        ...
+    def check_times(self) -> None:
+        """Refuse times that contradict each other.
 
-    @property
-    def max_lifetime_s(self) -> int:
-        """The longest a proof may be valid."""
-        ...
+        Raises:
+            ConfigError: names the issuer, and what to write instead.
+        """
+        if not 0 <= self.leeway_s <= MAX_LEEWAY_S:
+            raise self.error(f"leeway_s must be from 0 to {MAX_LEEWAY_S}")
+        if min(self.max_lifetime_s, self.refresh_s, self.cooldown_s) <= 0:
+            raise self.error("max_lifetime_s, refresh_s and cooldown_s must be more than 0")
+        if self.max_stale_s < self.refresh_s:
+            raise self.error("max_stale_s must be at least refresh_s")
 
-    @property
-    def refresh_s(self) -> int:
-        """The age at which keys are fetched again."""
-        ...
-
-    @property
-    def max_stale_s(self) -> int:
-        """The age at which keys no longer serve."""
-        ...
-
-    @property
-    def cooldown_s(self) -> int:
-        """The least time between two fetches that somebody else can cause."""
-        ...
+    def error(self, problem: str) -> ConfigError:
+        """Say what is wrong with the settings, and with whose."""
+        return ConfigError(f"identity issuer {self.name!r}: {problem}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IssuerSettings:
+class IssuerSettings(Trust):
     """An issuer of workload JWTs, and how far its tokens are trusted.
 
     Exactly one of ``jwks_url``, ``jwks_file`` and ``discovery`` says where its keys are, or
@@ -118,15 +116,9 @@ class IssuerSettings:
     in place of the system's CAs, the bearer token in ``token_file`` presented, and discovery may
     lead to ``jwks_hosts`` (host, or host:port) beside the issuer's own. ``claims`` are rules that
     every token must meet.
-    ``leeway_s`` is the clock skew forgiven, ``max_lifetime_s`` the longest a token may live.
-    Keys are fetched again after ``refresh_s``; while that fails the old ones serve until they
-    are ``max_stale_s`` old, and no longer. ``cooldown_s`` is the least time between two
-    fetches caused by unknown key ids, and between two attempts at an endpoint that is down.
     """
 
-    name: str
     issuer: str
-    audience: str
     algorithms: tuple[str, ...]
     jwks_url: str | None = None
     jwks_file: Path | None = None
@@ -136,11 +128,6 @@ class IssuerSettings:
     token_file: Path | None = None
     jwks_hosts: tuple[str, ...] = ()
     claims: Mapping[str, Rule] = field(default_factory=dict[str, "Rule"])
-    leeway_s: int = 30
-    max_lifetime_s: int = 86_400
-    refresh_s: int = 300
-    max_stale_s: int = 86_400
-    cooldown_s: int = 10
 
     def __post_init__(self) -> None:
         """Refuse what could never be verified safely.
@@ -149,50 +136,35 @@ class IssuerSettings:
             ConfigError: names the issuer, the setting, and what to write instead.
         """
         if not (self.name and self.issuer and self.audience):
-            raise self._error("name, issuer and audience must not be empty")
+            raise self.error("name, issuer and audience must not be empty")
         ways = (self.jwks_url, self.jwks_file, self.discovery or None, self.token_review)
         if sum(way is not None for way in ways) != 1:
-            raise self._error(
+            raise self.error(
                 "give exactly one of jwks_url, jwks_file, discovery = true, token_review"
             )
         if self.token_review is not None and self.token_file is None:
-            raise self._error("token_review needs token_file: the API server asks who is asking")
+            raise self.error("token_review needs token_file: the API server asks who is asking")
         refused = sorted(set(self.algorithms) - WORKLOAD_ALGORITHMS)
         if refused or not self.algorithms:
             wrong = f"{', '.join(refused)} can't be used" if refused else "algorithms is empty"
-            raise self._error(f"{wrong}: choose from {', '.join(sorted(WORKLOAD_ALGORITHMS))}")
-        if not 0 <= self.leeway_s <= MAX_LEEWAY_S:
-            raise self._error(f"leeway_s must be from 0 to {MAX_LEEWAY_S}")
-        if min(self.max_lifetime_s, self.refresh_s, self.cooldown_s) <= 0:
-            raise self._error("max_lifetime_s, refresh_s and cooldown_s must be more than 0")
-        if self.max_stale_s < self.refresh_s:
-            raise self._error("max_stale_s must be at least refresh_s")
-
-    def _error(self, problem: str) -> ConfigError:
-        return ConfigError(f"identity issuer {self.name!r}: {problem}")
+            raise self.error(f"{wrong}: choose from {', '.join(sorted(WORKLOAD_ALGORITHMS))}")
+        self.check_times()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrustDomainSettings:
+class TrustDomainSettings(Trust):
     """A SPIFFE trust domain, and how far its SVIDs are trusted.
 
     Exactly one of ``bundle_file``, ``bundle_url`` and ``workload_api`` (``unix:///path``) says
     where its bundle is; ``ca_file`` is trusted for ``bundle_url`` in place of the system's CAs.
-    The rest is as in ``IssuerSettings``; a bundle may ask to be refreshed sooner.
+    A bundle may ask to be refreshed sooner.
     """
 
-    name: str
     trust_domain: str
-    audience: str
     bundle_file: Path | None = None
     bundle_url: str | None = None
     workload_api: str | None = None
     ca_file: Path | None = None
-    leeway_s: int = 30
-    max_lifetime_s: int = 86_400
-    refresh_s: int = 300
-    max_stale_s: int = 86_400
-    cooldown_s: int = 10
 
     @property
     def issuer(self) -> str:
@@ -206,18 +178,14 @@ class TrustDomainSettings:
             ConfigError: names the trust domain, the setting, and what to write instead.
         """
         if not (self.name and self.audience):
-            raise self._error("name and audience must not be empty")
+            raise self.error("name and audience must not be empty")
         if not is_trust_domain(self.trust_domain):
-            raise self._error("trust_domain must be a name such as prod.example.com, in lower case")
+            raise self.error("trust_domain must be a name such as prod.example.com, in lower case")
         ways = (self.bundle_file, self.bundle_url, self.workload_api)
         if sum(way is not None for way in ways) != 1:
-            raise self._error("give exactly one of bundle_file, bundle_url, workload_api")
-        if not 0 <= self.leeway_s <= MAX_LEEWAY_S:
-            raise self._error(f"leeway_s must be from 0 to {MAX_LEEWAY_S}")
-        if min(self.max_lifetime_s, self.refresh_s, self.cooldown_s) <= 0:
-            raise self._error("max_lifetime_s, refresh_s and cooldown_s must be more than 0")
-        if self.max_stale_s < self.refresh_s:
-            raise self._error("max_stale_s must be at least refresh_s")
+            raise self.error("give exactly one of bundle_file, bundle_url, workload_api")
+        self.check_times()
 
-    def _error(self, problem: str) -> ConfigError:
+    def error(self, problem: str) -> ConfigError:
+        """Say what is wrong with the settings, and with whose."""
         return ConfigError(f"trust domain {self.name!r}: {problem}")

@@ -63,18 +63,17 @@ class LiveTokens:
         self,
         jti: str,
         *,
-        minting: bool = False,
         ancestors: Sequence[str] = (),
         asker: str = "",
     ) -> tuple[dict[str, Any], Task | None] | None:
         """Return a live token's row, and its task if it has one; None if it isn't alive.
 
-        ``minting`` counts a grant's token as alive while the grant is still pending. ``asker`` is
-        the principal that wants to know: none is alive to one that is suspended by now.
+        ``asker`` is the principal that wants to know: none is alive to one that is suspended by
+        now.
         """
         if not all(self._is_ours(i) for i in (jti, *ancestors)):
             return None
-        args = {"minting": minting, **({"asker": asker} if asker else {})}
+        args = {"asker": asker} if asker else {}
         answer = await self._run("token_status", jti, args, ancestors)
         if not answer:
             return None

@@ -48,6 +48,8 @@ async def test_the_metadata_of_the_authorization_server(world: World) -> None:
     keys = (await document(world, found["jwks_uri"].removeprefix(issuer)))["keys"]
     assert keys
     assert all(not {"d", "p", "q", "k"} & set(key) for key in keys)
+    signed_by = found["introspection_signing_alg_values_supported"]
+    assert signed_by == [key["alg"] for key in keys] == ["ES256"]
 
 
 async def test_the_metadata_of_the_api(world: World) -> None:

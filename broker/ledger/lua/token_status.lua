@@ -1,6 +1,6 @@
 -- Whether a token is alive: itself, those it was exchanged from, its task and its grant, and
 -- nobody it hangs from is stopped. KEYS[8] the token's key, KEYS[9..] its ancestors'. Reads only.
--- A = {minting?, asker?}: one who is stopped is told of none. Answers the token's row and, for a
+-- A = {asker?}: one who is stopped is told of none. Answers the token's row and, for a
 -- task's token, the task.
 local text, row = nil, nil
 local who = { A.asker and { name = A.asker } }
@@ -19,9 +19,6 @@ end
 if stopped(who) then return {} end
 if row.grant_id then
   local grant = load(GRANTS, row.grant_id)
-  if not grant or (grant.state ~= 'active' and not (A.minting and grant.state == 'pending')) then
-    return {}
-  end
-  if grant.expires_at <= NOW then return {} end
+  if not grant or grant.state ~= 'active' or grant.expires_at <= NOW then return {} end
 end
 return { text, task and text_of(task) or '' }
