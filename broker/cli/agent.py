@@ -290,7 +290,10 @@ def _moved(moved: MovedPrincipal, connection: Connection) -> None:
         output.model(moved)
         return
     grants = moved.grants
-    output.line(f"{moved.name}: {_state(moved)}, {plural(grants.revoked, 'grant')} revoked")
+    # Who is back had everything revoked before.
+    ended = moved.state != "active" or grants.revoked
+    revoked = f", {plural(grants.revoked, 'grant')} revoked" if ended else ""
+    output.line(f"{moved.name}: {_state(moved)}{revoked}")
     if grants.revoking:
         output.note(
             f"{plural(grants.revoking, 'grant')} not yet confirmed dead: "

@@ -189,6 +189,15 @@ def test_moves(fake: FakeBroker, run: Run, how: str) -> None:
     assert shown["grants"] == {"revoked": 2, "revoking": 1}
 
 
+def test_of_who_is_back_nothing_is_said_to_be_revoked(fake: FakeBroker, run: Run) -> None:
+    back = {**MOVED, "state": "active", "grants": {"revoked": 0, "revoking": 0}}
+    fake.on(f"POST {PATH}/resume", 200, back)
+
+    assert (
+        run("agent", "resume", "report-writer", "--reason", "over").out == "report-writer: active\n"
+    )
+
+
 @pytest.mark.parametrize(
     "command", [("agent", "retire", "report-writer"), ("owner", "retire", "data@example.com")]
 )
