@@ -25,6 +25,7 @@
     ├── OAuthError                an error of RFC 6749 section 5.2 and its extensions
     └── Unavailable               a part we need doesn't answer
         ├── LedgerUnavailable
+        ├── AuditUnavailable        the signed log can't keep up
         ├── BackendUnavailable      and the outcome is unknown
         └── BackendRefused          the backend said no: nothing was issued
 
@@ -242,6 +243,13 @@ class LedgerUnavailable(Unavailable):
 
     code = "ledger_unavailable"
     title = "Ledger unavailable"
+
+
+class AuditUnavailable(Unavailable):
+    """Events wait too long to be written to the signed log: nothing is issued until they are."""
+
+    code = "audit_unavailable"
+    title = "Audit log unavailable"
 
 
 class BackendUnavailable(Unavailable):

@@ -314,3 +314,17 @@ def _not_a_file(path: Path) -> Path:
 
 
 StateFolder = Annotated[Path, BeforeValidator(absolute), AfterValidator(_not_a_file)]
+
+
+def _not_a_folder(path: Path) -> Path:
+    """Accept what is no file yet: it is made when it is first needed."""
+    try:
+        in_the_way = path.exists() and not path.is_file()
+    except (OSError, ValueError):
+        in_the_way = True
+    if in_the_way:
+        raise Fault(f"{shown(str(path))} is not a file", "name a file; it may not exist yet")
+    return path
+
+
+StateFile = Annotated[Path, BeforeValidator(absolute), AfterValidator(_not_a_folder)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError, ValidationInfo, field_validator
 
 from broker.catalog import Catalog
+from broker.config.audit import AuditSection
 from broker.config.entries import CapabilityEntry, IdentitySection, PrincipalEntry
 from broker.config.fields import Many  # noqa: TC001  pydantic reads the annotations below
 from broker.config.oauth import OAuthSection
@@ -54,6 +55,7 @@ class Config(Table):
     revocation: RevocationSection = RevocationSection()
     retention: RetentionSection = RetentionSection()
     review: ReviewSection = ReviewSection()
+    audit: AuditSection = AuditSection()
     identity: IdentitySection = IdentitySection()
     principals: Many[PrincipalEntry] = ()
     capabilities: Many[CapabilityEntry] = ()

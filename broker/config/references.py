@@ -26,7 +26,8 @@ def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
     principals = _entries(data, "principals")
     capabilities = _entries(data, "capabilities")
     domains = _entries(data, *_TRUST_DOMAINS)
-    for entries in ([*issuers, *domains], principals, capabilities):
+    sinks = _entries(data, "audit", "sinks")
+    for entries in ([*issuers, *domains], principals, capabilities, sinks):
         yield from _repeats(entries, ("name",))
     yield from _repeats(issuers, ("issuer",))
     yield from _repeats(domains, ("trust_domain",))
