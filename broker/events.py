@@ -8,7 +8,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One audit event. ``id`` sorts by time; ``at`` is epoch milliseconds."""
+    """One audit event. ``id`` sorts by time; ``at`` is epoch milliseconds.
+
+    ``chain`` is the root task's id, ``decision`` that of the decision that it came of, ``trace``
+    the W3C traceparent of the request.
+    """
 
     id: str
     at: int
@@ -17,3 +21,6 @@ class Event:
     grant_id: str
     principal: str
     data: dict[str, Any]
+    chain: str = ""
+    decision: str = ""
+    trace: str = ""

@@ -1,1 +1,5 @@
-"""The signed log of every event: written once, proved by anybody, told to others."""
+"""The tamper-evident log: records, their Merkle tree, signed checkpoints, proofs, and verifying.
+
+``log.LogWriter`` writes it, ``verify.verify`` checks it, ``proofs`` prove single records to
+strangers, ``story`` tells what happened to a task.
+"""

@@ -62,4 +62,7 @@ def event_row(shard: int, stream_id: bytes, row: dict[bytes, bytes]) -> Event:
         grant_id=row[b"grant"].decode(),
         principal=row[b"principal"].decode(),
         data=json.loads(row[b"data"]),
+        chain=row.get(b"chain", b"").decode(),
+        decision=row.get(b"decision", b"").decode(),
+        trace=row.get(b"trace", b"").decode(),
     )
