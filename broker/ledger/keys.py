@@ -17,11 +17,12 @@ audit      stream                      events
 =========  ==========================  =====================================================
 
 The first shard has an eighth, ``principals``: the register of who was added, suspended, handed over
-or reviewed at run time. Its scripts are given it as their own key.
+or reviewed at run time. Its scripts are given it as their own key. A ninth, ``head``, says how far
+the events are in the signed log.
 
 These don't expire (``PERSISTENT``): rows are removed by the prune job once they are dead.
-Tokens, idempotency keys, proofs already used (``replay``) and DPoP nonces (``EXPIRING``) always
-carry an expiry.
+Tokens, idempotency keys, proofs already used (``replay``), DPoP nonces and the ``lease`` of whoever
+writes the log (``EXPIRING``) always carry an expiry.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ from typing import Final
 PREFIX: Final = "broker"
 TABLES: Final = ("tasks", "grants", "index", "due", "purge", "frozen", "audit")
 REGISTER: Final = "principals"
-PERSISTENT: Final = frozenset({*TABLES, REGISTER})
-EXPIRING: Final = frozenset({"token", "idem", "replay", "nonce"})
+HEAD: Final = "head"
+PERSISTENT: Final = frozenset({*TABLES, REGISTER, HEAD})
+EXPIRING: Final = frozenset({"token", "idem", "replay", "nonce", "lease"})
 
 
 def table(shard: int, name: str) -> str:
@@ -49,6 +51,16 @@ def tables(shard: int) -> list[str]:
 def register() -> str:
     """Return the key of the register of principals; it is in the first shard."""
     return table(0, REGISTER)
+
+
+def head() -> str:
+    """Return the key of the log's commit point; it is in the first shard."""
+    return table(0, HEAD)
+
+
+def lease(work: str) -> str:
+    """Return the key of who does some work alone for now; it is in the first shard."""
+    return table(0, f"lease:{work}")
 
 
 def token(shard: int, jti: str) -> str:

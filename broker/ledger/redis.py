@@ -16,7 +16,7 @@ from broker.errors import (
 )
 from broker.ids import shard_of
 from broker.ledger import keys
-from broker.ledger.models import IDEMPOTENCY_MS, Claimed, HandleRetired, LedgerTimes
+from broker.ledger.models import IDEMPOTENCY_MS, Changed, Claimed, HandleRetired, LedgerTimes
 from broker.ledger.registry import stopped_by
 from broker.ledger.rows import compact, grant_row, read_claimed, task_row
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from broker.ledger.connection import Connection
     from broker.ledger.models import Idempotency
     from broker.tasks import Task, TaskState
+    from broker.trail import Step
 
 
 class RedisLedger:
@@ -46,18 +47,25 @@ class RedisLedger:
         max_children: int,
         decision: Mapping[str, Any],
         actor: str,
+        seen: str = "",
         idempotency: Idempotency | None = None,
     ) -> tuple[Task, bool]:
         """Write a task, active from now until ``ttl_ms`` or its parent's end.
 
         Returns the task and whether it is new; with an idempotency key seen before, the old one.
+        ``seen`` is the version of the chain that was decided on.
+
+        Raises:
+            Changed: it is another by now.
         """
         shard = _shard(task.id, "tsk")
         args = {
             "task": {**compact(task), "id": task.id},
             "ttl_ms": ttl_ms,
             "max_children": max_children,
-            "decision": decision,
+            "decision": json.dumps(decision),
+            "decision_id": decision.get("id", ""),
+            **({"seen": seen} if seen else {}),
             "actor": actor,
             **self._digest(idempotency),
         }
@@ -75,6 +83,8 @@ class RedisLedger:
                 raise stopped_by(rest[0])
             case b"token_ended":
                 raise _token_ended()
+            case b"changed":
+                raise Changed
             case b"parent_ended":
                 msg = "The parent task has ended, so nothing can be opened below it."
                 raise TaskNotActive(msg)
@@ -92,11 +102,18 @@ class RedisLedger:
         max_live: int,
         decision: Mapping[str, Any],
         actor: str,
+        seen: str = "",
+        step: Step | None = None,
         idempotency: Idempotency | None = None,
     ) -> Grant:
         """Step 4: write the grant as pending. Raises when the task, a freeze or a quota forbids it.
 
         With an idempotency key seen before it returns the earlier grant: compare the ids.
+        ``seen`` is the version of the chain that was decided on, ``step`` what the grant adds to
+        its trail.
+
+        Raises:
+            Changed: the chain's version is another by now, and nothing was written.
         """
         shard = _shard(grant.id, "grt")
         args = {
@@ -104,8 +121,10 @@ class RedisLedger:
             "ttl_ms": ttl_ms,
             "max_live": max_live,
             "pending_ms": self.times.pending_ms,
-            "decision": decision,
+            "decision": json.dumps(decision),
             "actor": actor,
+            **({"seen": seen} if seen else {}),
+            **({"step": step.row()} if step else {}),
             **self._digest(idempotency),
         }
         own = _idempotency_key(shard, idempotency)
@@ -131,6 +150,8 @@ class RedisLedger:
                 raise QuotaExceeded(msg, retry_after=30)
             case b"handle_retired":
                 raise HandleRetired
+            case b"changed":
+                raise Changed
             case b"token_ended":
                 raise _token_ended()
             case _:
@@ -295,13 +316,15 @@ class RedisLedger:
         data: Mapping[str, Any],
         task_id: str = "",
         grant_id: str = "",
+        decision_id: str = "",
     ) -> None:
         """Log an event that changes no state, such as a refusal."""
         args = {
             "type": kind,
             "task_id": task_id,
             "grant_id": grant_id,
-            "data": data,
+            "data": json.dumps(data),
+            "decision_id": decision_id,
             "actor": actor,
         }
         await self._redis.run(
@@ -313,9 +336,14 @@ class RedisLedger:
         args = {"backend": backend, "capability": capability, "actor": "reaper"}
         return sum(await self._redis.on_every_shard("hasten", args))
 
-    async def prune(self, *, limit: int = 1000) -> int:
-        """Forget what ended longer ago than is kept; returns how many rows went."""
-        args = {"limit": limit, "audit_ms": self.times.audit_ms}
+    async def prune(self, *, limit: int = 1000, drained: Sequence[str] | None = None) -> int:
+        """Forget what ended longer ago than is kept; returns how many rows went.
+
+        ``drained`` says for each shard which event is the last in the log: later ones stay.
+        """
+        args: dict[str, Any] = {"limit": limit, "audit_ms": self.times.audit_ms}
+        if drained is not None:
+            args["drained"] = drained
         return sum(await self._redis.on_every_shard("prune", args))
 
     def _digest(self, idempotency: Idempotency | None) -> dict[str, Any]:

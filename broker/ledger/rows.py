@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from broker.events import Event
 from broker.grants import Grant, GrantState
@@ -12,8 +14,10 @@ from broker.ledger.models import Claimed
 from broker.tasks import Task, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+_LAST_MS: Final = 253_402_300_799_999
+"""The end of the year 9999, which RFC 3339 can just say."""
 _TASK_FIELDS = frozenset(f.name for f in fields(Task))
 _GRANT_FIELDS = frozenset(f.name for f in fields(Grant))
 
@@ -51,18 +55,47 @@ def compact(model: Task | Grant) -> dict[str, Any]:
     return {k: v for k, v in asdict(model).items() if v not in ("", 0, (), {}, None)}
 
 
-def event_row(shard: int, stream_id: bytes, row: dict[bytes, bytes]) -> Event:
-    """Read an event of a shard's stream."""
+def event_row(shard: int, stream_id: bytes, row: Mapping[bytes, bytes]) -> Event:
+    """Read an event of a shard's stream. What isn't one is shown as ``audit.malformed``."""
     millis, _, sequence = stream_id.decode().partition("-")
+    at = min(int(millis), _LAST_MS)
+    identifier = f"{millis}-{shard:02x}-{sequence}"
+    try:
+        return _event(identifier, at, row)
+    except (KeyError, ValueError, RecursionError):
+        # Whoever wrote it isn't the broker, so what it says isn't repeated.
+        digest = hashlib.sha256(repr(sorted(row.items())).encode()).hexdigest()
+        data = {"fields": len(row), "sha256": digest}
+        return Event(identifier, at, "audit.malformed", "", "", "", data)
+
+
+def _event(identifier: str, at: int, row: Mapping[bytes, bytes]) -> Event:
+    text = row[b"data"].decode()
+    data: Any = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    if not isinstance(data, dict) or not row[b"type"]:
+        raise ValueError("not an event")
+    if "\\ud" in text.lower():
+        json.dumps(data, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     return Event(
-        id=f"{millis}-{shard:02x}-{sequence}",
-        at=int(millis),
+        id=identifier,
+        at=at,
         type=row[b"type"].decode(),
         task_id=row[b"task"].decode(),
         grant_id=row[b"grant"].decode(),
         principal=row[b"principal"].decode(),
-        data=json.loads(row[b"data"]),
+        data=cast("dict[str, Any]", data),
         chain=row.get(b"chain", b"").decode(),
         decision=row.get(b"decision", b"").decode(),
         trace=row.get(b"trace", b"").decode(),
     )
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(word)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(digits)
+    return value

@@ -39,12 +39,20 @@ _FLAGS: Final = {
     "record_revocation": _ALLOW_OOM,  # an order to revoke is carried out, so it is logged
     "hasten": _ALLOW_OOM,
     "prune": _ALLOW_OOM,
+    "survey": "#!lua flags=no-writes",
+    "call": "#!lua",
+    "report": _ALLOW_OOM,
+    "signal": _ALLOW_OOM,  # it stops things
     "registry_write": _ALLOW_OOM,  # suspending is revoking
     "registry_settle": _ALLOW_OOM,
     "registry_note": _ALLOW_OOM,
     "set_marks": _ALLOW_OOM,
     "end_tasks": _ALLOW_OOM,
     "census": "#!lua flags=no-writes",
+    # Draining makes room: what is in the log can be trimmed.
+    "audit_read": "#!lua flags=no-writes",
+    "audit_lease": _ALLOW_OOM,
+    "audit_commit": _ALLOW_OOM,
 }
 NAMES: Final = tuple(_FLAGS)
 

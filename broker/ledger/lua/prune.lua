@@ -1,4 +1,4 @@
--- Forget what ended long ago: dead grants and closed tasks, nothing else. A = {limit, audit_ms}.
+-- Forget what ended long ago: dead grants and closed tasks, and signals that are over. A = {limit, audit_ms, drained?}.
 local gone = 0
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', PURGE, '-inf', NOW, 'LIMIT', 0, A.limit)) do
   local kind, id = string.match(member, '^(.)|(.+)$')
@@ -23,5 +23,22 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', PURGE, '-inf', NOW, 'LIMIT',
   end
   redis.call('ZREM', PURGE, member)
 end
-redis.call('XTRIM', AUDIT, 'MINID', '~', NOW - A.audit_ms)
+-- With a log, an event stays until it is in there, however old: A.drained has each shard's last one.
+local oldest = string.format('%.0f', NOW - A.audit_ms)
+if A.drained then
+  local last = A.drained[tonumber(string.match(AUDIT, '{s(%x+)}'), 16) + 1]
+  if last == '' then
+    oldest = nil
+  elseif tonumber(string.match(last, '^%d+')) < NOW - A.audit_ms then
+    oldest = last
+  end
+end
+if oldest then if redis.call('HEXISTS', FROZEN, 'signal#') == 1 then
+  local fields = redis.call('HGETALL', FROZEN)
+  for i = 1, #fields, 2 do
+    local ends = string.match(fields[i], '^signal:') and cjson.decode(fields[i + 1]).until_ms
+    if ends and ends <= NOW then redis.call('HDEL', FROZEN, fields[i]) end
+  end
+end
+redis.call('XTRIM', AUDIT, 'MINID', '~', oldest) end
 return gone

@@ -1,0 +1,6 @@
+-- The log goes this far now. KEYS[8] is the commit point, KEYS[9] the lease, which is renewed.
+-- A = {owner, fence, ttl_ms, head, cursor, at}. Refused for whom another has come after.
+if tonumber(redis.call('HGET', KEYS[8], 'fence') or '0') ~= A.fence then return 'fenced' end
+redis.call('HSET', KEYS[8], 'head', A.head, 'cursor', A.cursor, 'at', string.format('%.0f', A.at))
+redis.call('SET', KEYS[9], A.owner, 'PX', A.ttl_ms)
+return 'ok'

@@ -1,0 +1,15 @@
+-- What of this shard's stream is to be drained next. A = {after, top, limit}.
+-- Returns how many events were ever added (-1: the server doesn't count), how many of them are younger
+-- than `top`, the last id that was given, and the events. All of one moment: so what is missing shows.
+if redis.call('EXISTS', AUDIT) == 0 then return { 0, 0, '0-0', {} } end
+local about, info = {}, redis.call('XINFO', 'STREAM', AUDIT)
+for i = 1, #info, 2 do about[info[i]] = info[i + 1] end
+local last = about['last-generated-id']
+local top, younger = string.format('%.0f', A.top), 0
+if tonumber(string.match(last, '^%d+')) > A.top + 1000 then
+  top = '+'  -- the clock was set back since, or this node's is ahead: ids say nothing of age here
+else
+  younger = #redis.call('XRANGE', AUDIT, string.format('%.0f-0', A.top + 1), '+')
+end
+local events = redis.call('XRANGE', AUDIT, '(' .. A.after, top, 'COUNT', A.limit)
+return { about['entries-added'] or -1, younger, last, events }
