@@ -19,10 +19,10 @@ from broker.config.load import (
     read_secret_file,
     write_secret_file,
 )
+from broker.config.policy import ObserveEntry, PolicySection, RemoteMode, RemoteSection
 from broker.config.sections import (
     BrokerSection,
     LogFormat,
-    PolicySection,
     RedisSection,
     RetentionSection,
     RevocationSection,
@@ -39,9 +39,12 @@ __all__ = [
     "IdentitySection",
     "IssuerEntry",
     "LogFormat",
+    "ObserveEntry",
     "PolicySection",
     "PrincipalEntry",
     "RedisSection",
+    "RemoteMode",
+    "RemoteSection",
     "RetentionSection",
     "RevocationSection",
     "TasksSection",

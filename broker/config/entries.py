@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from broker.catalog import Capability, Power, Principal, Revocability
+from broker.catalog import TOOL, Capability, Power, Principal, Revocability
 from broker.config.addresses import (
     IssuerUrl,
     KeysUrl,
@@ -28,6 +28,7 @@ from broker.config.fields import (
     Many,
     Name,
     Text,
+    ToolName,
     WholeSeconds,
     at_most,
     end_of_day,
@@ -35,8 +36,9 @@ from broker.config.fields import (
     one_of,
     pattern,
 )
-from broker.config.problems import Fault, how_to_write
+from broker.config.problems import Fault, did_you_mean, how_to_write, shown
 from broker.config.table import Keys, Table, written
+from broker.config.tools import NUMBERS, Arguments
 from broker.config.trust import TrustDomainEntry  # noqa: TC001  pydantic reads the annotations
 from broker.identity.models import WORKLOAD_ALGORITHMS, IssuerSettings, Role
 from broker.identity.rules import IdentityRule
@@ -47,8 +49,9 @@ if TYPE_CHECKING:
 BACKEND_KEYS: Final[Mapping[str, Keys]] = {
     "vault": {"path": True, "dsn": False},
     "token": {"resource": True, "scope": False},
+    TOOL: {"tool": False, "arguments": False, "amount": False, "resource": False},
 }
-"""Every backend a capability can name."""
+"""Every backend a capability can name, and ``tool`` for what is called and not handed out."""
 
 _ROLE_KEYS: Final[Mapping[str, Keys]] = {
     **{role: {} for role in Role},
@@ -263,7 +266,7 @@ class PrincipalEntry(Table):
 
 
 class CapabilityEntry(Table):
-    """``[[capabilities]]``: something that can be granted."""
+    """``[[capabilities]]``: something that can be granted, or with ``tool`` called."""
 
     name: Name = Field(examples=['"orders-read"'])
     power: Annotated[Power, member_of(Power)] = Field(examples=['"read"'])
@@ -272,6 +275,9 @@ class CapabilityEntry(Table):
     dsn: DsnTemplate | None = None
     resource: Resources | None = Field(None, examples=['"https://orders.example.com"'])
     scope: Text | None = None
+    tool: ToolName | None = None
+    arguments: Arguments | None = None
+    amount: str | None = None
     max_ttl: DurationMs = written("15m")
     ttl: DurationMs = written("5m")
     data_class: Name = "internal"
@@ -280,10 +286,24 @@ class CapabilityEntry(Table):
     max_live: Count = 100
     require_binding: bool = False
 
-    @field_validator("path", "dsn", "resource", "scope")
+    @field_validator("path", "dsn", "resource", "scope", "tool", "arguments", "amount")
     @classmethod
     def _goes_with_backend(cls, value: object, info: ValidationInfo) -> object:
         cls._check_key(value, info, "backend", BACKEND_KEYS)
+        return value
+
+    @field_validator("amount")
+    @classmethod
+    def _amount_is_a_number(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None or "arguments" not in info.data:  # refused itself
+            return value
+        arguments: Mapping[str, tuple[str, bool]] = info.data["arguments"] or {}
+        numbers = [name for name, (kind, _) in arguments.items() if kind in NUMBERS]
+        if value not in numbers:
+            raise Fault(
+                f"{shown(value)} is not an argument that is a number",
+                did_you_mean(value, numbers, "numbers among the arguments"),
+            )
         return value
 
     @field_validator("ttl")
@@ -308,4 +328,7 @@ class CapabilityEntry(Table):
             revocability=self.revocability,
             max_live=self.max_live,
             dsn=self.dsn or "",
+            tool=self.tool or "",
+            arguments=dict(self.arguments or {}),
+            amount=self.amount or "",
         )

@@ -90,6 +90,11 @@ WholeSeconds = Annotated[DurationMs, AfterValidator(_whole_seconds)]
 """A duration, in milliseconds still, for a place where only seconds can be told apart."""
 
 
+def or_off(value: object) -> object:
+    """Read ``"off"`` as None: what is written there doesn't happen by itself."""
+    return None if value == "off" else value
+
+
 def _byte_count(value: object) -> object:
     """Sizes are small powers of two or plain numbers; nobody needs fractions of them."""
     match = re.fullmatch(r"([0-9]{1,9})(KiB|MiB)", value) if isinstance(value, str) else None
@@ -184,6 +189,15 @@ Effect = Annotated[
     str,
     pattern(
         r"[a-z]+:[a-z0-9._-]+", "is not an effect", 'write verb:object, such as "reads:orders"'
+    ),
+]
+
+ToolName = Annotated[
+    str,
+    pattern(
+        r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}",
+        "is not the name of a tool",
+        "use 1 to 128 letters, digits, dot, underscore, hyphen, colon and slash",
     ),
 ]
 

@@ -14,13 +14,14 @@ from broker.catalog import Catalog
 from broker.config.audit import AuditSection
 from broker.config.entries import CapabilityEntry, IdentitySection, PrincipalEntry
 from broker.config.fields import Many  # noqa: TC001  pydantic reads the annotations below
+from broker.config.metrics import MetricsSection
 from broker.config.oauth import OAuthSection
+from broker.config.policy import PolicySection
 from broker.config.problems import Fault, config_error, model_faults
 from broker.config.references import reference_faults
 from broker.config.review import ReviewSection
 from broker.config.sections import (
     BrokerSection,
-    PolicySection,
     RedisSection,
     RetentionSection,
     RevocationSection,
@@ -55,6 +56,7 @@ class Config(Table):
     revocation: RevocationSection = RevocationSection()
     retention: RetentionSection = RetentionSection()
     review: ReviewSection = ReviewSection()
+    metrics: MetricsSection = MetricsSection()
     audit: AuditSection = AuditSection()
     identity: IdentitySection = IdentitySection()
     principals: Many[PrincipalEntry] = ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from broker.catalog import TOOL
 from broker.config.problems import Fault, Loc, did_you_mean, dotted, shown
 
 if TYPE_CHECKING:
@@ -27,8 +28,10 @@ def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
     capabilities = _entries(data, "capabilities")
     domains = _entries(data, *_TRUST_DOMAINS)
     sinks = _entries(data, "audit", "sinks")
-    for entries in ([*issuers, *domains], principals, capabilities, sinks):
+    watched = _entries(data, "policy", "observe")
+    for entries in ([*issuers, *domains], principals, capabilities, sinks, watched):
         yield from _repeats(entries, ("name",))
+    yield from _same_tool(capabilities)
     yield from _repeats(issuers, ("issuer",))
     yield from _repeats(domains, ("trust_domain",))
     yield from _repeats(principals, ("identity", "subject"), ("identity", "issuer"))
@@ -88,6 +91,24 @@ def _repeats(entries: Entries, *ways: Loc) -> Iterator[tuple[Loc, Fault]]:
                 Fault(
                     f"{dotted(earlier)} has the same {what}",
                     "each of them needs its own: change or remove one",
+                ),
+            )
+
+
+def _same_tool(capabilities: Entries) -> Iterator[tuple[Loc, Fault]]:
+    """Report tools that callers call the same: which is meant could not be known."""
+    called: dict[str, Loc] = {}
+    for loc, entry in capabilities:
+        name = entry.get("tool", entry.get("name"))
+        if entry.get("backend") != TOOL or not isinstance(name, str):
+            continue
+        earlier = called.setdefault(name, loc)
+        if earlier != loc and "tool" in entry:
+            yield (
+                (*loc, "tool"),
+                Fault(
+                    f"{dotted(earlier)} is called {shown(name)} as well",
+                    "each tool needs a name of its own: change or remove one",
                 ),
             )
 

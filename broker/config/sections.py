@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from broker.catalog import Power
 from broker.config.addresses import (
     IssuerUrl,
     Listen,
@@ -22,7 +21,6 @@ from broker.config.fields import (
     Count,
     DurationMs,
     ExistingFile,
-    ExistingFolder,
     Many,
     StateFolder,
     Text,
@@ -33,7 +31,7 @@ from broker.config.fields import (
     between,
     member_of,
     one_of,
-    optional_member_of,
+    or_off,
     present_file,
 )
 from broker.config.table import Keys, Table, written
@@ -72,10 +70,6 @@ _AUTH_KEYS: Final[Mapping[str, Keys]] = {
 _CACHED: Final = ": others may keep the published keys for 5m"
 
 
-def _or_off(value: object) -> object:
-    return None if value == "off" else value
-
-
 class BrokerSection(Table):
     """``[broker]``: the broker itself. ``token_ttl`` is the lifetime of its own access tokens.
 
@@ -91,7 +85,7 @@ class BrokerSection(Table):
     max_body: ByteCount = 64 << 10
     log_format: Annotated[LogFormat, member_of(LogFormat)] = LogFormat.TEXT
     signing_algorithm: Annotated[str, one_of(("ES256", "RS256"))] = "ES256"
-    key_rotation: Annotated[WholeSeconds | None, BeforeValidator(_or_off)] = written("30d")
+    key_rotation: Annotated[WholeSeconds | None, BeforeValidator(or_off)] = written("30d")
     key_publish: Annotated[WholeSeconds, at_least("6m", _CACHED)] = written("10m")
 
     trusted_proxies: Many[Network] = ()
@@ -169,16 +163,6 @@ class VaultSection(Table):
         cls._check_key(value, info, "auth", _AUTH_KEYS)
         auth = info.data.get("auth")
         return value if value or auth is VaultAuth.TOKEN_FILE else auth and auth.value
-
-
-class PolicySection(Table):
-    """``[policy]``: a folder of ``*.cedar`` files; without it, the policies of the package.
-
-    ``require_binding`` is the power from which on a caller's token must be bound to a key.
-    """
-
-    dir: ExistingFolder | None = None
-    require_binding: Annotated[Power | None, optional_member_of(Power)] = None
 
 
 class TasksSection(Table):

@@ -45,23 +45,26 @@ def items(value: object) -> list[Any]:
     return cast("list[Any]", value) if isinstance(value, list) else [value]
 
 
-def files_of(table: dict[str, Any]) -> Iterator[str]:
-    """Every value in a parsed file that names a file."""
+def paths_in(table: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every value in a parsed file that names a file or a folder, with its key."""
     for key, value in table.items():
         for item in items(value):
             if isinstance(item, dict):
-                yield from files_of(cast("dict[str, Any]", item))
-            elif key.endswith("_file"):
-                yield item
+                yield from paths_in(cast("dict[str, Any]", item))
+            elif key == "dir" or key.endswith("_file"):
+                yield key, item
 
 
 @pytest.fixture
 def example(tmp_path: Path) -> Config:
-    """The example, with the files that it names."""
+    """The example, with the files and folders that it names."""
     text = EXAMPLE.read_text(encoding="utf-8")
-    for name in files_of(tomllib.loads(text)):
+    for key, name in paths_in(tomllib.loads(text)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("x\n")
+        if key == "dir":
+            (tmp_path / name).mkdir()
+        else:
+            (tmp_path / name).write_text("x\n")
     (tmp_path / "config.toml").write_text(text, encoding="utf-8")
     return load_config(tmp_path / "config.toml")
 
@@ -82,7 +85,7 @@ def test_the_example_loads(example: Config, tmp_path: Path) -> None:
         Role.OPERATOR,
         Role.RESOURCE_SERVER,
     }
-    assert {c.backend for c in example.capabilities} == {"vault", "token"}
+    assert {c.backend for c in example.capabilities} == {"vault", "token", "tool"}
     assert {c.power for c in example.capabilities} >= {Power.READ, Power.OPERATE}
 
 
