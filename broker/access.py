@@ -56,7 +56,8 @@ class Caller:
     ``lineage`` are the ids of the tokens it came with, oldest first: revoking one of them ends what
     was had with it. ``cnf`` is the key it proved (RFC 7800). ``capabilities`` is what a narrowed
     token is good for, None for all that the task may have. ``expires_at`` is the end of its token
-    in epoch seconds, 0 where it has shown none of ours.
+    in epoch seconds, 0 where it has shown none of ours. ``method`` is how its identity was proved
+    when it got its token.
     """
 
     principal: Principal
@@ -65,6 +66,7 @@ class Caller:
     cnf: Mapping[str, str] = field(default_factory=dict[str, str])
     capabilities: frozenset[str] | None = None
     expires_at: int = 0
+    method: str = ""
 
     @property
     def name(self) -> str:
@@ -134,6 +136,7 @@ class Access:
             cnf=claims.cnf or {},
             capabilities=None if names is None else frozenset(names),
             expires_at=claims.expires_at,
+            method=str(status[0].get("method", "")),
         )
 
     async def _check_binding(

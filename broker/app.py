@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from broker import settings
 from broker.access import Access
 from broker.backends.token import TokenBackend
 from broker.backends.vault import VaultBackend
@@ -14,7 +15,9 @@ from broker.clock import SystemClock
 from broker.config import VaultAuth, read_secret_file
 from broker.errors import BrokerError
 from broker.exchange import Exchange
+from broker.gauges import LedgerGauges
 from broker.http.app import Readiness, create_app
+from broker.http.metrics import Scrape
 from broker.http.tls import ServerTls
 from broker.identity.assertions import ClientKeys
 from broker.identity.authenticator import Authenticator
@@ -22,28 +25,30 @@ from broker.identity.kubernetes import TokenReviewIssuer
 from broker.identity.oidc import JwtIssuer
 from broker.identity.spiffe import TrustDomain
 from broker.introspection import Introspection
-from broker.keys import Algorithm, KeyRing, KeyRotation, RotationTimes
+from broker.keys import Algorithm, KeyRing, KeyRotation
+from broker.judge import Judge
+from broker.ledger.actions import Actions
 from broker.ledger.connection import Connection
 from broker.ledger.durability import durability
 from broker.ledger.live_tokens import LiveTokens
-from broker.ledger.models import LedgerTimes
 from broker.ledger.queries import Queries
 from broker.ledger.redis import RedisLedger
 from broker.ledger.registry import Registry
 from broker.ledger.replay import Replay
 from broker.ledger.roster import Roster
 from broker.logs import get_logger
+from broker.metrics import Metrics
 from broker.owners import Owners
 from broker.pipeline import Pipeline
+from broker.policy.folder import default_sources, sources_in
+from broker.policy.policies import Policies, Sources
 from broker.possession import Possession
 from broker.principals import Principals
 from broker.rates import Rates
 from broker.reaper import Reaper
-from broker.reviews import ReviewRules
 from broker.scheduler import Scheduler
-from broker.service import Broker, TaskLimits
+from broker.service import Broker
 from broker.standing import Standing
-from broker.steps import Limits, Step
 from broker.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -56,6 +61,7 @@ if TYPE_CHECKING:
     from broker.clock import Clock
     from broker.config import Config, VaultSection
     from broker.secret import Secret
+    from broker.steps import Step
 
 log = get_logger("app")
 DRAIN_S = 10.0
@@ -79,6 +85,8 @@ class Application:
     tokens: Tokens
     rotation: KeyRotation
     clock: Clock
+    metrics: Metrics
+    gauges: LedgerGauges
 
     async def ready(self) -> Readiness:
         """Look at the ledger, its durability, and Vault."""
@@ -97,7 +105,7 @@ class Application:
 
     def http(self) -> FastAPI:
         """Build the HTTP application; its lifespan runs the scheduler."""
-        return create_app(
+        app = create_app(
             self.broker,
             keys=self.rotation,
             principals=self.principals,
@@ -107,6 +115,11 @@ class Application:
             ready=self.ready,
             lifespan=self._lifespan,
         )
+        section = self.config.metrics
+        if section.enabled:
+            token = read_secret_file(section.token_file) if section.token_file else None
+            app.show(Scrape(self.metrics, self.gauges.read, token))
+        return app
 
     def tls(self) -> ServerTls | None:
         """Return what the server needs to speak https itself, if it is to.
@@ -122,7 +135,7 @@ class Application:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncGenerator[None]:
-        scheduler = Scheduler(self.reaper, self.clock, keys=self.rotation)
+        scheduler = Scheduler(self.reaper, self.clock, keys=self.rotation, metrics=self.metrics)
         # Nothing is scanned before serving: the first sweep runs beside the first requests.
         with contextlib.suppress(BrokerError):
             await self.ready()
@@ -159,8 +172,9 @@ def build(
         config.broker.state_dir / "keys", clock=clock, algorithm=algorithm
     )
     tokens = Tokens(config.broker.issuer, keys, clock)
-    connection = connect(config)
-    ledger = RedisLedger(connection, _times(config))
+    metrics = Metrics(clock, backends={c.backend for c in catalog.capabilities.values()})
+    connection = connect(config, metrics)
+    ledger = RedisLedger(connection, settings.times(config))
     live = LiveTokens(connection)
     roster = Roster(catalog, Registry(connection, ledger.times), clock)
     vault = vault_api(config.vault, clock) if config.vault else None
@@ -190,20 +204,32 @@ def build(
         replay=Replay(connection),
         directory=roster,
     )
+    judge = Judge(
+        catalog=catalog,
+        policies=load_policies(config, catalog),
+        actions=Actions(connection),
+        ledger=ledger,
+        clock=clock,
+        environment=config.policy.environment,
+        private=config.policy.private,
+    )
     pipeline = Pipeline(
         ledger=ledger,
         queries=queries,
         backends=backends,
         catalog=catalog,
+        judge=judge,
         clock=clock,
-        limits=_limits(config),
+        limits=settings.limits(config),
         before_step=before_step,
     )
+    metrics.follow("work_in_flight", lambda: pipeline.work.in_flight)
+    metrics.follow("ledger_durable", lambda: pipeline.ledger_durable)
     standing = Standing(pipeline, roster)
     principals = Principals(
         standing=standing,
         pipeline=pipeline,
-        rules=_review_rules(config),
+        rules=settings.review_rules(config),
         issuers={s.name for s in (*config.issuers(), *config.identity.trust_domains)},
         broker=config.broker.issuer,
     )
@@ -224,7 +250,7 @@ def build(
         introspection=Introspection(
             access=access, pipeline=pipeline, tokens=tokens, live=live, clock=clock
         ),
-        limits=_task_limits(config),
+        limits=settings.task_limits(config),
         shards=config.redis.shards,
     )
     return Application(
@@ -233,7 +259,7 @@ def build(
         pipeline=pipeline,
         principals=principals,
         owners=Owners(standing),
-        reaper=Reaper(pipeline, principals),
+        reaper=Reaper(pipeline, principals, metrics),
         connection=connection,
         vault=vault,
         authenticator=authenticator,
@@ -244,15 +270,33 @@ def build(
             keys,
             ledger,
             clock,
-            times=_rotation_times(config),
+            times=settings.rotation_times(config),
             algorithm=algorithm,
             shards=config.redis.shards,
         ),
         clock=clock,
+        metrics=metrics,
+        gauges=LedgerGauges(queries, catalog, metrics, clock),
     )
 
 
-def connect(config: Config) -> Connection:
+def load_policies(config: Config, catalog: Catalog) -> Policies:
+    """Load the policies of the package and of the configuration.
+
+    Raises:
+        ConfigError: they can't be read or used.
+    """
+    policy = config.policy
+
+    def read() -> Sources:
+        own = sources_in(policy.dir) if policy.dir else ()
+        tried = tuple((name, sources_in(folder)) for name, folder in policy.watched)
+        return Sources((*default_sources(), *own), tried)
+
+    return Policies(read, list(catalog.tools.values()))
+
+
+def connect(config: Config, metrics: Metrics | None = None) -> Connection:
     """Make the ledger's connection."""
     redis = config.redis
     password = read_secret_file(redis.password_file) if redis.password_file else None
@@ -262,6 +306,7 @@ def connect(config: Config) -> Connection:
         username=redis.username,
         password=password,
         timeout_s=redis.timeout / 1000,
+        metrics=metrics,
     )
 
 
@@ -337,57 +382,3 @@ async def vault_state(vault: VaultApi) -> str:
     if not health.get("initialized"):
         return "not initialised"
     return "sealed" if health.get("sealed") else "ok"
-
-
-def _times(config: Config) -> LedgerTimes:
-    timeout = config.vault.timeout if config.vault else 5000
-    return LedgerTimes(
-        claim_ms=config.revocation.claim,
-        # A mint may wait for a thread, for the task's token, and for Vault itself.
-        pending_ms=6 * timeout,
-        retain_ms=config.retention.tasks,
-        audit_ms=config.retention.audit,
-    )
-
-
-def _rotation_times(config: Config) -> RotationTimes:
-    broker = config.broker
-    # What keys sign: our own access tokens, and those that are a capability's credential.
-    granted = [entry.max_ttl for entry in config.capabilities if entry.backend == "token"]
-    longest_ms = max([broker.token_ttl, *granted])
-    return RotationTimes(
-        every_s=broker.key_rotation // 1000 if broker.key_rotation else None,
-        publish_s=broker.key_publish // 1000,
-        keep_s=longest_ms // 1000 + 1,
-    )
-
-
-def _review_rules(config: Config) -> ReviewRules:
-    review = config.review
-    return ReviewRules(
-        unused_after_ms=review.unused_after, grace_ms=review.grace, suspend=review.suspend
-    )
-
-
-def _limits(config: Config) -> Limits:
-    revocation = config.revocation
-    return Limits(
-        attempts=revocation.attempts,
-        backoff_ms=revocation.backoff,
-        max_backoff_ms=revocation.max_backoff,
-        stuck_limit=revocation.stuck_limit,
-        wait_ms=revocation.wait,
-        lane_width=config.vault.revoke_concurrency if config.vault else 16,
-    )
-
-
-def _task_limits(config: Config) -> TaskLimits:
-    tasks = config.tasks
-    return TaskLimits(
-        default_ttl_ms=tasks.default_ttl,
-        max_ttl_ms=tasks.max_ttl,
-        min_heartbeat_ms=tasks.min_heartbeat,
-        max_depth=tasks.max_depth,
-        max_children=tasks.max_children,
-        max_live_per_agent=tasks.max_live_per_agent,
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +28,9 @@ class Power(StrEnum):
         return _RANKS[self]
 
 
+TOOL: Final = "tool"
+"""The backend of what is called, not handed out: nothing is issued for it."""
+
 _RANKS: Final[Mapping[Power, int]] = {power: rank for rank, power in enumerate(Power)}
 
 
@@ -45,6 +48,10 @@ class Capability:
     ``path`` is where a Vault credential is read; ``resources`` and ``scope`` are the audience and
     scope of a ``token`` credential. ``max_live`` bounds the live grants of one task.
     ``require_binding`` wants the caller's token to be bound to a key (RFC 9449, RFC 8705).
+
+    A tool is a capability too: ``tool`` is what its callers call it, ``arguments`` are its
+    arguments by name, each with its type and whether it may be left out, and ``amount`` is the one
+    whose numbers are summed up. Its ``resources`` are the resource servers that may ask about it.
     """
 
     name: str
@@ -61,6 +68,14 @@ class Capability:
     revocability: Revocability = Revocability.INSTANT
     max_live: int = 100
     dsn: str = ""
+    tool: str = ""
+    arguments: Mapping[str, tuple[str, bool]] = field(default_factory=dict[str, tuple[str, bool]])
+    amount: str = ""
+
+    @property
+    def is_tool(self) -> bool:
+        """Whether it is called and nothing is issued for it."""
+        return self.backend == TOOL
 
     @property
     def scopes(self) -> frozenset[str]:
@@ -110,6 +125,7 @@ class Catalog:
     def __init__(self, principals: Iterable[Principal], capabilities: Iterable[Capability]) -> None:
         """Names are unique; the configuration has checked that."""
         self.capabilities = {c.name: c for c in capabilities}
+        self.tools = {c.tool or c.name: c for c in self.capabilities.values() if c.is_tool}
         self.principals: Mapping[str, Principal] = {}
         self._by_subject: Mapping[tuple[str, str], list[Principal]] = {}
         self._by_rule: list[Principal] = []

@@ -258,6 +258,7 @@ class Exchange:
             {
                 "client_id": principal.name,
                 "owner": principal.owner,
+                "method": caller.method or how(actor)["method"],
                 **({"task_id": task.id} if task else {}),
             },
             ttl_ms=ttl_s * 1000,

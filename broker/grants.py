@@ -48,6 +48,8 @@ class Grant:
     ``dies_at`` is set only for what can't be revoked at the target: when it ends by itself.
     ``parameters`` is what was asked of the capability, ``cnf`` the key the credential is bound to
     (RFC 7800), ``via`` the ids of the tokens it was asked with: it ends with any of them.
+    ``decision_id`` is the decision that it was issued by, ``method`` how the identity of the one
+    who asked was proved.
     ``revoke_at`` is when revocation was asked for, ``ended_at`` when death was confirmed.
     """
 
@@ -75,3 +77,5 @@ class Grant:
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
     cnf: Mapping[str, str] = field(default_factory=dict[str, str])
     via: tuple[str, ...] = ()
+    decision_id: str = ""
+    method: str = ""

@@ -36,6 +36,8 @@ class Operators:
     async def revoke(self, caller: Caller, ask: Revoke) -> tuple[str, Outcome]:
         """Revoke everything a selector matches, and with ``freeze`` stop more from coming."""
         must_operate(caller)
+        judge = self._pipeline.judge
+        await judge.operate(caller, "revoke", ask.selector.field, always=True)
         shard = secrets.randbelow(self._shards)
         revocation_id = new_id("rev", shard)
         if ask.freeze:
@@ -111,6 +113,8 @@ class Operators:
     async def freeze(self, caller: Caller, ask: Freeze) -> None:
         """Stop issuing for a selector; what is live stays so."""
         must_operate(caller)
+        judge = self._pipeline.judge
+        await judge.operate(caller, "freeze", ask.selector.field, always=True)
         await self._freeze(caller, ask.selector, ask.reason, secrets.randbelow(self._shards))
 
     async def _freeze(self, caller: Caller, selector: Selector, reason: str, shard: int) -> None:
@@ -124,6 +128,7 @@ class Operators:
     async def thaw(self, caller: Caller, ask: Freeze) -> None:
         """Allow issuing for a selector again."""
         must_operate(caller)
+        await self._pipeline.judge.operate(caller, "thaw", ask.selector.field)
         if ask.selector.field not in await self._queries.freezes():
             raise NotFound(f"{ask.selector.field!r} is not frozen.")
         await self._ledger.freeze(

@@ -57,6 +57,9 @@ class Owners:
             Conflict: the new owner has left as well, or it is the caller's own.
         """
         must_operate(caller)
+        await self._standing.judge.operate(
+            caller, "retire_owner", f"owner:{ask.owner}", always=True
+        )
         if ask.owner == ask.hand_over_to:
             raise InvalidRequest("hand_over_to: must be somebody else", field="hand_over_to")
 
@@ -84,6 +87,7 @@ class Owners:
     async def reinstate(self, caller: Caller, ask: ReinstateOwner) -> dict[str, Any]:
         """An owner is back, and what is still theirs may work again."""
         must_operate(caller)
+        await self._standing.judge.operate(caller, "reinstate_owner", f"owner:{ask.owner}")
 
         def decide(register: Register, now: int) -> Change | None:
             self._standing.check(register, caller)

@@ -31,27 +31,25 @@ from broker.errors import (
     Unavailable,
 )
 from broker.grants import GrantState
-from broker.ids import new_id, shard_of
+from broker.judge import TRIES, Health, too_busy
 from broker.lanes import Lanes
-from broker.ledger.models import HandleRetired, is_dead
+from broker.ledger.models import Changed, HandleRetired, is_dead
 from broker.logs import get_logger
-from broker.policy import Effect, IssueContext, decide_issue
-from broker.refusals import cannot_issue, refusal, replayed
+from broker.refusals import cannot_issue, replayed
 from broker.steps import Issued, Limits, Outcome, Step, Work, pending_grant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from typing import Any
 
     from broker.access import Caller
     from broker.backends.protocol import Backend, Prepared
     from broker.catalog import Capability, Catalog
     from broker.clock import Clock
     from broker.grants import Grant
+    from broker.judge import Judge, Ruling
     from broker.ledger.models import Claimed, Idempotency
     from broker.ledger.queries import Queries
     from broker.ledger.redis import RedisLedger
-    from broker.policy import Decision
     from broker.tasks import Task
     from broker.wire import RequestGrant
 
@@ -69,6 +67,7 @@ class Pipeline:
         queries: Queries,
         backends: Mapping[str, Backend],
         catalog: Catalog,
+        judge: Judge,
         clock: Clock,
         limits: Limits | None = None,
         before_step: Callable[[Step], None] = lambda _: None,
@@ -78,6 +77,7 @@ class Pipeline:
         self.queries = queries
         self.backends = backends
         self.catalog = catalog
+        self.judge = judge
         self.limits = limits or Limits()
         self.ledger_durable = True
         self.stuck: Mapping[str, int] = {}
@@ -96,44 +96,20 @@ class Pipeline:
         """Issue a credential under a task the caller was found to be concerned with."""
         self._before(Step.RESOLVE)
         capability = self.catalog.capabilities.get(ask.capability)
-        decision, decision_id = await self._decide(caller, task, capability, ask)
+        ruling = await self._decide(caller, task, ask)
         assert capability is not None  # noqa: S101  policy allows no unknown capability
         # What follows is finished even if the caller hangs up: a half-made credential is worse.
-        work = self._issue(caller, task, capability, ask, decision, decision_id, idempotency)
+        work = self._issue(caller, task, capability, ask, ruling, idempotency)
         return await asyncio.shield(self.work.spawn(work))
 
-    async def _decide(
-        self, caller: Caller, task: Task, capability: Capability | None, ask: RequestGrant
-    ) -> tuple[Decision, str]:
+    async def _decide(self, caller: Caller, task: Task, ask: RequestGrant) -> Ruling:
         self._before(Step.DECIDE)
-        context = IssueContext(
-            caller=caller.principal,
-            bound=bool(caller.cnf),
-            narrowed_to=caller.capabilities,
-            agent=self.catalog.principals.get(task.agent),
-            task=task,
-            capability=capability,
-            asked_ttl_ms=ask.ttl or 0,
-            now_ms=int(self._clock.now() * 1000),
-            ledger_durable=self.ledger_durable,
+        health = Health(
+            durable=self.ledger_durable,
             backlog=self.stuck.get(ask.capability, 0),
             backlog_limit=self.limits.stuck_limit,
         )
-        decision = decide_issue(context)
-        shard = shard_of(task.id, "tsk") or 0
-        decision_id = new_id("dec", shard)
-        if decision.effect is Effect.ALLOW:
-            return decision, decision_id  # logged with the reservation, in one write
-        await self.ledger.record(
-            "decision",
-            shard=shard,
-            task_id=task.id,
-            actor=caller.name,
-            data=decision.for_audit(
-                id=decision_id, capability=ask.capability, intent=ask.intent or ""
-            ),
-        )
-        raise refusal(decision, decision_id)
+        return await self.judge.issue(caller, task, ask, health)
 
     async def _issue(
         self,
@@ -141,15 +117,12 @@ class Pipeline:
         task: Task,
         capability: Capability,
         ask: RequestGrant,
-        decision: Decision,
-        decision_id: str,
+        ruling: Ruling,
         idempotency: Idempotency | None,
     ) -> Issued:
         backend = self.backends[capability.backend]
-        about = decision.for_audit(
-            id=decision_id, capability=capability.name, intent=ask.intent or ""
-        )
-        grant = await self._reserve(caller, task, capability, ask, decision, about, idempotency)
+        grant, ruling = await self._reserve(caller, task, capability, ask, ruling, idempotency)
+        decision = ruling.decision
         try:
             self._before(Step.MINT)
             minted = await backend.mint(grant, task, capability)
@@ -181,8 +154,20 @@ class Pipeline:
             await self.revoke_claimed(active)
             msg = "The task ended while its credential was being made; it was revoked undelivered."
             raise AccessDenied(msg, grant_id=grant.id)
+        if decision.generation != self.judge.policies.loaded.generation:
+            # Other policies came into force; their review may have missed a grant in the making.
+            await self._review_one(active)
         self._before(Step.DELIVER)
         return Issued(active, minted, decision.notes)
+
+    async def _review_one(self, grant: Grant) -> None:
+        if await self.judge.still_allowed(grant, durable=self.ledger_durable):
+            return
+        await self.revoke(
+            await self.ledger.begin_revoke([grant.id], reason="policy_changed", actor=_ACTOR)
+        )
+        msg = "Policy changed while the credential was being made; it was revoked undelivered."
+        raise AccessDenied(msg, grant_id=grant.id)
 
     async def _reserve(
         self,
@@ -190,34 +175,43 @@ class Pipeline:
         task: Task,
         capability: Capability,
         ask: RequestGrant,
-        decision: Decision,
-        about: Mapping[str, Any],
+        ruling: Ruling,
         idempotency: Idempotency | None,
-    ) -> Grant:
+    ) -> tuple[Grant, Ruling]:
+        """Write the grant on the state of the chain that was decided on; else decide again."""
         backend = self.backends[capability.backend]
         backend.check(capability, ask.parameters or {})
-        for last in (False, True):
-            prepared = await self._prepare(backend, task, capability)
-            grant = pending_grant(caller, task, capability, ask, prepared)
-            self._before(Step.RESERVE)
-            try:
-                reserved = await self.ledger.reserve(
-                    grant,
-                    ttl_ms=decision.ttl_ms,
-                    max_live=capability.max_live,
-                    decision=about,
-                    actor=caller.name,
-                    idempotency=idempotency,
-                )
-            except HandleRetired:
-                backend.forget(task.id)
-                if last:
-                    raise BackendUnavailable("Try again.", retry_after=1) from None
-                continue
-            if reserved.id != grant.id:
-                raise replayed(reserved)
-            return reserved
-        raise AssertionError  # pragma: no cover  the loop returns or raises
+        prepared = await self._prepare(backend, task, capability)
+        retired = False
+        async with self.judge.chain(task.root_id):
+            for _ in range(TRIES):
+                grant = pending_grant(caller, task, capability, ask, prepared, ruling.id)
+                self._before(Step.RESERVE)
+                try:
+                    reserved = await self.ledger.reserve(
+                        grant,
+                        ttl_ms=ruling.decision.ttl_ms,
+                        max_live=capability.max_live,
+                        decision=ruling.about,
+                        actor=caller.name,
+                        seen=ruling.survey.version,
+                        step=ruling.step,
+                        idempotency=idempotency,
+                    )
+                except Changed:
+                    ruling = await self._decide(caller, task, ask)
+                    continue
+                except HandleRetired:
+                    backend.forget(task.id)
+                    if retired:
+                        raise BackendUnavailable("Try again.", retry_after=1) from None
+                    retired = True
+                    prepared = await self._prepare(backend, task, capability)
+                    continue
+                if reserved.id != grant.id:
+                    raise replayed(reserved)
+                return reserved, ruling
+        raise too_busy()
 
     async def _prepare(self, backend: Backend, task: Task, capability: Capability) -> Prepared:
         try:
@@ -228,8 +222,9 @@ class Pipeline:
     def prefetch(self, task: Task) -> None:
         """Make ready in the background for what a task's agent is about to ask."""
         known = (self.catalog.capabilities.get(name) for name in task.capabilities)
-        for backend, capability in {c.backend: c for c in known if c is not None}.items():
-            self.work.spawn(self.backends[backend].prepare(task, capability))
+        for name, capability in {c.backend: c for c in known if c is not None}.items():
+            if name in self.backends:  # nothing is made for tools
+                self.work.spawn(self.backends[name].prepare(task, capability))
 
     async def _give_up(self, grant: Grant) -> None:
         with contextlib.suppress(LedgerUnavailable):

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 log = get_logger("principals")
 REVIEWER: Final = "reviewer"
 """In whose name the job suspends."""
+_OPERATION: Final = {
+    PrincipalState.ACTIVE: "resume",
+    PrincipalState.SUSPENDED: "suspend",
+    PrincipalState.RETIRED: "retire",
+}
 _DONE: Final = {
     PrincipalState.ACTIVE: "resumed",
     PrincipalState.SUSPENDED: "suspended",
@@ -59,6 +64,7 @@ class Principals:
         self.roster = standing.roster
         self.rules = rules
         self._standing = standing
+        self._judge = standing.judge
         self._registry = standing.roster.registry
         self._queries = pipeline.queries
         self._capabilities = pipeline.catalog.capabilities
@@ -132,6 +138,7 @@ class Principals:
             Conflict: its name, identity or resource is somebody's, or its owner has left.
         """
         must_operate(caller)
+        await self._judge.operate(caller, "add_principal", f"agent:{ask.name}")
         added = definition(
             ask, issuers=self._issuers, capabilities=self._capabilities, broker=self._broker
         )
@@ -183,6 +190,10 @@ class Principals:
         self, caller: Caller, name: str, state: PrincipalState, reason: str
     ) -> tuple[dict[str, Any], Outcome]:
         must_operate(caller)
+        stops = state is not PrincipalState.ACTIVE
+        await self._judge.operate(
+            caller, f"{_OPERATION[state]}_principal", f"agent:{name}", always=stops
+        )
 
         def decide(register: Register, now: int) -> Change | None:
             self._standing.check(register, caller)
@@ -219,6 +230,7 @@ class Principals:
     async def review(self, caller: Caller, name: str, ask: Review) -> dict[str, Any]:
         """Somebody looked at a principal, and says when to look again."""
         must_operate(caller)
+        await self._judge.operate(caller, "review_principal", f"agent:{name}")
 
         def decide(register: Register, now: int) -> Change:
             self._standing.check(register, caller)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from broker.errors import (
     AccessDenied,
@@ -11,6 +11,7 @@ from broker.errors import (
     BackendUnavailable,
     BindingRequired,
     BrokerError,
+    InvalidRequest,
     RequestInProgress,
     TaskNotActive,
     Unavailable,
@@ -26,30 +27,69 @@ if TYPE_CHECKING:
 log = get_logger("pipeline")
 
 
+_REFUSED: Final = (
+    "Policy refused this request: there is no such capability, or this task or its agent may not "
+    "have it. An operator can look the decision up in the audit log."
+)
+_NEEDS_APPROVAL: Final = "This needs a human's approval, and approvals are not available yet."
+_SAID: Final[dict[str, tuple[type[BrokerError], str]]] = {
+    "task_over": (TaskNotActive, "The task is not active: its time is up."),
+    "backend_backlog": (
+        BackendUnavailable,
+        "Too many credentials of this capability could not be revoked yet, so nothing new is "
+        "issued for it until they are.",
+    ),
+    "binding_required": (
+        BindingRequired,
+        "This capability is for tokens that are bound to a key: exchange your identity again, "
+        "with a DPoP proof (RFC 9449) or over mutual TLS (RFC 8705).",
+    ),
+    "is_a_tool": (
+        InvalidRequest,
+        "This is a tool: nothing is issued for it. Ask POST /access/v1/evaluation before a call.",
+    ),
+    "policy_error": (
+        AccessDenied,
+        "The policies can't be evaluated, so nothing is allowed. An operator has to look.",
+    ),
+}
+"""Reasons that whoever asked may know, and how they are told."""
+
+
 def refusal(decision: Decision, decision_id: str) -> BrokerError:
     """Say what policy refused, and nothing that only insiders should know."""
     if decision.effect is Effect.NEEDS_APPROVAL:
-        msg = "This capability is privileged and needs an approval, which is not available yet."
-        return ApprovalRequired(msg, decision_id=decision_id)
-    if "task_over" in decision.reasons:
-        return TaskNotActive("The task is not active: its time is up.", decision_id=decision_id)
-    if "backend_backlog" in decision.reasons:
-        msg = (
-            "Too many credentials of this capability could not be revoked yet, so nothing new is "
-            "issued for it until they are."
-        )
-        return BackendUnavailable(msg, retry_after=30, decision_id=decision_id)
-    if "binding_required" in decision.reasons:
-        msg = (
-            "This capability is for tokens that are bound to a key: exchange your identity again, "
-            "with a DPoP proof (RFC 9449) or over mutual TLS (RFC 8705)."
-        )
-        return BindingRequired(msg, decision_id=decision_id)
+        kind, detail = ApprovalRequired, _NEEDS_APPROVAL
+    else:
+        kind, detail = _SAID.get(decision.reasons[0], (AccessDenied, _REFUSED))
+    wait = 30 if kind is BackendUnavailable else None
+    return kind(detail, retry_after=wait, decision_id=decision_id, **advised(decision))
+
+
+def advised(decision: Decision) -> dict[str, Any]:
+    """Return what policies say in public of how to get another answer, as members of a problem."""
+    return {"advice": list(decision.advice)} if decision.advice else {}
+
+
+_TOLD: Final = frozenset(
+    ("more_than_token", "more_than_parent", "chain_too_deep", "chain_has_a_cycle")
+)
+"""Reasons that say nothing the caller didn't know."""
+
+
+def not_opened(decision: Decision, decision_id: str) -> BrokerError:
+    """Say that a task was not opened."""
+    reason = decision.reasons[0]
+    if reason in _TOLD:
+        words = reason.replace("_", " ")
+        return AccessDenied(f"Policy refused the task: {words}.", reason=reason)
+    if decision.effect is Effect.NEEDS_APPROVAL:
+        return refusal(decision, decision_id)
     msg = (
-        "Policy refused this request: there is no such capability, or this task or its agent may "
-        "not have it. An operator can look the decision up in the audit log."
+        "Policy refused the task: there is no such agent or capability, or the agent may not have "
+        "one of these capabilities. An operator can look the decision up in the audit log."
     )
-    return AccessDenied(msg, decision_id=decision_id)
+    return AccessDenied(msg, decision_id=decision_id, **advised(decision))
 
 
 def replayed(grant: Grant) -> BrokerError:

@@ -9,17 +9,19 @@ import hashlib
 import json
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from broker.durations import format_duration
-from broker.errors import AccessDenied, Conflict, InvalidRequest, NotFound, QuotaExceeded
+from broker.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded
 from broker.grants import Grant, GrantState
 from broker.identity.models import Role
 from broker.ids import new_id, shard_of
+from broker.judge import TRIES, too_busy
 from broker.ledger.keys import shard_for
-from broker.ledger.models import Idempotency
+from broker.ledger.models import Changed, Idempotency
 from broker.operators import Operators
-from broker.policy import Decision, Effect, OpenContext, decide_open
+from broker.policy import OpenContext
+from broker.refusals import not_opened
 from broker.steps import Outcome
 from broker.tasks import Task, TaskState
 from broker.visibility import concerns, must_run, sees_all
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from broker.access import Access, Caller
     from broker.exchange import Exchange
     from broker.introspection import Introspection
+    from broker.judge import Ruling
     from broker.pipeline import Pipeline
     from broker.steps import Issued
     from broker.wire import CompleteTask, OpenTask, RequestGrant
@@ -84,30 +87,29 @@ class Broker:
         parent = await self._parent(caller, ask)
         if ask.agent not in self.pipeline.catalog.principals:
             await self.access.directory.refresh()  # it may have been added by another replica
-        decision = self._decide_open(caller, ask, parent)
         shard, idempotency = self._place(caller, ask, parent, idempotency_key)
         task_id = new_id("tsk", shard)
-        about = decision.for_audit(
-            action="open_task", agent=ask.agent, capabilities=",".join(ask.capabilities)
-        )
-        if decision.effect is not Effect.ALLOW:
-            await self._ledger.record(
-                "decision", shard=shard, task_id=task_id, actor=caller.name, data=about
-            )
-            raise _not_opened(decision)
-        await self._check_agent_quota(ask.agent)
-        task = await self._new_task(caller, ask, parent, task_id)
-        task, new = await self._ledger.open_task(
-            task,
-            ttl_ms=decision.ttl_ms,
-            max_children=self._limits.max_children,
-            decision=about,
-            actor=caller.name,
-            idempotency=idempotency,
-        )
-        if new and parent is not None and task.expires_at == parent.expires_at:
-            return task, (*decision.notes, "ttl shortened to what is left of the parent task")
-        return task, decision.notes
+        subject = await self._subject(caller, ask, parent)
+        for _ in range(TRIES):
+            ruling = await self._decide_open(caller, ask, parent, task_id, subject)
+            await self._check_agent_quota(ask.agent)
+            try:
+                task, new = await self._ledger.open_task(
+                    self._new_task(caller, ask, parent, task_id, subject),
+                    ttl_ms=ruling.decision.ttl_ms,
+                    max_children=self._limits.max_children,
+                    decision=ruling.about,
+                    actor=caller.name,
+                    seen=ruling.survey.version,
+                    idempotency=idempotency,
+                )
+            except Changed:
+                continue
+            notes = ruling.decision.notes
+            if new and parent is not None and task.expires_at == parent.expires_at:
+                notes = (*notes, "ttl shortened to what is left of the parent task")
+            return task, notes
+        raise too_busy()
 
     async def _parent(self, caller: Caller, ask: OpenTask) -> Task | None:
         if ask.parent_task_id is None:
@@ -122,23 +124,28 @@ class Broker:
             raise NotFound("There is no such parent task.")
         return parent
 
-    def _decide_open(self, caller: Caller, ask: OpenTask, parent: Task | None) -> Decision:
+    async def _decide_open(
+        self, caller: Caller, ask: OpenTask, parent: Task | None, task_id: str, subject: str
+    ) -> Ruling:
         if ask.heartbeat is not None and ask.heartbeat < self._limits.min_heartbeat_ms:
             least = format_duration(self._limits.min_heartbeat_ms)
             raise InvalidRequest(f"heartbeat: at least {least}", field="heartbeat")
-        catalog = self.pipeline.catalog
-        return decide_open(
-            OpenContext(
-                caller=caller.principal,
-                agent=catalog.principals.get(ask.agent),
-                capabilities=tuple(catalog.capabilities.get(c) for c in ask.capabilities),
-                ttl_ms=ask.ttl or min(self._limits.default_ttl_ms, self._limits.max_ttl_ms),
-                max_ttl_ms=self._limits.max_ttl_ms,
-                parent=parent,
-                narrowed_to=caller.capabilities,
-                max_depth=self._limits.max_depth,
-            )
+        catalog, judge = self.pipeline.catalog, self.pipeline.judge
+        context = OpenContext(
+            caller=caller.principal,
+            agent=catalog.principals.get(ask.agent),
+            capabilities=tuple(catalog.capabilities.get(c) for c in ask.capabilities),
+            ttl_ms=ask.ttl or min(self._limits.default_ttl_ms, self._limits.max_ttl_ms),
+            max_ttl_ms=self._limits.max_ttl_ms,
+            parent=parent,
+            narrowed_to=caller.capabilities,
+            max_depth=self._limits.max_depth,
         )
+        ruling = await judge.open(caller, ask, context, task_id=task_id, on_behalf_of=subject)
+        if not ruling.decision.allowed:
+            await judge.log(caller, task_id, ruling)
+            raise not_opened(ruling.decision, ruling.id)
+        return ruling
 
     def _place(
         self, caller: Caller, ask: OpenTask, parent: Task | None, key: str | None
@@ -160,15 +167,18 @@ class Broker:
             msg = f"Agent {agent!r} has {live} tasks that are not closed yet, the most allowed."
             raise QuotaExceeded(msg, retry_after=10)
 
-    async def _new_task(
-        self, caller: Caller, ask: OpenTask, parent: Task | None, task_id: str
+    async def _subject(self, caller: Caller, ask: OpenTask, parent: Task | None) -> str:
+        """Return on whose behalf a new task runs: its opener's, unless a proof says otherwise."""
+        if ask.on_behalf_of is None:
+            return parent.subject if parent else caller.name
+        if parent is not None:
+            msg = "on_behalf_of: a child task runs on behalf of whom its root does"
+            raise InvalidRequest(msg, field="on_behalf_of")
+        return await self.access.person(ask.on_behalf_of)
+
+    def _new_task(
+        self, caller: Caller, ask: OpenTask, parent: Task | None, task_id: str, subject: str
     ) -> Task:
-        subject = parent.subject if parent else caller.name
-        if ask.on_behalf_of is not None:
-            if parent is not None:
-                msg = "on_behalf_of: a child task runs on behalf of whom its root does"
-                raise InvalidRequest(msg, field="on_behalf_of")
-            subject = await self.access.person(ask.on_behalf_of)
         agent = self.pipeline.catalog.principals[ask.agent]
         return Task(
             id=task_id,
@@ -310,28 +320,6 @@ class Broker:
         )
         await self.pipeline.revoke(marked)
         return await self._queries.grant(grant.id) or grant
-
-
-_TOLD: Final = frozenset(
-    ("more_than_token", "more_than_parent", "chain_too_deep", "chain_has_a_cycle")
-)
-"""Reasons that say nothing the caller didn't know."""
-
-
-def _not_opened(decision: Decision) -> AccessDenied:
-    if decision.reasons[0] in {
-        "more_than_token",
-        "more_than_parent",
-        "chain_too_deep",
-        "chain_has_a_cycle",
-    }:
-        reason = decision.reasons[0].replace("_", " ")
-        return AccessDenied(f"Policy refused the task: {reason}.", reason=decision.reasons[0])
-    msg = (
-        "Policy refused the task: there is no such agent or capability, or the agent may not have "
-        "one of these capabilities. An operator can look the decision up in the audit log."
-    )
-    return AccessDenied(msg)
 
 
 def _grant_state(state: str) -> GrantState | None:

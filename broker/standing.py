@@ -48,6 +48,7 @@ class Standing:
         self.roster = roster
         self._registry = roster.registry
         self._pipeline = pipeline
+        self.judge = pipeline.judge
 
     def people(self, register: Register) -> Mapping[str, Principal]:
         """Return everybody there is by a register."""

@@ -104,7 +104,12 @@ class Work:
 
 
 def pending_grant(
-    caller: Caller, task: Task, capability: Capability, ask: RequestGrant, prepared: Prepared
+    caller: Caller,
+    task: Task,
+    capability: Capability,
+    ask: RequestGrant,
+    prepared: Prepared,
+    decision_id: str,
 ) -> Grant:
     """Return the grant as it is reserved; the ledger sets its times."""
     return Grant(
@@ -125,4 +130,6 @@ def pending_grant(
         parameters=ask.parameters or {},
         cnf=caller.cnf,
         via=caller.lineage,
+        decision_id=decision_id,
+        method=caller.method,
     )

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import Field, model_validator
 
 from broker.clock import to_rfc3339
-from broker.http.callers import By
+from broker.http.callers import By, The
 from broker.http.openapi import answers
 from broker.http.shapes import Answer, Time, Words
 from broker.keys import Algorithm, KeyRotation, KeyState, KeyStatus
@@ -77,12 +77,15 @@ async def list_keys(rotation: Rotation, caller: By) -> dict[str, Any]:
 
 
 @router.post("/keys/rotate", responses=answers(200, RotatedAnswer, 400, 403, 409))
-async def rotate_keys(rotation: Rotation, caller: By, ask: RotateKeys) -> dict[str, Any]:
+async def rotate_keys(
+    broker: The, rotation: Rotation, caller: By, ask: RotateKeys
+) -> dict[str, Any]:
     """Make the next signing key; it signs once it has been published for a while.
 
     With `now` it signs at once and every older key is removed: all that they signed is dead.
     """
     must_operate(caller)
+    await broker.pipeline.judge.operate(caller, "rotate_keys")
     made = await rotation.rotate(
         actor=caller.name, reason=ask.reason or "requested", at_once=ask.now
     )

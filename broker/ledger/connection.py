@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,12 @@ from redis.exceptions import InvalidResponse, NoScriptError, RedisError
 
 from broker.errors import LedgerUnavailable
 from broker.ledger import keys, scripts
+from broker.tracing import traceparent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from broker.metrics import Metrics
     from broker.secret import Secret
 
     _Asked = tuple[Sequence[Any], asyncio.Future[Any]]
@@ -37,9 +40,11 @@ class Connection:
         username: str | None = None,
         password: Secret | None = None,
         timeout_s: float = 2.0,
+        metrics: Metrics | None = None,
     ) -> None:
         """``url`` as redis-py reads it: ``redis://``, ``rediss://`` or ``unix://``."""
         self.shards = shards
+        self._measured = metrics.asking_ledger if metrics else _unmeasured
         # A command is never repeated by the client: only a script knows whether it's idempotent.
         pool: Any = BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]
             url,
@@ -74,14 +79,15 @@ class Connection:
         if own_key is not None:
             declared.append(own_key)
         declared += more_keys
-        script, text = self._scripts[name], json.dumps(args)
+        script, text = self._scripts[name], _text(args)
         words = ("EVALSHA", script.sha, len(declared), *declared, text)
-        try:
-            return await self._together.send(words)
-        except NoScriptError:  # it has not run: Redis was restarted, or this is its first time
-            return await self.command("EVAL", script.script, *words[2:])
-        except (TimeoutError, RedisError, OSError) as error:
-            raise _unavailable(error) from error
+        with self._measured(name):
+            try:
+                return await self._together.send(words)
+            except NoScriptError:  # it has not run: Redis was restarted, or this is its first time
+                return await self.command("EVAL", script.script, *words[2:])
+            except (TimeoutError, RedisError, OSError) as error:
+                raise _unavailable(error) from error
 
     async def on_every_shard(
         self, name: str, args: dict[str, Any], shards: Iterable[int] | None = None
@@ -89,24 +95,26 @@ class Connection:
         """Run a script on all shards, or on some, and return the answers in their order."""
         chosen = range(self.shards) if shards is None else shards
         pipe = self.client.pipeline(transaction=False)
-        text = json.dumps(args)
+        text = _text(args)
         for shard in chosen:
             await self._scripts[name](keys=keys.tables(shard), args=[text], client=pipe)
-        return await self.execute(pipe)
+        return await self.execute(pipe, name)
 
-    async def execute(self, pipe: Any) -> list[Any]:  # noqa: ANN401  redis-py leaves it untyped
-        """Run a pipeline of reads or scripts."""
-        try:
-            return await pipe.execute()
-        except (TimeoutError, RedisError, OSError) as error:
-            raise _unavailable(error) from error
+    async def execute(self, pipe: Any, name: str = "several") -> list[Any]:  # noqa: ANN401  redis-py leaves it untyped
+        """Run a pipeline of reads or scripts; ``name`` is what its time is measured as."""
+        with self._measured(name):
+            try:
+                return await pipe.execute()
+            except (TimeoutError, RedisError, OSError) as error:
+                raise _unavailable(error) from error
 
     async def command(self, *words: str | float | bytes) -> Any:  # noqa: ANN401
         """Run one plain command."""
-        try:
-            return await self._together.send(words)
-        except (TimeoutError, RedisError, OSError) as error:
-            raise _unavailable(error) from error
+        with self._measured("command"):
+            try:
+                return await self._together.send(words)
+            except (TimeoutError, RedisError, OSError) as error:
+                raise _unavailable(error) from error
 
     async def ranges(self, ranges: Sequence[tuple[int, str, str, int]]) -> list[list[bytes]]:
         """Read index entries newest first: for each (shard, prefix, before, limit).
@@ -195,6 +203,16 @@ class _Together:
                 answer.set_exception(value)
             else:
                 answer.set_result(value)
+
+
+def _text(args: Mapping[str, Any]) -> str:
+    """Write what a script is given, and for the events it logs what it all belongs to."""
+    trace = traceparent()
+    return json.dumps({**args, "trace": trace} if trace else args)
+
+
+def _unmeasured(_: str) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
 
 
 def _unavailable(error: BaseException) -> LedgerUnavailable:

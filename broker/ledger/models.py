@@ -25,6 +25,10 @@ class LedgerTimes:
     audit_ms: int = 30 * 86_400_000
 
 
+class Changed(BrokerError):
+    """The chain, or what is reported of it, changed since it was decided on: decide again."""
+
+
 class HandleRetired(BrokerError):
     """The task's token was retired since it was made; make another and ask again."""
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from broker.errors import InvalidRequest
 from broker.grants import Grant, GrantState
-from broker.ids import shard_of
+from broker.ids import shard_of, time_of
 from broker.ledger import keys
 from broker.ledger.rows import event_row, grant_row, task_row
 from broker.register import MARKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from broker.events import Event
     from broker.ledger.connection import Connection
@@ -23,8 +23,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 UNSETTLED: Final = (GrantState.PENDING, GrantState.REVOKING, GrantState.STUCK)
+SIGNAL: Final = "signal:"
+_CLOCKS_MS: Final = 60_000
+"""How far the clocks of broker and server may be apart for a decision to be found again."""
 _SCAN: Final = 2000
 """Index entries one page reads at most; a filtered page may be short and still have a next."""
+_TOGETHER: Final = 2000
+"""Counts in one trip, so that their answers don't hold up what else this process does."""
+_OVERDUE_MS: Final = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,25 @@ class Page(Generic[T]):
 
     items: tuple[T, ...]
     next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """How much there is, over all shards; grants by capability.
+
+    ``live`` is what is not confirmed dead, ``stuck`` the part of it that used up its retries,
+    ``unknown`` the part whose capability wasn't asked about. ``scheduled`` is what a sweep will
+    look at, ``due`` what it may take now, ``overdue`` what was due seconds ago. ``unreported`` are
+    allowed calls of which nobody has said what became.
+    """
+
+    live: Mapping[str, int]
+    stuck: Mapping[str, int]
+    unknown: int
+    unreported: int
+    scheduled: int
+    due: int
+    overdue: int
 
 
 class Queries:
@@ -127,6 +152,39 @@ class Queries:
             pipe.zlexcount(keys.table(shard, "index"), low, high)
         return sum(await self._redis.execute(pipe))
 
+    async def inventory(self, capabilities: Mapping[str, str]) -> Inventory:
+        """Count what there is; ``capabilities`` are the backends of those to count by name."""
+        now = await self.now()
+        kinds = [
+            *(("live", name, f"gc|{backend}|{name}|") for name, backend in capabilities.items()),
+            *(("stuck", name, f"gx|{backend}|{name}|") for name, backend in capabilities.items()),
+            ("all", "", "gc|"),
+            ("unreported", "", "do|"),
+        ]
+        bounds = [("-inf", "+inf"), ("-inf", now), ("-inf", now - _OVERDUE_MS)]
+        width = len(kinds) + len(bounds)
+        totals = [0] * width
+        step = max(1, _TOGETHER // width)
+        for first in range(0, self._redis.shards, step):
+            pipe = self._redis.client.pipeline(transaction=False)
+            for shard in range(first, min(first + step, self._redis.shards)):
+                index, due = keys.table(shard, "index"), keys.table(shard, "due")
+                for _, _, prefix in kinds:
+                    pipe.zlexcount(index, f"[{prefix}", f"({prefix}".encode() + b"\xff")
+                for low, high in bounds:
+                    pipe.zcount(due, low, high)
+            for at, count in enumerate(await self._redis.execute(pipe)):
+                totals[at % width] += count
+        found = {(k, name): n for (k, name, _), n in zip(kinds, totals, strict=False)}
+        live = {name: found["live", name] for name in capabilities}
+        return Inventory(
+            live,
+            {name: found["stuck", name] for name in capabilities},
+            found["all", ""] - sum(live.values()),
+            found["unreported", ""],
+            *totals[len(kinds) :],
+        )
+
     async def next_due(self) -> dict[int, int]:
         """Return, for each shard with anything scheduled, when its first item is due (epoch ms)."""
         pipe: Any = self._redis.client.pipeline(transaction=False)
@@ -142,15 +200,40 @@ class Queries:
 
     async def freezes(self) -> dict[str, dict[str, Any]]:
         """Return what is frozen: selector to who, when and why."""
-        rows = await self._redis.command("HGETALL", keys.table(0, "frozen"))
-        if not isinstance(rows, dict):  # RESP2 answers with one flat list
-            rows = dict(zip(rows[::2], rows[1::2], strict=True))
-        pairs = cast("dict[bytes, bytes]", rows)
+        pairs = _fields(await self._redis.command("HGETALL", keys.table(0, "frozen")))
         frozen = {field.decode(): text for field, text in pairs.items()}
         return {
             field: json.loads(text)
             for field, text in frozen.items()
-            if field.partition(":")[0] not in MARKS
+            if field.partition(":")[0] not in MARKS and not field.startswith("signal")
+        }
+
+    async def decision(self, decision_id: str) -> Event | None:
+        """Return the event of a decision, while the ledger keeps it."""
+        shard = self._shard(decision_id, "dec")
+        if shard is None:
+            return None
+        at = time_of(decision_id)
+        start, wanted = f"{max(at - _CLOCKS_MS, 0)}-0", decision_id.encode()
+        while True:
+            rows = await self._redis.command(
+                "XRANGE", keys.table(shard, "audit"), start, f"{at + _CLOCKS_MS}", "COUNT", _SCAN
+            )
+            for stream_id, row in rows:
+                event = event_row(shard, stream_id, _fields(row))
+                if event.type == "decision" and event.decision.encode() == wanted:
+                    return event
+            if len(rows) < _SCAN:
+                return None
+            start = f"({rows[-1][0].decode()}"
+
+    async def signals(self) -> dict[str, dict[str, Any]]:
+        """Return what was reported: selector to risk, verdict, who, when and why."""
+        pairs = _fields(await self._redis.command("HGETALL", keys.table(0, "frozen")))
+        return {
+            field.decode().removeprefix(SIGNAL): json.loads(text)
+            for field, text in pairs.items()
+            if field.startswith(SIGNAL.encode())
         }
 
     async def events(
@@ -233,6 +316,12 @@ class Queries:
     def _shard(self, identifier: str, kind: Any) -> int | None:  # noqa: ANN401
         shard = shard_of(identifier, kind)
         return shard if shard is not None and shard < self._redis.shards else None
+
+
+def _fields(row: Any) -> dict[bytes, bytes]:  # noqa: ANN401  a map by RESP3, a flat list by RESP2
+    if isinstance(row, dict):
+        return cast("dict[bytes, bytes]", row)
+    return dict(zip(row[::2], row[1::2], strict=True))
 
 
 def _check_cursor(cursor: str) -> None:

@@ -1,14 +1,10 @@
-"""What policy is asked, and what it answers."""
+"""What policy answers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from broker.catalog import Capability, Principal
-    from broker.tasks import Task
+from typing import Any
 
 
 class Effect(StrEnum):
@@ -20,58 +16,119 @@ class Effect(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Obligations:
+    """What must hold, or be done, if the request is allowed: what the policies that allow say.
+
+    ``approvals`` is how many human yeses are needed, ``max_ttl_ms`` the longest life, 0 for no
+    bound. ``log_arguments`` writes a tool's arguments into the log, which otherwise holds their
+    fingerprints.
+    """
+
+    approvals: int = 0
+    max_ttl_ms: int = 0
+    notify: frozenset[str] = frozenset()
+    require_binding: bool = False
+    require_instant: bool = False
+    log_arguments: bool = False
+
+    def __or__(self, other: Obligations) -> Obligations:
+        """Return what satisfies both: of everything the strictest, whichever comes first."""
+        bounds = [ttl for ttl in (self.max_ttl_ms, other.max_ttl_ms) if ttl]
+        return Obligations(
+            approvals=max(self.approvals, other.approvals),
+            max_ttl_ms=min(bounds, default=0),
+            notify=self.notify | other.notify,
+            require_binding=self.require_binding or other.require_binding,
+            require_instant=self.require_instant or other.require_instant,
+            log_arguments=self.log_arguments or other.log_arguments,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return those that ask for something."""
+        found: dict[str, Any] = {
+            "approvals": self.approvals,
+            "max_ttl_ms": self.max_ttl_ms,
+            "notify": sorted(self.notify),
+            "require_binding": self.require_binding,
+            "require_instant": self.require_instant,
+            "log_arguments": self.log_arguments,
+        }
+        return {name: value for name, value in found.items() if value}
+
+
+NONE = Obligations()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one engine said of a question.
+
+    ``policies`` are the ids of those that made it so, ``advice`` what they say in public of how to
+    get another answer. An engine that met an error has not allowed.
+    """
+
+    allowed: bool
+    policies: tuple[str, ...] = ()
+    obligations: Obligations = NONE
+    advice: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a set of policies that is only being tried out would have changed."""
+
+    set_name: str
+    effect: Effect
+    policies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """An answer and why. ``ttl_ms`` is the longest life policy allows, 0 unless allowed.
 
-    ``reasons`` are stable codes; ``notes`` say what was changed about the request.
+    ``reasons`` are stable codes; ``notes`` say what was changed about the request; ``policies``
+    are those that made it so, ``advice`` what they say in public. ``generation`` is that of the
+    policies it was made by.
     """
 
     effect: Effect
     reasons: tuple[str, ...]
     ttl_ms: int = 0
     notes: tuple[str, ...] = ()
+    policies: tuple[str, ...] = ()
+    obligations: Obligations = NONE
+    advice: tuple[str, ...] = ()
+    observed: tuple[Observed, ...] = ()
+    generation: int = 0
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it may go ahead."""
+        return self.effect is Effect.ALLOW
+
+    def denied(self, reason: str) -> Decision:
+        """Return the same as a denial, for a reason of its own."""
+        return replace(self, effect=Effect.DENY, reasons=(reason,), ttl_ms=0)
 
     def for_audit(self, **about: object) -> dict[str, Any]:
         """Return the decision as the data of an audit event."""
-        return {"effect": self.effect, "reasons": ",".join(self.reasons), **about}
+        more: dict[str, Any] = {
+            "policies": list(self.policies),
+            "obligations": self.obligations.as_json(),
+            "observed": [
+                {"set": o.set_name, "effect": o.effect, "policies": list(o.policies)}
+                for o in self.observed
+            ],
+        }
+        return {
+            "effect": self.effect,
+            "reasons": ",".join(self.reasons),
+            **{name: value for name, value in more.items() if value},
+            **about,
+        }
 
 
-@dataclass(frozen=True, slots=True)
-class OpenContext:
-    """A task somebody wants to open. ``agent`` is None when there is no such agent.
-
-    ``narrowed_to`` is what the caller's token is limited to, None for all that it could have.
-    """
-
-    caller: Principal
-    agent: Principal | None
-    capabilities: tuple[Capability | None, ...]
-    ttl_ms: int
-    max_ttl_ms: int
-    parent: Task | None
-    max_depth: int
-    narrowed_to: frozenset[str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class IssueContext:
-    """A grant somebody wants. ``capability`` is None when the catalogue has none of that name.
-
-    ``bound`` says that the caller's token is bound to a key it proved, ``narrowed_to`` what the
-    token is limited to, None for all of the task's.
-    ``asked_ttl_ms`` is 0 when the caller left it to the catalogue; ``now_ms`` is epoch
-    milliseconds; ``ledger_durable`` says whether the ledger keeps what it was told; ``backlog`` is
-    how many credentials of the capability could not be revoked within their budget.
-    """
-
-    caller: Principal
-    agent: Principal | None
-    task: Task
-    capability: Capability | None
-    asked_ttl_ms: int
-    now_ms: int
-    ledger_durable: bool
-    backlog: int
-    backlog_limit: int
-    bound: bool = False
-    narrowed_to: frozenset[str] | None = None
+def deny(reason: str) -> Decision:
+    """Return a plain denial."""
+    return Decision(Effect.DENY, (reason,))

@@ -1,96 +1,159 @@
-"""The rules of the catalogue: allow-lists, owners, power, lifetimes. Deny by default."""
+"""The rules of the catalogue: allow-lists, owners, lifetimes, what a token is narrowed to.
+
+They come before any policy, and no policy widens them.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from broker.catalog import Power, Revocability
 from broker.delegation import Scope, widens
 from broker.durations import format_duration
 from broker.identity.models import Role
-from broker.policy.decision import Decision, Effect, IssueContext, OpenContext
+from broker.policy.decision import Decision, Effect, deny
 
 if TYPE_CHECKING:
-    from broker.catalog import Principal
+    from broker.catalog import Capability, Principal
+    from broker.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class OpenContext:
+    """A task somebody wants to open. ``agent`` is None when there is no such agent.
+
+    ``narrowed_to`` is what the caller's token is limited to, None for all that it could have.
+    """
+
+    caller: Principal
+    agent: Principal | None
+    capabilities: tuple[Capability | None, ...]
+    ttl_ms: int
+    max_ttl_ms: int
+    parent: Task | None
+    max_depth: int
+    narrowed_to: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UseContext:
+    """Something of the catalogue somebody wants to have or to call, under a task.
+
+    ``capability`` is None when the catalogue has none of that name. ``bound`` says that the
+    caller's token is bound to a key it proved, ``narrowed_to`` what the token is limited to, None
+    for all of the task's.
+    ``asked_ttl_ms`` is 0 when the caller left it to the catalogue; ``now_ms`` is epoch
+    milliseconds; ``backlog`` is how many credentials of the capability could not be revoked within
+    their budget.
+    """
+
+    caller: Principal
+    agent: Principal | None
+    task: Task
+    capability: Capability | None
+    asked_ttl_ms: int
+    now_ms: int
+    backlog: int = 0
+    backlog_limit: int = 1
+    bound: bool = False
+    narrowed_to: frozenset[str] | None = None
 
 
 def decide_open(context: OpenContext) -> Decision:  # noqa: PLR0911  one return a rule
     """Say whether a task may be opened, and for how long."""
     agent = context.agent
     if context.caller.role not in (Role.ORCHESTRATOR, Role.AGENT):
-        return _deny("caller_may_not_open_tasks")
+        return deny("caller_may_not_open_tasks")
     if context.caller.role is Role.AGENT and context.parent is None:
-        return _deny("agent_needs_parent_task")
+        return deny("agent_needs_parent_task")
     if not _is_living_agent(agent):
-        return _deny("unknown_agent")
+        return deny("unknown_agent")
     assert agent is not None  # noqa: S101  for the type checker: _is_living_agent has looked
     if any(c is None or c.name not in agent.capabilities for c in context.capabilities):
-        return _deny("capability_not_allowed")
+        return deny("capability_not_allowed")
     names = frozenset(c.name for c in context.capabilities if c is not None)
     if context.narrowed_to is not None and not names <= context.narrowed_to:
-        return _deny("more_than_token")
-    ttl_ms, notes = _clamp(context.ttl_ms, context.max_ttl_ms, "the longest a task may run")
+        return deny("more_than_token")
+    ttl_ms, notes = clamp(context.ttl_ms, context.max_ttl_ms, "the longest a task may run")
     if context.parent is not None:
         if context.parent.depth + 1 > context.max_depth:
-            return _deny("chain_too_deep")
+            return deny("chain_too_deep")
         if agent.name in context.parent.actors:
-            return _deny("chain_has_a_cycle")
+            return deny("chain_has_a_cycle")
         parent = Scope(frozenset(context.parent.capabilities), context.parent.expires_at)
         if widens(parent, names):
-            return _deny("more_than_parent")
+            return deny("more_than_parent")
     return Decision(Effect.ALLOW, ("catalogue",), ttl_ms, notes)
 
 
-def decide_issue(context: IssueContext) -> Decision:  # noqa: C901, PLR0911  one return a rule
+def decide_issue(context: UseContext) -> Decision:
     """Say whether a credential may be issued, and for how long."""
+    if context.caller.role not in (Role.ORCHESTRATOR, Role.AGENT):
+        return deny("caller_may_not_request")
+    refused = _not_usable(context)
+    if refused is not None:
+        return refused
+    capability, agent = context.capability, context.agent
+    assert capability is not None  # noqa: S101  for the type checker: _not_usable has looked
+    assert agent is not None  # noqa: S101  as above
+    if capability.is_tool:
+        return deny("is_a_tool")
+    if context.backlog >= context.backlog_limit:
+        return deny("backend_backlog")
+    asked = context.asked_ttl_ms or capability.ttl_ms
+    ttl_ms, notes = clamp(asked, capability.max_ttl_ms, f"the most {capability.name} allows")
+    if agent.max_ttl_ms:
+        ttl_ms, more = clamp(ttl_ms, agent.max_ttl_ms, f"the most {agent.name} may hold")
+        notes += more
+    left = context.task.expires_at - context.now_ms
+    # Without a wish of the caller's there is nothing to tell about the task ending sooner.
+    ttl_ms, more = clamp(ttl_ms, left, "what is left of the task")
+    notes += more if context.asked_ttl_ms else ()
+    if ttl_ms <= 0:
+        return deny("task_over")
+    return Decision(Effect.ALLOW, ("catalogue",), ttl_ms, notes)
+
+
+def decide_call(context: UseContext) -> Decision:
+    """Say whether a tool may be called at all: its arguments are for policy."""
+    if context.caller.role not in (Role.ORCHESTRATOR, Role.AGENT, Role.RESOURCE_SERVER):
+        return deny("caller_may_not_ask")
+    refused = _not_usable(context)
+    if refused is not None:
+        return refused
+    if context.capability is None or not context.capability.is_tool:
+        return deny("not_a_tool")
+    if context.task.expires_at <= context.now_ms:
+        return deny("task_over")
+    return Decision(Effect.ALLOW, ("catalogue",))
+
+
+def _not_usable(context: UseContext) -> Decision | None:
+    """Refuse what isn't the task's, its agent's, or within the caller's token."""
     capability = context.capability
     agent = context.agent
-    if context.caller.role not in (Role.ORCHESTRATOR, Role.AGENT):
-        return _deny("caller_may_not_request")
     if not _is_living_agent(agent):
-        return _deny("agent_not_registered")
+        return deny("agent_not_registered")
     assert agent is not None  # noqa: S101  for the type checker: _is_living_agent has looked
     if (
         capability is None
         or capability.name not in context.task.capabilities
         or capability.name not in agent.capabilities
     ):
-        return _deny("capability_not_allowed")
+        return deny("capability_not_allowed")
     if context.narrowed_to is not None and capability.name not in context.narrowed_to:
-        return _deny("token_is_narrower")
+        return deny("token_is_narrower")
     if capability.require_binding and not context.bound:
-        return _deny("binding_required")
-    if capability.power is not Power.READ and capability.revocability is Revocability.TTL_ONLY:
-        return _deny("not_revocable")
-    if context.backlog >= context.backlog_limit:
-        return _deny("backend_backlog")
-    if capability.power is Power.PRIVILEGED:
-        if not context.ledger_durable:
-            return _deny("ledger_not_durable")
-        return Decision(Effect.NEEDS_APPROVAL, ("power_privileged",))
-    asked = context.asked_ttl_ms or capability.ttl_ms
-    ttl_ms, notes = _clamp(asked, capability.max_ttl_ms, f"the most {capability.name} allows")
-    if agent.max_ttl_ms:
-        ttl_ms, more = _clamp(ttl_ms, agent.max_ttl_ms, f"the most {agent.name} may hold")
-        notes += more
-    left = context.task.expires_at - context.now_ms
-    # Without a wish of the caller's there is nothing to tell about the task ending sooner.
-    ttl_ms, more = _clamp(ttl_ms, left, "what is left of the task")
-    notes += more if context.asked_ttl_ms else ()
-    if ttl_ms <= 0:
-        return _deny("task_over")
-    return Decision(Effect.ALLOW, ("catalogue",), ttl_ms, notes)
+        return deny("binding_required")
+    return None
 
 
 def _is_living_agent(agent: Principal | None) -> bool:
     return agent is not None and agent.role is Role.AGENT and bool(agent.owner)
 
 
-def _clamp(asked: int, most: int, why: str) -> tuple[int, tuple[str, ...]]:
+def clamp(asked: int, most: int, why: str) -> tuple[int, tuple[str, ...]]:
+    """Return the shorter of two lifetimes in milliseconds, with a note if it isn't the first."""
     if asked <= most:
         return asked, ()
     return most, (f"ttl shortened to {format_duration(max(most, 0) // 1000 * 1000)}: {why}",)
-
-
-def _deny(reason: str) -> Decision:
-    return Decision(Effect.DENY, (reason,))

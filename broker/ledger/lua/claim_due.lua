@@ -19,6 +19,12 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', horizon, 'LIMIT
       begin_revoke(grant, grant.state == 'pending' and 'abandoned' or 'expired')
       take_grant(grant)
     end
+  elseif kind == 'd' then
+    -- An allowed call of which nobody said what became.
+    local task_id, decision_id = string.match(id, '^(.-)|(.+)$')
+    redis.call('ZREM', DUE, member)
+    index(false, 'do', task_id, decision_id)
+    emit('execution.missing', task_id, nil, { decision = decision_id }, decision_id)
   else
     local task = load(TASKS, id)
     if not task or task.closed_at then

@@ -1,6 +1,11 @@
--- A = {task, digest?, idem_ms, actor, max_children, decision, tokens}; KEYS[8] the idempotency key
--- where there is one; the last A.tokens keys are the tokens it is asked for with.
-emit('decision', A.task.id, nil, A.decision)
+-- A = {task, digest?, idem_ms, actor, max_children, decision, decision_id, seen?, tokens}; KEYS[8] the
+-- idempotency key where there is one; the last A.tokens keys are the tokens it is asked for with.
+-- `seen` is the version that was decided on.
+local parent = A.task.parent_id and load(TASKS, A.task.parent_id)
+local root = parent and root_row(parent)
+if A.seen and version_of(root) ~= A.seen then return { 'changed' } end
+ROOTS[A.task.id] = A.task.root_id
+emit('decision', A.task.id, nil, A.decision, A.decision_id)
 if A.digest then
   local seen = redis.call('GET', KEYS[8])
   if seen then
@@ -23,7 +28,6 @@ end
 task.created_at = NOW
 task.expires_at = NOW + A.ttl_ms
 if task.parent_id then
-  local parent = load(TASKS, task.parent_id)
   if not parent or parent.state ~= 'active' or task_due(parent) <= NOW then
     return { 'parent_ended' }
   end
@@ -31,6 +35,10 @@ if task.parent_id then
   -- A child never outlives its parent, by the one clock both are measured with.
   task.expires_at = math.min(task.expires_at, parent.expires_at)
   index(true, 'tc', task.parent_id, stamp(task))
+  local chain = chain_in(root)
+  chain.tasks = chain.tasks + 1
+  chain.version = chain.version + 1
+  save(TASKS, root)
 end
 if task.heartbeat_ms then task.heartbeat_due = NOW + task.heartbeat_ms end
 save(TASKS, task)

@@ -6,17 +6,26 @@ local A = cjson.decode(ARGV[1])
 local clock = redis.call('TIME')
 local NOW = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local UNSETTLED = { pending = true, revoking = true, stuck = true }
+-- What this script has seen: of tasks the root, of grants the decision. Events name both.
+local ROOTS, DECISIONS = {}, {}
+
+local function remember(row)
+  ROOTS[row.id] = row.root_id
+  DECISIONS[row.id] = row.decision_id
+end
 
 local function load(table_key, id)
   local text = redis.call('HGET', table_key, id)
   if not text then return nil end
   local row = cjson.decode(text)
   row.id = id
+  remember(row)
   return row
 end
 
 local function save(table_key, row)
   local id = row.id
+  remember(row)
   row.id = nil
   redis.call('HSET', table_key, id, cjson.encode(row))
   row.id = id
@@ -26,10 +35,21 @@ local function text_of(row)
   return cjson.encode(row)
 end
 
--- The event of a step goes into the stream in the same script as the step's state change.
-local function emit(kind, task_id, grant_id, data)
+local function root_of(task_id)
+  if not ROOTS[task_id] then
+    local text = redis.call('HGET', TASKS, task_id)
+    ROOTS[task_id] = text and string.match(text, '"root_id":"([^"]+)"') or task_id
+  end
+  return ROOTS[task_id]
+end
+
+-- The event of a step goes into the stream in the same script as the step's state change. `data` is
+-- a table, or JSON as it is to be written: cjson would make objects of its empty lists.
+local function emit(kind, task_id, grant_id, data, decision)
   redis.call('XADD', AUDIT, '*', 'type', kind, 'task', task_id or '', 'grant', grant_id or '',
-    'principal', A.actor or '', 'data', cjson.encode(data))
+    'principal', A.actor or '', 'data', type(data) == 'string' and data or cjson.encode(data),
+    'chain', task_id and task_id ~= '' and root_of(task_id) or '',
+    'decision', decision or (grant_id and DECISIONS[grant_id]) or '', 'trace', A.trace or '')
 end
 
 local function stamp(row)
@@ -230,4 +250,95 @@ local function frozen_chain(task, ...)
     task = task.parent_id and load(TASKS, task.parent_id)
   end
   return field
+end
+
+-- Trails: what a task has done so far, and in the root's row its whole chain; see trail.py.
+local function union(list, more)
+  local seen, out = {}, {}
+  for _, words in ipairs({ list or {}, more or {} }) do
+    for _, word in ipairs(words) do
+      if not seen[word] then
+        seen[word] = true
+        out[#out + 1] = word
+      end
+    end
+  end
+  return out
+end
+
+local function extend(trail, step)
+  trail = trail or {}
+  trail.effects = union(trail.effects, step.effects)
+  trail.data_classes = union(trail.data_classes, step.data_classes)
+  trail.ways = union(trail.ways, step.ways)
+  trail.grants = (trail.grants or 0) + (step.grants or 0)
+  trail.calls = (trail.calls or 0) + (step.calls or 0)
+  trail.amount = (trail.amount or 0) + (step.amount or 0)
+  trail.rank = math.max(trail.rank or 0, step.rank or 0)
+  return trail
+end
+
+local function chain_in(root)
+  root.chain = root.chain or { version = 0, tasks = 1 }
+  return root.chain
+end
+
+local function root_row(task)
+  return task.parent_id and load(TASKS, task.root_id) or task
+end
+
+-- A step of a task's, seen by the next decision of anybody in the chain.
+local function take(task, step)
+  local root = root_row(task)
+  local chain = chain_in(root)
+  task.trail = extend(task.trail, step)
+  chain.trail = extend(chain.trail, step)
+  chain.version = chain.version + 1
+  save(TASKS, task)
+  if root ~= task then save(TASKS, root) end
+end
+
+-- What decisions about a chain are made on: its trail, and what was reported about anybody. A write
+-- that was decided on another version is refused, so two that race don't each miss the other.
+local function version_of(root)
+  local chain = root and root.chain
+  return string.format('%d.%s', chain and chain.version or 0, redis.call('HGET', FROZEN, 'signal#') or '0')
+end
+
+local function changed(task, seen)
+  return seen and version_of(root_row(task)) ~= seen
+end
+
+-- The worst that was reported of a task, of those above it, and of their agents and owners. What
+-- isn't stored yet has the last two of these: `names` are fields besides.
+local VERDICTS = { clean = 0, suspicious = 1, compromised = 2 }
+local function signals_on(task, names)
+  local out = { risk = 0, verdict = 'clean', sources = {} }
+  if redis.call('HEXISTS', FROZEN, 'signal#') == 0 then return out end
+  local fields, seen = {}, {}
+  local function want(field)
+    if not seen[field] then
+      seen[field] = true
+      fields[#fields + 1] = 'signal:' .. field
+    end
+  end
+  for _, name in ipairs(names or {}) do want(name) end
+  while task do
+    want('task:' .. task.id)
+    want('agent:' .. task.agent)
+    want('owner:' .. task.owner)
+    if task.orchestrator then want('agent:' .. task.orchestrator) end
+    task = task.parent_id and load(TASKS, task.parent_id)
+  end
+  for i, text in ipairs(redis.call('HMGET', FROZEN, unpack(fields))) do
+    local signal = text and cjson.decode(text)
+    if signal and (not signal.until_ms or signal.until_ms > NOW) then
+      out.risk = math.max(out.risk, signal.risk)
+      if VERDICTS[signal.verdict] > VERDICTS[out.verdict] then out.verdict = signal.verdict end
+      if signal.risk > 0 or signal.verdict ~= 'clean' then
+        out.sources[#out.sources + 1] = string.sub(fields[i], 8)
+      end
+    end
+  end
+  return out
 end

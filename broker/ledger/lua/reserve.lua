@@ -1,6 +1,9 @@
--- Step 4. A = {grant, decision, digest?, idem_ms, max_live, pending_ms, tokens, actor}; KEYS[8] the
--- idempotency key where there is one; the last A.tokens keys are the tokens it is asked with. The
--- decision is logged whatever comes of it.
+-- Step 4. A = {grant, decision, seen?, step?, digest?, idem_ms, max_live, pending_ms, tokens, actor};
+-- KEYS[8] the idempotency key where there is one; the last A.tokens keys are the tokens it is asked
+-- with. `seen` is the version that was decided on. The decision is logged whatever comes of it.
+local task = load(TASKS, A.grant.task_id)
+if task and task.state == 'active' and changed(task, A.seen) then return { 'changed' } end
+DECISIONS[A.grant.id] = A.grant.decision_id
 emit('decision', A.grant.task_id, A.grant.id, A.decision)
 if A.digest then
   local seen = redis.call('GET', KEYS[8])
@@ -15,7 +18,6 @@ if A.digest then
   end
 end
 local grant = A.grant
-local task = load(TASKS, grant.task_id)
 local refusal = nil
 if not task or task.state ~= 'active' or task_due(task) <= NOW then
   refusal = { 'task_not_active' }
@@ -48,6 +50,7 @@ index(true, 'g', stamp(grant))
 index(true, 'gb', grant.orchestrator, stamp(grant))
 index_grant(grant, true)
 due('g', grant.id, grant.due_at)
+if A.step then take(task, A.step) end
 if A.digest then redis.call('SET', KEYS[8], A.digest .. '|' .. grant.id, 'PX', A.idem_ms) end
 emit('grant.reserved', grant.task_id, grant.id, { capability = grant.capability,
   backend = grant.backend, expires_at = grant.expires_at, intent = grant.intent })

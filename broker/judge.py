@@ -1,0 +1,318 @@
+"""Step 3: each request is decided with what is known at that moment, and the decision has an id.
+
+Whatever is decided is logged with the question it answers. What is allowed is logged with the write
+that it allows, which names the version of the chain that was decided on: if another request has
+changed the chain meanwhile, it is decided again (``Changed``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from broker.errors import AccessDenied, Unavailable
+from broker.ids import shard_of, timed_id
+from broker.logs import get_logger
+from broker.policy import Action, Effect, OpenContext, UseContext, decide_issue, decide_open
+from broker.policy.decision import Decision
+from broker.policy.policies import POLICY_ERROR
+from broker.policy.question import Moment, Use, opening, operating, using
+from broker.power import PRIVATE
+from broker.refusals import advised, refusal
+from broker.trail import Signals, Step, Survey
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from broker.access import Caller
+    from broker.catalog import Capability, Catalog
+    from broker.clock import Clock
+    from broker.grants import Grant
+    from broker.ledger.actions import Actions
+    from broker.ledger.redis import RedisLedger
+    from broker.policy.policies import Policies
+    from broker.policy.question import Question
+    from broker.tasks import Task
+    from broker.wire import OpenTask, RequestGrant
+
+log = get_logger("judge")
+TRIES: Final = 20
+"""How often a request is decided again because others change its chain at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """A decision with its id, and what it was made on. ``about`` is the data of its event."""
+
+    id: str
+    decision: Decision
+    about: Mapping[str, Any]
+    survey: Survey
+    step: Step
+    question: Question | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What the broker knows of itself when it decides to issue.
+
+    ``backlog`` is how many credentials of the capability could not be revoked within their budget.
+    """
+
+    durable: bool = True
+    backlog: int = 0
+    backlog_limit: int = 1
+
+
+class Judge:
+    """Asks the policies, and says no in words."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        policies: Policies,
+        actions: Actions,
+        ledger: RedisLedger,
+        clock: Clock,
+        environment: str = "",
+        private: frozenset[str] = PRIVATE,
+    ) -> None:
+        """``environment`` is told to policies; ``private`` are the data classes that are."""
+        self.catalog = catalog
+        self.policies = policies
+        self.actions = actions
+        self.private = private
+        self._ledger = ledger
+        self._clock = clock
+        self._environment = environment
+        self._chains: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    def chain(self, root_id: str) -> asyncio.Lock:
+        """Return the lock under which this replica decides again for a chain, one at a time."""
+        lock = self._chains.get(root_id)
+        if lock is None:
+            lock = self._chains[root_id] = asyncio.Lock()
+        return lock
+
+    def now_ms(self) -> int:
+        """Return the time that decisions are made at, in epoch milliseconds."""
+        return int(self._clock.now() * 1000)
+
+    def moment(self, caller: Caller, signals: Signals, approvals: int = 0) -> Moment:
+        """Return the circumstances of a caller's request."""
+        return Moment(
+            now_ms=self.now_ms(),
+            environment=self._environment,
+            method=caller.method,
+            bound=bool(caller.cnf),
+            private=self.private,
+            signals=signals,
+            approvals=approvals,
+        )
+
+    # Credentials.
+
+    async def issue(self, caller: Caller, task: Task, ask: RequestGrant, health: Health) -> Ruling:
+        """Decide whether a credential is issued, and for how long.
+
+        Raises:
+            BrokerError: policy refused, and it is logged.
+        """
+        task, survey = await self.actions.survey(task.id)
+        ruling = await self._judged_issue(caller, task, ask, health, survey)
+        if ruling.decision.allowed:
+            return ruling
+        await self.log(caller, task.id, ruling)
+        raise refusal(ruling.decision, ruling.id)
+
+    async def _judged_issue(
+        self, caller: Caller, task: Task, ask: RequestGrant, health: Health, survey: Survey
+    ) -> Ruling:
+        capability = self.catalog.capabilities.get(ask.capability)
+        agent = self.catalog.principals.get(task.agent)
+        floor = decide_issue(
+            UseContext(
+                caller=caller.principal,
+                agent=agent,
+                task=task,
+                capability=capability,
+                asked_ttl_ms=ask.ttl or 0,
+                now_ms=self.now_ms(),
+                backlog=health.backlog,
+                backlog_limit=health.backlog_limit,
+                bound=bool(caller.cnf),
+                narrowed_to=caller.capabilities,
+            )
+        )
+        step = step_of(capability) if capability else Step(frozenset())
+        question = None
+        if floor.allowed and capability is not None and agent is not None:
+            use = Use(
+                caller=caller.principal.role,
+                ttl_ms=floor.ttl_ms,
+                intent=ask.intent or "",
+                ledger_durable=health.durable,
+            )
+            moment = self.moment(caller, survey.signals)
+            question = using(agent, capability, task, survey, step, use, moment)
+            floor = await self.policies.decide(question, floor)
+        about = {"capability": ask.capability, "intent": ask.intent or ""}
+        return self.ruled(
+            Action.ISSUE_GRANT, task.id, floor, survey, step, question=question, about=about
+        )
+
+    async def again(
+        self, grant: Grant, task: Task, survey: Survey, *, durable: bool
+    ) -> Decision | None:
+        """Decide a grant that exists once more; None where only the catalogue has changed."""
+        capability = self.catalog.capabilities.get(grant.capability)
+        agent = self.catalog.principals.get(task.agent)
+        if capability is None or agent is None:
+            return None
+        left_ms = max(grant.expires_at - self.now_ms(), 1)
+        step = Step(frozenset())  # it has been taken
+        use = Use(caller="agent", ttl_ms=left_ms, intent=grant.intent, ledger_durable=durable)
+        moment = Moment(
+            now_ms=self.now_ms(),
+            environment=self._environment,
+            method=grant.method,
+            bound=bool(grant.cnf),
+            private=self.private,
+            signals=survey.signals,
+        )
+        question = using(agent, capability, task, survey, step, use, moment)
+        return await self.policies.decide(question, Decision(Effect.ALLOW, (), left_ms))
+
+    async def still_allowed(self, grant: Grant, *, durable: bool) -> bool:
+        """Say whether a grant that exists would be allowed now, by what is known now."""
+        task, survey = await self.actions.survey(grant.task_id)
+        decision = await self.again(grant, task, survey, durable=durable)
+        return decision is None or decision.allowed
+
+    # Tasks.
+
+    async def open(
+        self,
+        caller: Caller,
+        ask: OpenTask,
+        context: OpenContext,
+        *,
+        task_id: str,
+        on_behalf_of: str,
+    ) -> Ruling:
+        """Decide whether a task is opened, and for how long. The caller logs a refusal."""
+        parent, agent = context.parent, context.agent
+        names = [f"agent:{ask.agent}", f"agent:{caller.name}"]
+        names += [f"owner:{agent.owner}"] if agent else []
+        shard = shard_of(task_id, "tsk") or 0
+        survey = await self.actions.survey_below(shard, parent.id if parent else "", names)
+        decision, question = decide_open(context), None
+        if decision.allowed and agent is not None:
+            question = opening(
+                caller.principal,
+                agent,
+                [c for c in context.capabilities if c is not None],
+                purpose=ask.purpose,
+                on_behalf_of=on_behalf_of,
+                ttl_ms=decision.ttl_ms,
+                parent=parent,
+                survey=survey,
+                moment=self.moment(caller, survey.signals),
+            )
+            decision = await self.policies.decide(question, decision)
+        about = {"agent": ask.agent, "capabilities": ",".join(ask.capabilities)}
+        return self.ruled(
+            Action.OPEN_TASK if parent is None else Action.DELEGATE,
+            task_id,
+            decision,
+            survey,
+            Step(frozenset()),
+            question=question,
+            about=about,
+        )
+
+    # Operators.
+
+    async def operate(
+        self, caller: Caller, operation: str, selector: str = "", *, always: bool = False
+    ) -> None:
+        """Refuse what policy doesn't let this operator do; a refusal is logged.
+
+        ``always`` says that policies that can't be evaluated don't stop it: what revokes goes
+        ahead.
+
+        Raises:
+            AccessDenied: policy says no.
+        """
+        question = operating(caller.principal, operation, selector, self.moment(caller, Signals()))
+        decision = await self.policies.decide(question, Decision(Effect.ALLOW, ("role",)))
+        if decision.allowed:
+            return
+        if always and decision.reasons == (POLICY_ERROR,):
+            log.error("policies can't be evaluated; going ahead", operation=operation)
+            return
+        ruling = self.ruled(
+            Action.OPERATE,
+            "",
+            decision,
+            Survey(""),
+            Step(frozenset()),
+            question=question,
+            about={"operation": operation, "selector": selector},
+        )
+        await self.log(caller, "", ruling)
+        msg = "Policy doesn't allow this to you."
+        raise AccessDenied(msg, decision_id=ruling.id, **advised(decision))
+
+    # What is decided is logged.
+
+    def ruled(
+        self,
+        action: str,
+        task_id: str,
+        decision: Decision,
+        survey: Survey,
+        step: Step,
+        *,
+        question: Question | None,
+        about: Mapping[str, Any],
+    ) -> Ruling:
+        """Give a decision its id and the data of its event."""
+        decision_id = timed_id("dec", shard_of(task_id, "tsk") or 0, self.now_ms())
+        asked = {"question": question.as_json()} if question is not None else {}
+        signals = {"signals": list(survey.signals.sources)} if survey.signals.sources else {}
+        data = decision.for_audit(id=decision_id, action=action, **about, **signals, **asked)
+        return Ruling(decision_id, decision, data, survey, step, question)
+
+    async def log(self, caller: Caller, task_id: str, ruling: Ruling) -> None:
+        """Log a decision that no write goes with: a refusal."""
+        await self._ledger.record(
+            "decision",
+            shard=shard_of(ruling.id, "dec") or 0,
+            task_id=task_id,
+            actor=caller.name,
+            data=ruling.about,
+            decision_id=ruling.id,
+        )
+
+
+def step_of(
+    capability: Capability, *, effects: frozenset[str] = frozenset(), amount: int = 0
+) -> Step:
+    """Return what using a capability adds to a trail; ``effects`` come on top of its own."""
+    return Step(
+        effects=capability.effects | effects,
+        data_class=capability.data_class,
+        lasting=not capability.is_tool,
+        rank=capability.power.rank,
+        amount=amount,
+    )
+
+
+def too_busy() -> Unavailable:
+    """Say that a chain changes faster than this request can be decided."""
+    msg = "The task's chain is changed by others all the time; nothing was done. Try again."
+    return Unavailable(msg, retry_after=1)

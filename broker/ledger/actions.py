@@ -1,0 +1,157 @@
+"""What tasks do: what policy is to know of it, calls it allowed, what became of them; signals."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from broker.errors import InvalidToken, NotFound, TaskNotActive
+from broker.ids import shard_of
+from broker.ledger import keys
+from broker.ledger.models import Changed
+from broker.ledger.registry import stopped_by
+from broker.ledger.rows import task_row
+from broker.trail import Signals, Survey, Trail
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from broker.ledger.connection import Connection
+    from broker.tasks import Task
+    from broker.trail import Step
+
+
+class Actions:
+    """Reads and writes the trails of chains, and what was reported of anybody."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Go through the ledger's connection."""
+        self._redis = connection
+
+    async def survey(self, task_id: str) -> tuple[Task, Survey]:
+        """Return a task as it is now, and what policy is to know of it and its chain.
+
+        Raises:
+            NotFound: there is no such task.
+        """
+        text, *rest = await self._redis.run("survey", _shard(task_id), {"id": task_id, "names": []})
+        if not text:
+            raise NotFound("There is no such task.")
+        return task_row(text), _survey(json.loads(text), *rest)
+
+    async def survey_below(self, shard: int, parent_id: str, names: Sequence[str]) -> Survey:
+        """Return what policy is to know before a task is opened, below ``parent_id`` if given.
+
+        ``names`` are the selectors of whom the task will hang from, such as ``agent:NAME``.
+        """
+        args = {"names": list(names), **({"id": parent_id} if parent_id else {})}
+        text, *rest = await self._redis.run("survey", shard, args)
+        return _survey(json.loads(text) if text else {}, *rest)
+
+    async def call(
+        self,
+        task: Task,
+        *,
+        capability: str,
+        decision: Mapping[str, Any],
+        seen: str,
+        step: Step,
+        report_ms: int,
+        tokens: Sequence[str],
+        actor: str,
+    ) -> str:
+        """Write an allowed tool call: its decision, its effects, and that a report is due.
+
+        ``seen`` is the version that was decided on, ``tokens`` are the ids of the tokens it was
+        asked with. Returns the version it has made.
+
+        Raises:
+            Changed: the version is another by now; nothing was written.
+            TaskNotActive, InvalidToken, Frozen, PrincipalSuspended: it can't be any more.
+        """
+        shard = _shard(task.id)
+        known = [keys.token(shard, jti) for jti in tokens if shard_of(jti, "jti") == shard]
+        args = {
+            "task_id": task.id,
+            "capability": capability,
+            "decision_id": decision["id"],
+            "decision": json.dumps(decision),
+            "seen": seen,
+            "step": step.row(),
+            "report_ms": report_ms,
+            "tokens": len(known),
+            "actor": actor,
+        }
+        status, *rest = await self._redis.run("call", shard, args, more_keys=known)
+        match status:
+            case b"ok":
+                return rest[0].decode()
+            case b"changed":
+                raise Changed
+            case b"token_ended":
+                raise InvalidToken("The token was revoked while it was being used.")
+            case b"frozen":
+                raise stopped_by(rest[0])
+            case _:
+                raise TaskNotActive("The task is not active: it has ended, or its time is up.")
+
+    async def report(
+        self,
+        task_id: str,
+        decision_id: str,
+        report: Mapping[str, Any],
+        *,
+        step: Step | None,
+        actor: str,
+    ) -> bool:
+        """Close an allowed call with what became of it; False if it isn't open, or not any more."""
+        args: dict[str, Any] = {
+            "task_id": task_id,
+            "decision_id": decision_id,
+            "report": json.dumps(report),
+            "actor": actor,
+        }
+        if step is not None:
+            args["step"] = step.row()
+        return await self._redis.run("report", _shard(task_id), args) == b"ok"
+
+    async def signal(
+        self,
+        selector: str,
+        *,
+        record: Mapping[str, Any] | None,
+        event: Mapping[str, Any],
+        event_shard: int,
+        actor: str,
+    ) -> None:
+        """Write what was reported about a selector in every shard, or take it back.
+
+        The event's shard goes first: what is not logged is not done.
+        """
+        args: dict[str, Any] = {"field": selector, "actor": actor}
+        if record is not None:
+            args["record"] = json.dumps(record)
+        rest = [shard for shard in range(self._redis.shards) if shard != event_shard]
+        await self._redis.run("signal", event_shard, {**args, "event": json.dumps(event)})
+        await self._redis.on_every_shard("signal", args, rest)
+
+
+def _survey(row: Mapping[str, Any], chain: bytes, version: bytes, signals: bytes) -> Survey:
+    known: dict[str, Any] = json.loads(chain) if chain else {}
+    reported: dict[str, Any] = json.loads(signals)
+    return Survey(
+        version=version.decode(),
+        task=Trail.read(row.get("trail", {})),
+        chain=Trail.read(known.get("trail", {})),
+        tasks=int(known.get("tasks", 0)),
+        signals=Signals(
+            int(reported["risk"]), reported["verdict"], tuple(reported["sources"] or ())
+        ),
+    )
+
+
+def _shard(task_id: str) -> int:
+    shard = shard_of(task_id, "tsk")
+    if shard is None:
+        raise NotFound("There is no such task.")
+    return shard

@@ -1,0 +1,108 @@
+"""Cedar: policies are parsed once, always with the schema, and any error is a deny.
+
+Cedar skips a policy whose evaluation errors, a ``forbid`` too: that would fail open. So whatever
+diagnostic comes with an answer turns it into a deny (https://docs.cedarpolicy.com/auth/authorization.html).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cedarpy
+
+from broker.policy.annotations import PolicyFacts, obligations_of, read_policies
+from broker.policy.decision import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from broker.policy.question import Question
+
+_cedar: Any = cedarpy  # its signatures take bare dicts, which the type checker calls unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The text of one file of policies, and where it is from."""
+
+    name: str
+    text: str
+
+
+class Schema:
+    """A schema, parsed once; ``text`` is in Cedar's own syntax."""
+
+    def __init__(self, text: str) -> None:
+        """Parse it; ours is always good."""
+        self.text = text
+        self._parsed = cedarpy.Schema.from_str(text)
+
+    def faults(self, policies: str) -> list[tuple[str, str]]:
+        """Return what is wrong with some policies: pairs of an id by Cedar and a message."""
+        found = _cedar.validate_policies(policies, self._parsed)
+        return [(fault.policy_id, fault.error) for fault in found.errors]
+
+    @property
+    def parsed(self) -> cedarpy.Schema:
+        """The handle for the evaluator."""
+        return self._parsed
+
+
+class CedarPolicies:
+    """Some policies, ready to be asked. Never changes: other policies are another object."""
+
+    def __init__(self, sources: Sequence[Source], schema: Schema) -> None:
+        """Parse and check all of it.
+
+        Raises:
+            ConfigError: a file can't be parsed, doesn't fit the schema, or says something about
+                obligations that can't be read. The detail lists everything that is wrong.
+        """
+        self._schema = schema
+        self.facts: Mapping[str, PolicyFacts] = read_policies(sources, schema)
+        self._set = cedarpy.PolicySet.from_str("\n".join(source.text for source in sources))
+
+    def ask(self, question: Question) -> Verdict:
+        """Answer a question; takes some tens of microseconds, and blocks."""
+        request, entities = _request(question)
+        try:
+            parsed = _cedar.Entities.from_json_str(entities, self._schema.parsed)
+            result = _cedar.is_authorized(request, self._set, parsed, self._schema.parsed)
+        except ValueError as error:
+            return Verdict(allowed=False, errors=(f"the question doesn't fit the schema: {error}",))
+        facts = [self.facts[name] for name in result.diagnostics.reasons]
+        named = tuple(sorted(fact.name for fact in facts))
+        advice = tuple(sorted({fact.advice for fact in facts if fact.advice}))
+        if result.diagnostics.errors or not result.allowed:
+            errors = tuple(map(str, result.diagnostics.errors))
+            return Verdict(allowed=False, policies=named, advice=advice, errors=errors)
+        return Verdict(
+            allowed=True,
+            policies=named,
+            obligations=obligations_of(facts),
+            advice=advice,
+        )
+
+
+def _request(question: Question) -> tuple[dict[str, Any], str]:
+    kind, name = question.resource
+    who = {"type": "Principal", "id": question.principal}
+    what = {"type": kind, "id": name}
+    entities = [_entity(who, question.principal_attributes)]
+    if what != who:
+        entities.append(_entity(what, question.resource_attributes))
+    request = {
+        "principal": who,
+        "action": {"type": "Action", "id": question.action},
+        "resource": what,
+        "context": json.dumps(question.context),
+    }
+    return request, json.dumps(entities)
+
+
+def _entity(uid: Mapping[str, str], attributes: Mapping[str, Any]) -> dict[str, Any]:
+    owner = attributes.get("owner")
+    team = [{"type": "Team", "id": owner}] if uid["type"] == "Principal" and owner else []
+    return {"uid": uid, "attrs": attributes, "parents": team}

@@ -1,0 +1,49 @@
+"""Reads policies: those of the package, and folders of ``*.cedar`` files."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import TYPE_CHECKING, Final
+
+from broker.errors import ConfigError
+from broker.policy.cedar import Source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PATTERN: Final = "*.cedar"
+MAX_BYTES: Final = 1 << 20
+"""A file of policies is text that people read."""
+
+
+def default_sources() -> tuple[Source, ...]:
+    """Return the policies that ship with the package."""
+    folder = resources.files("broker.policy") / "defaults"
+    files = sorted(f.name for f in folder.iterdir() if f.name.endswith(".cedar"))
+    return tuple(Source(f"default/{name}", (folder / name).read_text("utf-8")) for name in files)
+
+
+def sources_in(folder: Path) -> tuple[Source, ...]:
+    """Return the policies of a folder, by the names of their files.
+
+    Raises:
+        ConfigError: the folder or a file can't be read.
+    """
+    try:
+        files = sorted(folder.glob(PATTERN))
+        if not folder.is_dir():
+            raise NotADirectoryError(folder)
+        return tuple(Source(file.name, _text(file)) for file in files)
+    except OSError as error:
+        reason = error.strerror or "it is not a folder"
+        raise ConfigError(f"policies in {folder}: can't be read: {reason}") from error
+
+
+def _text(file: Path) -> str:
+    data = file.read_bytes()
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{file}: is over {MAX_BYTES >> 20} MiB: is it the right file?")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: is not UTF-8 text\n    save the file as UTF-8") from None

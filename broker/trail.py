@@ -1,0 +1,113 @@
+"""What a task, and its whole chain, has done so far: what policy looks back on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+AMOUNT_SCALE: Final = 10_000
+"""Amounts are counted in ten-thousandths, the finest that Cedar's decimal has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """Effects left and counts so far. The sets only grow, the counts too.
+
+    ``data_classes`` are those touched, ``ways`` the effects that came with a credential: what its
+    holder can do at any moment, not only what it did. ``rank`` is that of the highest power used
+    (``catalog.Power.rank``), ``amount`` is in ten-thousandths.
+    """
+
+    effects: frozenset[str] = frozenset()
+    data_classes: frozenset[str] = frozenset()
+    ways: frozenset[str] = frozenset()
+    grants: int = 0
+    calls: int = 0
+    amount: int = 0
+    rank: int = 0
+
+    def after(self, step: Step) -> Trail:
+        """Return the trail as it is once ``step`` was taken."""
+        return Trail(
+            self.effects | step.effects,
+            self.data_classes.union([step.data_class] if step.data_class else []),
+            self.ways | step.effects if step.lasting else self.ways,
+            self.grants + step.lasting,
+            self.calls + (not step.lasting and not step.reported),
+            self.amount + step.amount,
+            max(self.rank, step.rank),
+        )
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any]) -> Trail:
+        """Read a trail of the ledger's; what is missing there is empty."""
+        return cls(
+            effects=_words(row.get("effects")),
+            data_classes=_words(row.get("data_classes")),
+            ways=_words(row.get("ways")),
+            grants=int(row.get("grants", 0)),
+            calls=int(row.get("calls", 0)),
+            amount=int(row.get("amount", 0)),
+            rank=int(row.get("rank", 0)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one action adds to a trail: a credential (``lasting``), a tool call, or its report."""
+
+    effects: frozenset[str]
+    data_class: str = ""
+    lasting: bool = False
+    reported: bool = False
+    rank: int = 0
+    amount: int = 0
+
+    def row(self) -> dict[str, Any]:
+        """Return what the ledger's scripts are given."""
+        effects = sorted(self.effects)
+        return {
+            "effects": effects,
+            "data_classes": [self.data_class] if self.data_class else [],
+            "ways": effects if self.lasting else [],
+            "grants": int(self.lasting),
+            "calls": int(not self.lasting and not self.reported),
+            "rank": self.rank,
+            "amount": self.amount,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What was reported about a task and whom it hangs from: the worst of it.
+
+    ``risk`` is 0 to 100. ``verdict`` is ``clean``, ``suspicious`` or ``compromised``. ``sources``
+    are the selectors that say so.
+    """
+
+    risk: int = 0
+    verdict: str = "clean"
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the ledger knows of a task and its chain at one moment, for one decision.
+
+    ``version`` names that moment: a write that was decided on it is refused once anything here has
+    changed. ``depth`` is the task's, 0 for a root; ``tasks`` is how many the chain has.
+    """
+
+    version: str
+    task: Trail = field(default_factory=Trail)
+    chain: Trail = field(default_factory=Trail)
+    tasks: int = 0
+    signals: Signals = field(default_factory=Signals)
+
+
+def _words(value: Iterable[str] | None) -> frozenset[str]:
+    # Lua writes an empty list as an object.
+    return frozenset(value or ())
