@@ -40,6 +40,11 @@ class Lane:
         self._opens_at = self._clock.monotonic() + self._shut_s
         return 0.0
 
+    @property
+    def is_shut(self) -> bool:
+        """Whether nothing got through lately; asking admits nobody."""
+        return self._shut_s > 0
+
     def failed(self) -> None:
         """Nothing got through: shut the lane, longer each time."""
         self._shut_s = min(max(self._shut_s * 2, _FIRST_S), self._longest_s)
@@ -47,7 +52,7 @@ class Lane:
 
     def answered(self) -> bool:
         """Something got through: open the lane, and say whether it was shut."""
-        was_shut = self._shut_s > 0
+        was_shut = self.is_shut
         self._shut_s = 0.0
         return was_shut
 
@@ -68,3 +73,7 @@ class Lanes:
         if key not in self._lanes:
             self._lanes[key] = Lane(self._clock, self._width, self._longest_s)
         return self._lanes[key]
+
+    def shut(self, backend: str) -> int:
+        """Count the lanes to a backend that are shut."""
+        return sum(lane.is_shut for (name, _), lane in self._lanes.items() if name == backend)

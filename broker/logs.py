@@ -2,6 +2,9 @@
 
 Of an exception only its type and where it was raised are written: messages and local variables of
 code that handles credentials can hold them.
+
+A line written while a request is served, or a sweep goes on, has its ``trace_id`` and ``span_id``.
+Ids are ``task``, ``grant`` and ``decision``, as in audit events and spans.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import structlog
+
+from broker import tracing
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
@@ -28,6 +33,7 @@ def configure(*, json: bool, level: str = "info") -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _trace_ids,
             _exception_places,
             renderer,
         ],
@@ -43,6 +49,11 @@ def configure(*, json: bool, level: str = "info") -> None:
 def get_logger(name: str) -> Any:  # noqa: ANN401  structlog types its loggers as Any
     """Return a logger whose lines carry ``module=name``."""
     return structlog.get_logger(module=name)
+
+
+def _trace_ids(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    event.update(tracing.ids())
+    return event
 
 
 def _exception_places(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

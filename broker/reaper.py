@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from broker.logs import get_logger
+from broker.tracing import begin
 
 if TYPE_CHECKING:
     from broker.ledger.models import Claimed
+    from broker.metrics import Metrics
     from broker.pipeline import Pipeline
     from broker.principals import Principals
 
@@ -31,10 +33,11 @@ class SweepReport:
 class Reaper:
     """Sweeps over the ledger. Any number of replicas may sweep at once: claims don't overlap."""
 
-    def __init__(self, pipeline: Pipeline, principals: Principals) -> None:
+    def __init__(self, pipeline: Pipeline, principals: Principals, metrics: Metrics) -> None:
         """Revoke through the same pipeline as everybody else."""
         self._pipeline = pipeline
         self._principals = principals
+        self._metrics = metrics
 
     async def sweep(self, *, horizon_ms: int | None = None) -> SweepReport:
         """Claim what is due now, or would be at ``horizon_ms``, and set about revoking it.
@@ -48,14 +51,17 @@ class Reaper:
             shards = [shard for shard, at in due.items() if at <= horizon]
             if not shards or self._pipeline.work.in_flight >= MAX_IN_FLIGHT:
                 return SweepReport(tasks, grants, min(due.values(), default=None))
-            claimed = await self._pipeline.ledger.claim_due(
-                shards, limit=BATCH, horizon_ms=horizon_ms
-            )
+            # What ends by itself belongs to no request: it has a trace of its own.
+            with begin("sweep"):
+                claimed = await self._pipeline.ledger.claim_due(
+                    shards, limit=BATCH, horizon_ms=horizon_ms
+                )
+                self._set_about(claimed)
             tasks += len(claimed.tasks)
             grants += len(claimed.grants)
-            self._set_about(claimed)
 
     def _set_about(self, claimed: Claimed) -> None:
+        self._metrics.claimed(tasks=len(claimed.tasks), grants=len(claimed.grants))
         for grant in claimed.grants:
             self._pipeline.work.spawn(self._pipeline.revoke_claimed(grant))
         for task in claimed.tasks:

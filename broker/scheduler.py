@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from broker.clock import Clock
     from broker.keys import KeyRotation
+    from broker.metrics import Metrics
     from broker.reaper import Reaper
 
 log = get_logger("scheduler")
@@ -31,10 +32,13 @@ _LOOK_S: Final = 2
 class Scheduler:
     """Runs the reaper's sweeps inside the event loop it is started in."""
 
-    def __init__(self, reaper: Reaper, clock: Clock, *, keys: KeyRotation) -> None:
+    def __init__(
+        self, reaper: Reaper, clock: Clock, *, keys: KeyRotation, metrics: Metrics
+    ) -> None:
         """Nothing runs before ``start``."""
         self._reaper = reaper
         self._keys = keys
+        self._metrics = metrics
         self._clock = clock
         # APScheduler has no types.
         self._jobs: Any = AsyncIOScheduler(timezone=UTC)
@@ -50,7 +54,10 @@ class Scheduler:
             ("keys", _LOOK_S, self._keys.tend),
         ):
             self._jobs.add_job(
-                _guarded(job, what), IntervalTrigger(seconds=seconds, timezone=UTC), id=job, **once
+                self._guarded(job, what),
+                IntervalTrigger(seconds=seconds, timezone=UTC),
+                id=job,
+                **once,
             )
         self._jobs.start()
 
@@ -61,8 +68,10 @@ class Scheduler:
             if report.next_due is not None:
                 delay_ms = min(POLL_MS, int(report.next_due - self._clock.now() * 1000))
         except BrokerError as error:
+            self._metrics.job_failed("sweep")
             log.warning("sweep failed", error=error.detail)
         except Exception:
+            self._metrics.job_failed("sweep")
             log.exception("sweep failed")
         at = self._clock.now() + max(delay_ms, _SOONEST_MS) / 1000
         self._jobs.add_job(
@@ -78,12 +87,17 @@ class Scheduler:
         if self._jobs.running:
             self._jobs.shutdown(wait=False)
 
+    def _guarded(
+        self, name: str, what: Callable[[], Awaitable[object]]
+    ) -> Callable[[], Awaitable[None]]:
+        async def run() -> None:
+            try:
+                await what()
+            except BrokerError as error:
+                self._metrics.job_failed(name)
+                log.warning("job failed", job=name, error=error.detail)
+            except Exception:
+                self._metrics.job_failed(name)
+                log.exception("job failed", job=name)
 
-def _guarded(name: str, what: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[None]]:
-    async def run() -> None:
-        try:
-            await what()
-        except BrokerError as error:
-            log.warning("job failed", job=name, error=error.detail)
-
-    return run
+        return run

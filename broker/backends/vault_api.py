@@ -2,7 +2,8 @@
 
 hvac is synchronous and runs in two bounded thread pools, one for issuing and one for revoking, so
 that a mass revocation never starves issuing. It reads ``VAULT_TOKEN`` and ``~/.vault-token`` when
-it is given no token: every call here passes one explicitly.
+it is given no token: every call here passes one explicitly. What a call is part of is taken before
+a thread has it (``tracing.headers``), for threads don't know.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import requests
 from hvac import exceptions as vault_errors
@@ -19,6 +21,7 @@ from hvac.adapters import JSONAdapter
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
+from broker import tracing
 from broker.errors import BackendRefused, BackendUnavailable, ConfigError
 from broker.secret import Secret
 
@@ -98,6 +101,10 @@ class VaultApi:
             "allow_redirects": False,
             "namespace": namespace or None,
         }
+        server = urlsplit(address)
+        self._where: dict[str, str | int] = {"server.address": server.hostname or ""}
+        if server.port:
+            self._where["server.port"] = server.port
         self._issue = ThreadPoolExecutor(issue_concurrency, "vault-issue")
         self._places = asyncio.Semaphore(issue_concurrency)
         self._lane_width = max(1, issue_concurrency // 2)
@@ -196,10 +203,19 @@ class VaultApi:
         body: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
         loop = asyncio.get_running_loop()
-        if pool is self._revoke:
-            return await loop.run_in_executor(pool, self._call, token, method, path, body)
-        async with self._turn(self._places, path):
-            return await loop.run_in_executor(pool, self._call, token, method, path, body)
+        place = contextlib.nullcontext()
+        if pool is not self._revoke:
+            place = self._turn(self._places, path)
+        async with place:
+            with self._span(method, path):
+                words = token, method, path, body, tracing.headers()
+                return await loop.run_in_executor(pool, self._call, *words)
+
+    def _span(self, method: str, path: str) -> contextlib.AbstractContextManager[None]:
+        """Have a call as a span. Nothing is in its path but names and prefixes."""
+        about = tracing.of_method(method.upper()) | self._where
+        about["url.path"] = f"/v1/{path.partition('?')[0]}"
+        return tracing.span(method.upper(), client=True, fine=VaultGone, **about)
 
     @contextlib.asynccontextmanager
     async def _turn(self, gate: asyncio.Semaphore, path: str) -> AsyncGenerator[None]:
@@ -219,11 +235,17 @@ class VaultApi:
             gate.release()
 
     def _call(
-        self, token: str, method: str, path: str, body: Mapping[str, Any] | None
+        self,
+        token: str,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        headers: dict[str, str],
     ) -> dict[str, Any]:
         adapter = JSONAdapter(token=token, **self._base)
+        more = {"json": body} if body else {}
         with _mapped_errors(method, path):
-            answer = adapter.request(method, f"/v1/{path}", **({"json": body} if body else {}))
+            answer = adapter.request(method, f"/v1/{path}", headers, **more)
         return answer if isinstance(answer, dict) else {}
 
     def close(self) -> None:

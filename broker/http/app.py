@@ -11,15 +11,20 @@ from fastapi.responses import JSONResponse
 import broker
 from broker.http import api, oauth, problems
 from broker.http import keys as keys_api
+from broker.http import metrics as metrics_page
 from broker.http import principals as principals_api
 from broker.http.limits import BodyLimit
 from broker.http.openapi import DescribedApp, operation_name
+from broker.http.tracing import RequestSpans
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from ipaddress import IPv4Network, IPv6Network
 
+    from starlette.types import ASGIApp
+
+    from broker.http.metrics import Scrape
     from broker.keys import KeyRotation
     from broker.owners import Owners
     from broker.principals import Principals
@@ -29,12 +34,30 @@ Readiness = dict[str, str]
 """Each part by name, and ``ok`` or what is wrong with it."""
 
 
+class ObservedApp(DescribedApp):
+    """The application within what observes it."""
+
+    _scrape: Scrape | None = None
+
+    def show(self, scrape: Scrape) -> None:
+        """Measure every answer, and show that and the rest at ``/metrics``."""
+        self._scrape = scrape
+        metrics_page.install(self, scrape)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Put what observes outside of all else, also of what answers for unforeseen errors."""
+        stack = super().build_middleware_stack()
+        if self._scrape is not None:
+            stack = metrics_page.RequestTimes(stack, self._scrape.metrics)
+        return RequestSpans(stack)
+
+
 def routed(
     issuer: str,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
-) -> FastAPI:
+) -> ObservedApp:
     """Make the application without a broker in it: its routes, and the document of them."""
-    app = DescribedApp(
+    app = ObservedApp(
         title="Broker",
         summary="Just-in-time credentials for AI agents: every credential belongs to one task.",
         version=broker.__version__,
@@ -45,6 +68,14 @@ def routed(
         redoc_url=None,
         # Without this FastAPI answers /v1/tasks/ with a redirect built from the Host header.
         redirect_slashes=False,
+        # FastAPI's own, which an SDK would switch on, keeps queries and the texts of errors.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
     )
     # Below the issuer's path too, so that its own URLs lead here without a proxy. First, since
     # routes are tried in their order, and this is where most requests go.
@@ -65,7 +96,7 @@ def create_app(
     trusted_proxies: Sequence[IPv4Network | IPv6Network] = (),
     ready: Callable[[], Awaitable[Readiness]],
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
-) -> FastAPI:
+) -> ObservedApp:
     """Build the application. ``max_body`` is in bytes; ``ready`` looks at every part."""
     issuer = service.access.issuer
     app = routed(issuer, lifespan)

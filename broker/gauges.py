@@ -1,0 +1,65 @@
+"""What is in the ledger, counted when somebody looks at the metrics, and not more often."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from broker.errors import LedgerUnavailable
+from broker.metrics import LedgerReadings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from broker.catalog import Catalog
+    from broker.clock import Clock
+    from broker.ledger.queries import Queries
+    from broker.metrics import Metrics
+
+FRESH_S: Final = 3.0
+"""How long a reading serves whoever else looks."""
+
+
+class LedgerGauges:
+    """Reads the ledger for the metrics; a ledger that doesn't answer is a reading too."""
+
+    def __init__(self, queries: Queries, catalog: Catalog, metrics: Metrics, clock: Clock) -> None:
+        """Count what ``catalog`` has by its backends and powers."""
+        self._queries = queries
+        self._catalog = catalog
+        self._metrics = metrics
+        self._clock = clock
+        self._reading = asyncio.Lock()
+        self._stale_at = float("-inf")
+
+    async def read(self) -> None:
+        """Read anew, unless that was done a moment ago; one at a time, for all who ask."""
+        async with self._reading:
+            if self._clock.monotonic() < self._stale_at:
+                return
+            try:
+                self._metrics.ledger_read(await self._count())
+            except LedgerUnavailable:
+                self._metrics.ledger_read(None)
+            self._stale_at = self._clock.monotonic() + FRESH_S
+
+    async def _count(self) -> LedgerReadings:
+        issued = [c for c in self._catalog.capabilities.values() if not c.is_tool]
+        found = await self._queries.inventory({c.name: c.backend for c in issued})
+        return LedgerReadings(
+            live=self._by_power(found.live),
+            stuck=self._by_power(found.stuck),
+            unknown=found.unknown,
+            unreported=found.unreported,
+            scheduled=found.scheduled,
+            due=found.due,
+            overdue=found.overdue,
+        )
+
+    def _by_power(self, counts: Mapping[str, int]) -> Counter[tuple[str, str]]:
+        summed: Counter[tuple[str, str]] = Counter()
+        for name, count in counts.items():
+            capability = self._catalog.capabilities[name]
+            summed[capability.backend, str(capability.power)] += count
+        return summed

@@ -1,0 +1,14 @@
+"""Which route a request has taken: the template of its path, of which there are few."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
+
+
+def template_of(scope: Scope) -> str:
+    """Return such as ``/v1/tasks/{task_id}``; empty if no route was found, or none yet."""
+    path = getattr(scope.get("route"), "path", "")
+    return path if isinstance(path, str) else ""

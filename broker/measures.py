@@ -1,0 +1,95 @@
+"""The list of what is measured: each metric with its help, its labels and its buckets.
+
+The words that labels may have are here too, but for names of the configuration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+PREFIX: Final = "broker_"
+OTHER: Final = "other"
+_FAST: Final = (0.0001, 0.00025, 0.0005)
+_BUCKETS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
+_LONG: Final = (300.0, 1800.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One metric; its buckets are in seconds, and a histogram's alone."""
+
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = _BUCKETS
+
+
+COUNTERS: Final = {
+    "audit_sink_failures": Spec("Deliveries to an audit sink that failed.", ("sink",)),
+    "claims": Spec("Due items that this replica's sweeps took on.", ("kind",)),
+    "decisions": Spec("What policy said.", ("action", "effect")),
+    "http_requests": Spec("Requests answered.", ("route", "method", "status")),
+    "job_failures": Spec("Runs of a scheduled job that failed.", ("job",)),
+    "ledger_errors": Spec("Trips to the ledger that failed.", ("call",)),
+    "policy_errors": Spec("Evaluations that met an error; each of them is a denial."),
+    "policy_reloads": Spec("Policies read anew.", ("outcome",)),
+    "token_exchanges": Spec("Token requests, by error code or ok.", ("outcome",)),
+}
+HISTOGRAMS: Final = {
+    "decision_duration_seconds": Spec(
+        "How long a decision took.", ("action",), (*_FAST, *_BUCKETS)
+    ),
+    "http_request_duration_seconds": Spec("How long an answer took.", ("route", "method")),
+    "issue_duration_seconds": Spec(
+        "From an allowed request to its credential, or to the refusal.", ("backend", "outcome")
+    ),
+    "ledger_duration_seconds": Spec("A trip to the ledger.", ("call",), (*_FAST, *_BUCKETS)),
+    "revoke_duration_seconds": Spec(
+        "One attempt to revoke at the backend and to look there whether it is gone.",
+        ("backend", "outcome"),
+    ),
+    "time_to_dead_seconds": Spec(
+        "From the moment a grant was to be revoked until it was confirmed dead.",
+        ("backend", "power"),
+        (*_BUCKETS, *_LONG),
+    ),
+}
+GAUGES: Final = {
+    "audit_lag_seconds": Spec("Age of the oldest event that a sink doesn't have yet.", ("sink",)),
+    "audit_log_bytes": Spec("Size of the audit log on disk."),
+    "audit_waiting_events": Spec("Events that a sink doesn't have yet.", ("sink",)),
+    "build_info": Spec("The version that runs.", ("version",)),
+    "due_items": Spec("Tasks and grants whose time has come and that nobody has taken on."),
+    "ledger_durable": Spec("Whether the ledger keeps what it was told, as far as is known."),
+    "ledger_up": Spec("Whether the ledger answered when it was last read for these figures."),
+    "live_grants": Spec("Grants that are not confirmed dead.", ("backend", "power")),
+    "overdue_items": Spec("Of the due items, those a sweep should have taken on long ago."),
+    "policy_generation": Spec("Which policies are in force; it grows with each reload."),
+    "policy_loaded_timestamp_seconds": Spec("When the policies in force were read."),
+    "scheduled_items": Spec("Tasks and grants that a sweep will look at, now or later."),
+    "shut_lanes": Spec("Capabilities whose revocations get no answer.", ("backend",)),
+    "stuck_grants": Spec(
+        "Of the live grants, those that could not be revoked within the budget of retries.",
+        ("backend", "power"),
+    ),
+    "unknown_grants": Spec("Live grants of capabilities that the configuration doesn't have."),
+    "unreported_executions": Spec("Allowed tool calls of which nobody has said yet what became."),
+    "work_in_flight": Spec("Pieces of work under way in this replica, such as revocations."),
+}
+
+POWERS: Final = ("read", "operate", "privileged")
+ACTIONS: Final = (
+    *("open_task", "delegate", "issue_grant", "break_glass", "call_tool", "approve", "operate"),
+)
+EFFECTS: Final = ("allow", "deny", "needs_approval")
+OK: Final = "ok"
+FAILED: Final = "failed"
+OUTCOMES: Final = (OK, FAILED, "denied", "refused", "unavailable", "cancelled", "error")
+OAUTH_ERRORS: Final = (
+    *("invalid_request", "invalid_client", "invalid_grant", "unauthorized_client"),
+    *("unsupported_grant_type", "invalid_scope", "invalid_target", "access_denied"),
+    *("invalid_authorization_details", "authorization_pending", "slow_down", "expired_token"),
+)

@@ -1,0 +1,73 @@
+"""What the parts of a replica are told, taken from the configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.keys import RotationTimes
+from broker.ledger.models import LedgerTimes
+from broker.reviews import ReviewRules
+from broker.service import TaskLimits
+from broker.steps import Limits
+
+if TYPE_CHECKING:
+    from broker.config import Config
+
+
+def times(config: Config) -> LedgerTimes:
+    """Return how long the ledger waits and keeps."""
+    timeout = config.vault.timeout if config.vault else 5000
+    return LedgerTimes(
+        claim_ms=config.revocation.claim,
+        # A mint may wait for a thread, for the task's token, and for Vault itself.
+        pending_ms=6 * timeout,
+        retain_ms=config.retention.tasks,
+        audit_ms=config.retention.audit,
+    )
+
+
+def rotation_times(config: Config) -> RotationTimes:
+    """Return how signing keys rotate."""
+    broker = config.broker
+    # What keys sign: our own access tokens, and those that are a capability's credential.
+    granted = [entry.max_ttl for entry in config.capabilities if entry.backend == "token"]
+    longest_ms = max([broker.token_ttl, *granted])
+    return RotationTimes(
+        every_s=broker.key_rotation // 1000 if broker.key_rotation else None,
+        publish_s=broker.key_publish // 1000,
+        keep_s=longest_ms // 1000 + 1,
+    )
+
+
+def review_rules(config: Config) -> ReviewRules:
+    """Return what becomes of principals that nobody looks at."""
+    review = config.review
+    return ReviewRules(
+        unused_after_ms=review.unused_after, grace_ms=review.grace, suspend=review.suspend
+    )
+
+
+def limits(config: Config) -> Limits:
+    """Return the bounds of revoking."""
+    revocation = config.revocation
+    return Limits(
+        attempts=revocation.attempts,
+        backoff_ms=revocation.backoff,
+        max_backoff_ms=revocation.max_backoff,
+        stuck_limit=revocation.stuck_limit,
+        wait_ms=revocation.wait,
+        lane_width=config.vault.revoke_concurrency if config.vault else 16,
+    )
+
+
+def task_limits(config: Config) -> TaskLimits:
+    """Return what every task is bounded by."""
+    tasks = config.tasks
+    return TaskLimits(
+        default_ttl_ms=tasks.default_ttl,
+        max_ttl_ms=tasks.max_ttl,
+        min_heartbeat_ms=tasks.min_heartbeat,
+        max_depth=tasks.max_depth,
+        max_children=tasks.max_children,
+        max_live_per_agent=tasks.max_live_per_agent,
+    )
