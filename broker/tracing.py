@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
@@ -32,13 +33,14 @@ from opentelemetry.trace import (
 from broker.errors import BrokerError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Generator, Sequence
 
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
 Parent = SpanContext
 """The span of another process, as its ``traceparent`` names it."""
 Value = str | int | float | bool
+Attributes = Mapping[str, Value]
 
 NAME: Final = "broker"
 MAX_TRACESTATE: Final = 512
@@ -54,7 +56,7 @@ _RANDOM: Final = 2
 _FLAGS: Final = 3
 """The flags that are defined: sampled, and random trace id. Others are not passed on."""
 
-_TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _MEMBER: Final = re.compile(
     r"([a-z][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13})"
     r"=([ -+\--<>-~]{0,255}[!-+\--<>-~])"
@@ -76,16 +78,22 @@ def recorded_by(provider: TracerProvider) -> Generator[None]:
 
 @contextlib.contextmanager
 def begin(
-    name: str, parent: Parent | None = None, *, server: bool = False, **attributes: Value
+    name: str,
+    about: Attributes | None = None,
+    *,
+    parent: Parent | None = None,
+    server: bool = False,
+    **ids: Value,
 ) -> Generator[None]:
     """Begin a piece of work: under the caller's span, or in a trace of its own.
 
-    It has a trace id even if nobody records it. ``server`` says that it answers a request.
+    It has a trace id even if nobody records it. ``about`` are attributes with dots in their names.
+    ``server`` says that it answers a request.
     """
     above = NonRecordingSpan(parent) if parent else trace.INVALID_SPAN
     kind = SpanKind.SERVER if server else SpanKind.INTERNAL
     within = trace.set_span_in_context(above, Context())
-    started = _tracer().start_span(name, within, kind, _given(attributes))
+    started = _tracer().start_span(name, within, kind, _given(about, ids))
     if not started.get_span_context().is_valid:
         started = NonRecordingSpan(_made_up())
     with _current(started):
@@ -95,17 +103,18 @@ def begin(
 @contextlib.contextmanager
 def span(
     name: str,
+    about: Attributes | None = None,
     *,
     client: bool = False,
     fine: type[BaseException] | tuple[()] = (),
-    **attributes: Value,
+    **ids: Value,
 ) -> Generator[None]:
     """Have what happens inside as a span below the current one; it may await.
 
     ``client`` says that it asks somebody else, ``fine`` is an error that is as good as an answer.
     """
     kind = SpanKind.CLIENT if client else SpanKind.INTERNAL
-    started = _tracer().start_span(name, None, kind, _given(attributes))
+    started = _tracer().start_span(name, None, kind, _given(about, ids))
     if started is trace.get_current_span():  # nobody records
         yield
         return
@@ -136,12 +145,12 @@ def _failed(started: Span, error: BaseException) -> None:
         started.set_status(StatusCode.ERROR)
 
 
-def note(name: str = "", *, error: str = "", **attributes: Value) -> None:
+def note(about: Attributes | None = None, *, name: str = "", error: str = "", **ids: Value) -> None:
     """Say more of the current span: attributes, another ``name``, or that it failed and how."""
     current = trace.get_current_span()
     if not current.is_recording():
         return
-    current.set_attributes(_given(attributes))
+    current.set_attributes(_given(about, ids))
     if name:
         current.update_name(name)
     if error:
@@ -194,7 +203,7 @@ def read_parent(traceparents: Sequence[str], tracestates: Sequence[str] = ()) ->
     """
     if len(traceparents) != 1:
         return None
-    match = _TRACEPARENT.fullmatch(traceparents[0].strip(" \t"))
+    match = TRACEPARENT.fullmatch(traceparents[0].strip(" \t"))
     if match is None:
         return None
     version, trace_id, span_id, flags, more = match.groups()
@@ -246,11 +255,11 @@ def _written(current: SpanContext) -> str:
     return f"00-{trace_id}-{trace.format_span_id(current.span_id)}-{current.trace_flags:02x}"
 
 
-def _given(attributes: Mapping[str, Value]) -> dict[str, Value]:
+def _given(about: Attributes | None, ids: Attributes) -> dict[str, Value]:
     """Leave out what is empty, and cut what is long."""
     return {
         key: value[:_MAX_VALUE] if isinstance(value, str) else value
-        for key, value in attributes.items()
+        for key, value in {**(about or {}), **ids}.items()
         if value != ""
     }
 

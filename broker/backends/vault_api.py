@@ -215,7 +215,7 @@ class VaultApi:
         """Have a call as a span. Nothing is in its path but names and prefixes."""
         about = tracing.of_method(method.upper()) | self._where
         about["url.path"] = f"/v1/{path.partition('?')[0]}"
-        return tracing.span(method.upper(), client=True, fine=VaultGone, **about)
+        return tracing.span(method.upper(), about, client=True, fine=VaultGone)
 
     @contextlib.asynccontextmanager
     async def _turn(self, gate: asyncio.Semaphore, path: str) -> AsyncGenerator[None]:

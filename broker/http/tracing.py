@@ -34,7 +34,8 @@ class RequestSpans:
         method = tracing.of_method(scope["method"])
         name = scope["method"] if scope["method"] in tracing.METHODS else "HTTP"
         status = 0
-        with tracing.begin(name, parent, server=True, **method, **{"url.scheme": scope["scheme"]}):
+        about = {**method, "url.scheme": scope["scheme"]}
+        with tracing.begin(name, about, parent=parent, server=True):
             told = tracing.traceparent().encode()
 
             async def tell(message: Message) -> None:
@@ -61,4 +62,4 @@ def _note(scope: Scope, name: str, status: int) -> None:
     if route:
         name = f"{name} {route}"
         found |= {"http.route": route, "url.path": scope["path"]}
-    tracing.note(name, error=str(status) if status >= _FAILED else "", **found)
+    tracing.note(found, name=name, error=str(status) if status >= _FAILED else "")
