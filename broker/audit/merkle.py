@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 EMPTY_ROOT: Final = sha256().digest()
 HASH_BYTES: Final = 32
+MAX_PROOF: Final = 128
+"""No proof over a tree of less than 2**64 leaves has more hashes."""
 
 
 def leaf_hash(data: bytes) -> bytes:
