@@ -173,7 +173,7 @@ class Queries:
                     pipe.zlexcount(index, f"[{prefix}", f"({prefix}".encode() + b"\xff")
                 for low, high in bounds:
                     pipe.zcount(due, low, high)
-            for at, count in enumerate(await self._redis.execute(pipe)):
+            for at, count in enumerate(await self._redis.execute(pipe, "inventory")):
                 totals[at % width] += count
         found = {(k, name): n for (k, name, _), n in zip(kinds, totals, strict=False)}
         live = {name: found["live", name] for name in capabilities}
