@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from broker import settings
 from broker.access import Access
+from broker.audit.fingerprint import Fingerprints
 from broker.backends.token import TokenBackend
 from broker.backends.vault import VaultBackend
 from broker.backends.vault_api import VaultApi, VaultLogin
 from broker.clock import SystemClock
 from broker.config import VaultAuth, read_secret_file
+from broker.decisions import DecisionPoint
 from broker.errors import BrokerError
 from broker.exchange import Exchange
 from broker.gauges import LedgerGauges
@@ -25,8 +27,8 @@ from broker.identity.kubernetes import TokenReviewIssuer
 from broker.identity.oidc import JwtIssuer
 from broker.identity.spiffe import TrustDomain
 from broker.introspection import Introspection
-from broker.keys import Algorithm, KeyRing, KeyRotation
 from broker.judge import Judge
+from broker.keys import Algorithm, KeyRing, KeyRotation
 from broker.ledger.actions import Actions
 from broker.ledger.connection import Connection
 from broker.ledger.durability import durability
@@ -250,6 +252,9 @@ def build(
         introspection=Introspection(
             access=access, pipeline=pipeline, tokens=tokens, live=live, clock=clock
         ),
+        decisions=DecisionPoint(
+            pipeline, fingerprints(config), report_ms=config.policy.report_within
+        ),
         limits=settings.task_limits(config),
         shards=config.redis.shards,
     )
@@ -278,6 +283,11 @@ def build(
         metrics=metrics,
         gauges=LedgerGauges(queries, catalog, metrics, clock),
     )
+
+
+def fingerprints(config: Config) -> Fingerprints:
+    """Make what names values in the log without telling them."""
+    return Fingerprints.load_or_create(config.audit.fingerprint_key(config.broker.state_dir))
 
 
 def load_policies(config: Config, catalog: Catalog) -> Policies:

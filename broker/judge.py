@@ -24,7 +24,7 @@ from broker.refusals import advised, refusal
 from broker.trail import Signals, Step, Survey
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from broker.access import Caller
     from broker.catalog import Capability, Catalog
@@ -79,12 +79,17 @@ class Judge:
         clock: Clock,
         environment: str = "",
         private: frozenset[str] = PRIVATE,
+        used: Callable[[str, str], None] = lambda _agent, _capability: None,
     ) -> None:
-        """``environment`` is told to policies; ``private`` are the data classes that are."""
+        """``environment`` is told to policies; ``private`` are the data classes that are.
+
+        ``used`` is told which agent has used which capability.
+        """
         self.catalog = catalog
         self.policies = policies
         self.actions = actions
         self.private = private
+        self.used = used
         self._ledger = ledger
         self._clock = clock
         self._environment = environment
@@ -127,6 +132,13 @@ class Judge:
             return ruling
         await self.log(caller, task.id, ruling)
         raise refusal(ruling.decision, ruling.id)
+
+    async def would_issue(
+        self, caller: Caller, task: Task, ask: RequestGrant, health: Health
+    ) -> Ruling:
+        """Decide as ``issue`` does, and do nothing about it."""
+        task, survey = await self.actions.survey(task.id)
+        return await self._judged_issue(caller, task, ask, health, survey)
 
     async def _judged_issue(
         self, caller: Caller, task: Task, ask: RequestGrant, health: Health, survey: Survey

@@ -104,12 +104,18 @@ class Pipeline:
 
     async def _decide(self, caller: Caller, task: Task, ask: RequestGrant) -> Ruling:
         self._before(Step.DECIDE)
-        health = Health(
+        return await self.judge.issue(caller, task, ask, self._health(ask.capability))
+
+    def _health(self, capability: str) -> Health:
+        return Health(
             durable=self.ledger_durable,
-            backlog=self.stuck.get(ask.capability, 0),
+            backlog=self.stuck.get(capability, 0),
             backlog_limit=self.limits.stuck_limit,
         )
-        return await self.judge.issue(caller, task, ask, health)
+
+    async def would_issue(self, caller: Caller, task: Task, ask: RequestGrant) -> Ruling:
+        """Say what would be decided if a credential were asked for."""
+        return await self.judge.would_issue(caller, task, ask, self._health(ask.capability))
 
     async def _issue(
         self,
@@ -157,6 +163,7 @@ class Pipeline:
         if decision.generation != self.judge.policies.loaded.generation:
             # Other policies came into force; their review may have missed a grant in the making.
             await self._review_one(active)
+        self.judge.used(task.agent, capability.name)
         self._before(Step.DELIVER)
         return Issued(active, minted, decision.notes)
 

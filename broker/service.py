@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from broker.access import Access, Caller
+    from broker.decisions import DecisionPoint
     from broker.exchange import Exchange
     from broker.introspection import Introspection
     from broker.judge import Ruling
@@ -64,6 +65,7 @@ class Broker:
         access: Access,
         exchange: Exchange,
         introspection: Introspection,
+        decisions: DecisionPoint,
         limits: TaskLimits,
         shards: int,
     ) -> None:
@@ -72,6 +74,7 @@ class Broker:
         self.access = access
         self.exchange = exchange
         self.introspection = introspection
+        self.decisions = decisions
         self.operators = Operators(pipeline, shards)
         self._ledger = pipeline.ledger
         self._queries = pipeline.queries

@@ -137,6 +137,35 @@ class RequestGrant(Request):
     intent: Text | None = None
 
 
+EffectLabel = Annotated[str, Field(max_length=100, pattern=r"^[a-z]+:[a-z0-9._-]+$")]
+
+
+class ReportExecution(Request):
+    """``POST /v1/tasks/{id}/executions``: what became of a call that was allowed.
+
+    ``result_digest`` names the result without telling it; ``effects`` are those it really had, on
+    top of what was decided on.
+    """
+
+    decision_id: Annotated[str, Field(min_length=1, max_length=64)]
+    outcome: Literal["succeeded", "failed", "not_executed"]
+    duration: Duration | None = None
+    result_digest: Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")] | None = None
+    error_type: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,100}$")] | None = None
+    effects: Annotated[list[EffectLabel], Field(max_length=20)] = []
+
+    def told(self) -> dict[str, Any]:
+        """Return what the log says of it."""
+        found: dict[str, Any] = {
+            "outcome": self.outcome,
+            "duration_ms": self.duration,
+            "result_digest": self.result_digest,
+            "error_type": self.error_type,
+            "effects": sorted(set(self.effects)),
+        }
+        return {name: value for name, value in found.items() if value}
+
+
 class CompleteTask(Request):
     """``POST /v1/tasks/{id}/complete``."""
 

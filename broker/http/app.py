@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI
 from fastapi.responses import JSONResponse
 
 import broker
-from broker.http import api, oauth, problems
+from broker.http import api, authzen, oauth, problems
 from broker.http import keys as keys_api
 from broker.http import metrics as metrics_page
 from broker.http import principals as principals_api
@@ -81,6 +81,8 @@ def routed(
     # routes are tried in their order, and this is where most requests go.
     app.include_router(oauth.router, prefix=urlsplit(issuer).path)
     app.include_router(api.router)
+    app.include_router(authzen.router, prefix=urlsplit(issuer).path)
+    app.include_router(authzen.reports)
     app.include_router(keys_api.router)
     app.include_router(principals_api.router)
     return app
@@ -107,7 +109,9 @@ def create_app(
     app.state.owners = owners
     parts = urlsplit(issuer)
     about = oauth.well_known("oauth-protected-resource", issuer)
-    problems.install(app, f"{parts.path}/oauth/", f"{parts.scheme}://{parts.netloc}{about}")
+    app.state.decisions = service.decisions
+    app.state.resource_metadata = f"{parts.scheme}://{parts.netloc}{about}"
+    problems.install(app, f"{parts.path}/oauth/", app.state.resource_metadata)
 
     @app.get(oauth.well_known("oauth-authorization-server", issuer), include_in_schema=False)
     async def metadata() -> dict[str, Any]:
@@ -116,6 +120,10 @@ def create_app(
     @app.get(oauth.well_known("oauth-protected-resource", issuer), include_in_schema=False)
     async def resource_metadata() -> dict[str, Any]:
         return oauth.resource_metadata(issuer)
+
+    @app.get(oauth.well_known("authzen-configuration", issuer), include_in_schema=False)
+    async def decision_point() -> dict[str, Any]:
+        return authzen.metadata(issuer)
 
     @app.get("/healthz", include_in_schema=False)
     async def health() -> dict[str, str]:

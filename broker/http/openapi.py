@@ -137,6 +137,15 @@ def form(shape: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {_FORM: {"schema": schema}}}}
 
 
+def body(shape: type[BaseModel]) -> dict[str, Any]:
+    """State that a route reads JSON of this shape itself: ``openapi_extra=`` of its decorator.
+
+    The shape has no models inside it.
+    """
+    schema = shape.model_json_schema(mode="validation")
+    return {"requestBody": {"required": True, "content": {_JSON: {"schema": schema}}}}
+
+
 def _refusal(status: int, *, oauth: bool) -> dict[str, Any]:
     name, kind = ("OAuthProblem", _JSON) if oauth else (f"Problem{status}", _PROBLEM)
     stated: dict[str, Any] = {

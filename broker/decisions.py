@@ -1,0 +1,315 @@
+"""The decision point: one decision for each tool call, and what became of it.
+
+ 1. Whose task is it, and may the caller ask for it?
+ 2. What does the catalogue say of the tool? Are its arguments and destination of their form?
+ 3. The policies decide, on what the whole chain has done so far
+ 4. An allowed call is written with its effects, on the state that was decided on, or decided again
+ 5. Its execution is reported, which closes it; what is never reported shows
+
+A denial is an answer, not an error: whatever is wrong with what is asked for is a reason of it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from broker.errors import (
+    AccessDenied,
+    Conflict,
+    Frozen,
+    NotFound,
+    PrincipalSuspended,
+    TaskNotActive,
+)
+from broker.identity.models import Role
+from broker.judge import TRIES, Ruling, step_of, too_busy
+from broker.ledger.models import Changed
+from broker.policy import Action, UseContext, decide_call
+from broker.policy.arguments import BadArgument, amount_of, canonical
+from broker.policy.decision import Decision, deny
+from broker.policy.destination import destination
+from broker.policy.question import Use, using
+from broker.tasks import TaskState
+from broker.trail import Step, Survey
+from broker.visibility import concerns, must_run
+from broker.wire import RequestGrant
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from broker.access import Caller
+    from broker.catalog import Capability
+    from broker.pipeline import Pipeline
+    from broker.tasks import Task
+    from broker.wire import ReportExecution
+    from broker.wire_authzen import Evaluation
+
+ASKERS: Final = (Role.AGENT, Role.ORCHESTRATOR, Role.RESOURCE_SERVER)
+TOOL: Final = "tool"
+_NOTHING: Final = Step(frozenset())
+_REMEMBERED: Final = 2000
+"""Tasks whose last known state is kept. It is only a guess: every write checks it."""
+
+
+class Fingerprints(Protocol):
+    """What names a value in the log without telling it."""
+
+    def of_value(self, value: object) -> str:
+        """Return the fingerprint of a JSON value."""
+        ...
+
+
+class Known:
+    """The last known state of some tasks, so that a decision is one trip to the ledger."""
+
+    def __init__(self) -> None:
+        self._tasks: OrderedDict[str, tuple[Task, Survey]] = OrderedDict()
+
+    def get(self, task_id: str) -> tuple[Task, Survey] | None:
+        """Return it, if there is one."""
+        return self._tasks.get(task_id)
+
+    def keep(self, task: Task, survey: Survey) -> None:
+        """Remember it; the oldest is forgotten."""
+        self._tasks[task.id] = task, survey
+        self._tasks.move_to_end(task.id)
+        if len(self._tasks) > _REMEMBERED:
+            self._tasks.popitem(last=False)
+
+    def drop(self, task_id: str) -> None:
+        """It was wrong."""
+        self._tasks.pop(task_id, None)
+
+
+class DecisionPoint:
+    """Answers before each tool call, and takes the report after it."""
+
+    def __init__(self, pipeline: Pipeline, fingerprints: Fingerprints, *, report_ms: int) -> None:
+        """``report_ms`` is how long an allowed call may stay unreported."""
+        self._pipeline = pipeline
+        self._judge = pipeline.judge
+        self._fingerprints = fingerprints
+        self._report_ms = report_ms
+        self._known = Known()
+
+    async def evaluate(self, caller: Caller, ask: Evaluation) -> Ruling:
+        """Decide; the answer is allow or deny, and it is logged.
+
+        Raises:
+            AccessDenied: the caller is nobody who may ask.
+            LedgerUnavailable: the decision can't be written, so it isn't made.
+        """
+        if caller.principal.role not in ASKERS:
+            raise AccessDenied("Decisions are for agents, orchestrators and resource servers.")
+        task = await self._task(caller, ask)
+        if task is None:
+            return await self._refuse(caller, "", ask, deny("subject_not_found"))
+        match ask.action, ask.resource[0]:
+            case Action.CALL_TOOL, "tool":
+                return await self._call(caller, task, ask)
+            case Action.ISSUE_GRANT, "capability":
+                return await self._would_issue(caller, task, ask)
+            case _:
+                return await self._refuse(caller, task.id, ask, deny("action_not_known"))
+
+    # 1. Whose task.
+
+    async def _task(self, caller: Caller, ask: Evaluation) -> Task | None:
+        """Return the task that is asked about: an agent's own, or one that concerns the caller."""
+        kind, name = ask.subject
+        if caller.task is not None:
+            own = {"task": caller.task.id, "agent": caller.name}
+            named = own.get(kind) == name and ask.task_id in ("", caller.task.id)
+            return caller.task if named else None
+        task_id = name if kind == "task" else ask.task_id
+        task = await self._pipeline.queries.task(task_id) if task_id else None
+        if (
+            task is None
+            or (kind == "agent" and task.agent != name)
+            or kind not in ("task", "agent")
+        ):
+            return None
+        if caller.principal.role is Role.RESOURCE_SERVER:
+            return task  # what it may ask about is a matter of the tool
+        return task if concerns(caller, task) else None
+
+    # 2. to 4. A tool call.
+
+    async def _call(self, caller: Caller, task: Task, ask: Evaluation) -> Ruling:
+        tool = self._tool(caller, ask.resource[1])
+        async with self._judge.chain(task.root_id):
+            for _ in range(TRIES):
+                known = self._known.get(task.id)
+                task, survey = known or await self._judge.actions.survey(task.id)
+                ruling = await self._decide(caller, task, tool, ask, survey)
+                if not ruling.decision.allowed or tool is None:
+                    if known is not None:  # nobody is refused on a guess
+                        self._known.drop(task.id)
+                        continue
+                    await self._judge.log(caller, task.id, ruling)
+                    return ruling
+                try:
+                    version = await self._write(caller, task, tool, ruling)
+                except Changed:
+                    self._known.drop(task.id)
+                    continue
+                except (Frozen, PrincipalSuspended, TaskNotActive) as error:
+                    self._known.drop(task.id)
+                    refused = ruling.decision.denied(error.code)
+                    return await self._refuse(caller, task.id, ask, refused)
+                after = replace(
+                    survey,
+                    version=version,
+                    task=survey.task.after(ruling.step),
+                    chain=survey.chain.after(ruling.step),
+                )
+                self._known.keep(task, after)
+                return ruling
+        raise too_busy()
+
+    def _tool(self, caller: Caller, name: str) -> Capability | None:
+        """Return a tool the caller may ask about: a resource server those that name it."""
+        tool = self._judge.catalog.tools.get(name)
+        if tool is not None and caller.principal.role is Role.RESOURCE_SERVER:
+            return tool if caller.principal.resource in tool.resources else None
+        return tool
+
+    async def _decide(
+        self, caller: Caller, task: Task, tool: Capability | None, ask: Evaluation, survey: Survey
+    ) -> Ruling:
+        decision, step, question = self._floor(caller, task, tool), _NOTHING, None
+        agent = self._judge.catalog.principals.get(task.agent)
+        if decision.allowed and tool is not None and agent is not None:
+            try:
+                use = Use(
+                    caller=caller.principal.role,
+                    ttl_ms=0,
+                    intent=ask.intent,
+                    destination=destination(ask.destination) if ask.destination else None,
+                    arguments=canonical(tool, ask.arguments),
+                )
+                amount = amount_of(tool, ask.arguments)
+                step = step_of(tool, effects=ask.effects, amount=amount)
+                moment = self._judge.moment(caller, survey.signals)
+                question = using(agent, tool, task, survey, step, use, moment)
+                decision = await self._judge.policies.decide(question, decision)
+            except BadArgument as error:
+                decision = replace(deny(error.reason), notes=(f"argument {error.name}",))
+            except ValueError:
+                decision = deny("destination_not_plain")
+        about = self._about(tool, ask, decision)
+        return self._judge.ruled(
+            Action.CALL_TOOL, task.id, decision, survey, step, question=question, about=about
+        )
+
+    def _floor(self, caller: Caller, task: Task, tool: Capability | None) -> Decision:
+        if task.state is not TaskState.ACTIVE:
+            return deny("task_over")
+        return decide_call(
+            UseContext(
+                caller=caller.principal,
+                agent=self._judge.catalog.principals.get(task.agent),
+                task=task,
+                capability=tool,
+                asked_ttl_ms=0,
+                now_ms=self._judge.now_ms(),
+                bound=bool(caller.cnf),
+                narrowed_to=caller.capabilities,
+            )
+        )
+
+    def _about(
+        self, tool: Capability | None, ask: Evaluation, decision: Decision
+    ) -> dict[str, Any]:
+        """Return what the log says of a call: arguments by fingerprint, unless policy says more."""
+        whole = decision.obligations.log_arguments
+        arguments = {
+            name: value if whole else self._fingerprints.of_value(value)
+            for name, value in sorted(ask.arguments.items())
+            if tool is not None and name in tool.arguments
+        }
+        found: dict[str, Any] = {
+            "capability": tool.name if tool else "",
+            "tool": ask.resource[1][:128],
+            "intent": ask.intent,
+            "effects": sorted(ask.effects.union(tool.effects if tool else ())),
+            "arguments": arguments,
+            "arguments_logged": whole,
+            "notes": list(decision.notes),
+        }
+        return {name: value for name, value in found.items() if value}
+
+    async def _write(self, caller: Caller, task: Task, tool: Capability, ruling: Ruling) -> str:
+        version = await self._judge.actions.call(
+            task,
+            capability=tool.name,
+            decision=ruling.about,
+            seen=ruling.survey.version,
+            step=ruling.step,
+            report_ms=self._report_ms,
+            tokens=caller.lineage,
+            actor=caller.name,
+        )
+        self._judge.used(task.agent, tool.name)
+        return version
+
+    # A credential: what would be decided, without asking for it.
+
+    async def _would_issue(self, caller: Caller, task: Task, ask: Evaluation) -> Ruling:
+        wanted = RequestGrant.model_construct(
+            capability=ask.resource[1], ttl=None, parameters=None, intent=ask.intent or None
+        )
+        ruling = await self._pipeline.would_issue(caller, task, wanted)
+        await self._judge.log(caller, task.id, ruling)
+        return ruling
+
+    async def _refuse(
+        self, caller: Caller, task_id: str, ask: Evaluation, decision: Decision
+    ) -> Ruling:
+        about = {
+            "tool" if ask.resource[0] == TOOL else "resource": ask.resource[1][:128],
+            "asked": ask.action[:128],
+        }
+        ruling = self._judge.ruled(
+            Action.CALL_TOOL, task_id, decision, Survey(""), _NOTHING, question=None, about=about
+        )
+        await self._judge.log(caller, task_id, ruling)
+        return ruling
+
+    # 5. What became of it.
+
+    async def report(self, caller: Caller, task_id: str, ask: ReportExecution) -> dict[str, Any]:
+        """Close an allowed call.
+
+        Raises:
+            NotFound: there is no such task or decision that concerns the caller.
+            Conflict: the decision was reported before, is too old, or allowed no call.
+        """
+        task = await self._pipeline.queries.task(task_id)
+        if task is None:
+            raise NotFound("There is no such task.")
+        if caller.principal.role is Role.RESOURCE_SERVER:
+            await self._asked_by(caller, task, ask.decision_id)
+        else:
+            if not concerns(caller, task):
+                raise NotFound("There is no such task.")
+            must_run(caller, task)
+        report: Mapping[str, Any] = {"decision": ask.decision_id, **ask.told()}
+        step = Step(frozenset(ask.effects), reported=True) if ask.effects else None
+        closed = await self._judge.actions.report(
+            task.id, ask.decision_id, report, step=step, actor=caller.name
+        )
+        if not closed:
+            event = await self._pipeline.queries.decision(ask.decision_id)
+            if event is None or event.task_id != task.id:
+                raise NotFound("There is no such decision of this task.")
+            raise Conflict("The decision is closed: it was reported, or it allowed no call.")
+        self._known.drop(task.id)
+        return {"task_id": task.id, "decision_id": ask.decision_id, "outcome": ask.outcome}
+
+    async def _asked_by(self, caller: Caller, task: Task, decision_id: str) -> None:
+        event = await self._pipeline.queries.decision(decision_id)
+        if event is None or event.task_id != task.id or event.principal != caller.name:
+            raise NotFound("There is no such decision that was asked for by you.")
