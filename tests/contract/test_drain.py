@@ -1,0 +1,507 @@
+"""Draining on real servers and disks: missing, full, hanging, set back, tampered with."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from broker.audit.drain import REST_S
+from broker.audit.guard import Guard
+from broker.dev.engines import Valkey
+from broker.errors import AuditUnavailable, LedgerUnavailable
+from broker.ledger import keys
+from tests.audit_bench import (
+    SOURCE,
+    Replica,
+    assert_whole,
+    drained,
+    emit,
+    events_of,
+    lease_runs_out,
+    records,
+    segments,
+)
+from tests.clocks import ManualClock
+from tests.contract.ledger_bench import Bench
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Generator[Valkey]:
+    with Valkey(tmp_path_factory.mktemp("v")) as server:
+        yield server
+
+
+@pytest.fixture
+async def bench(valkey: Valkey) -> AsyncGenerator[Bench]:
+    made = Bench(valkey.url)
+    await made.connection.command("FLUSHALL")
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Generator[Path]:
+    """A disk of 256 KiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)],
+        capture_output=True,
+        check=False,
+    )
+    if made.returncode:
+        pytest.skip("may not mount a small disk here")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def filled(place: Path) -> Path:
+    """Fill a disk to its last byte; return the file to remove."""
+    ballast = place / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1024))
+    with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
+        while True:
+            file.write(b"x")
+    return ballast
+
+
+# ── the ordinary ─────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_events_become_records_of_the_log(bench: Bench, tmp_path: Path) -> None:
+    replica = Replica(bench, tmp_path / "log")
+    await emit(bench, 50)
+
+    await drained(bench, replica)
+
+    events = await assert_whole(bench, tmp_path / "log")
+    assert {e["source"] for e in events} == {SOURCE}
+    assert {e["type"] for e in events} == {"broker.test"}
+    assert replica.committed[-1] == 50
+    head = json.loads((await replica.outbox.point()).head)
+    assert head["size"] == 50
+    assert replica.guard.state() == "ok"
+    report = await replica.drain.run_once()
+    assert (report.drained, report.size, report.holder) == (0, 50, True)
+    assert report.lag_ms < 1000
+    await replica.drain.stop()
+
+
+async def test_one_replica_drains_and_the_other_takes_over(bench: Bench, tmp_path: Path) -> None:
+    clock = ManualClock()
+    first, second = (Replica(bench, tmp_path / "log", clock=clock) for _ in range(2))
+    await emit(bench, 5)
+    await drained(bench, first)
+
+    assert not (await second.drain.run_once()).holder
+    await emit(bench, 5)
+    await first.drain.stop()
+    clock.advance(1)
+    await drained(bench, second)
+
+    assert len(await assert_whole(bench, tmp_path / "log")) == 10
+    await second.drain.stop()
+
+
+async def test_who_was_away_too_long_commits_nothing(bench: Bench, tmp_path: Path) -> None:
+    away = Replica(bench, tmp_path / "a")
+    await emit(bench, 5)
+    await drained(bench, away)
+    await lease_runs_out(bench)
+    heir = Replica(bench, tmp_path / "b")
+    await emit(bench, 5)
+    await drained(bench, heir)
+    await emit(bench, 5)
+
+    async def noticed() -> bool:
+        return not (await away.drain.run_once()).holder
+
+    await wait_until(noticed, "it notices that another has taken over")
+    assert away.committed[-1] == 5
+    await drained(bench, heir)
+    await heir.drain.stop()
+    await away.drain.stop()
+    await assert_whole(bench, tmp_path / "a", tmp_path / "b")
+
+
+async def test_checkpoints_are_signed_now_and_then_and_at_the_end(
+    bench: Bench, tmp_path: Path
+) -> None:
+    clock = ManualClock()
+    replica = Replica(bench, tmp_path, clock=clock, checkpoint_ms=10_000)
+
+    def signed() -> int:
+        return int((tmp_path / "checkpoints" / "latest").read_text().splitlines()[1])
+
+    await emit(bench, 5)
+    await drained(bench, replica)
+    assert signed() == 5
+    await emit(bench, 5)
+    await drained(bench, replica)
+    assert signed() == 5
+    clock.advance(10)
+    await replica.drain.run_once()
+    assert signed() == 10
+    await emit(bench, 5)
+    await replica.drain.stop()
+    assert signed() == 15
+    assert len(await assert_whole(bench, tmp_path)) == 15
+    assert await bench.connection.command("EXISTS", keys.lease("audit")) == 0
+
+
+async def test_an_idle_log_keeps_its_lease_and_says_that_it_is_up_to_date(
+    bench: Bench, tmp_path: Path
+) -> None:
+    clock = ManualClock()
+    replica = Replica(bench, tmp_path, clock=clock)
+    await replica.drain.run_once()
+    before = (await replica.outbox.point()).at
+    await bench.connection.command("PEXPIRE", keys.lease("audit"), 5000)
+
+    clock.advance(4)
+    await replica.drain.run_once()
+
+    assert (await replica.outbox.point()).at > before
+    assert await bench.connection.command("PTTL", keys.lease("audit")) > 5000
+    await replica.drain.stop()
+
+
+async def test_old_segments_are_forgotten(bench: Bench, tmp_path: Path) -> None:
+    replica = Replica(bench, tmp_path, segment_bytes=1024, retention_ms=1)
+    for _ in range(4):
+        await emit(bench, 20)
+        await drained(bench, replica)
+    await replica.drain.stop()
+    assert len(segments(tmp_path)) > 1
+
+    later = Replica(bench, tmp_path, segment_bytes=1024, retention_ms=1)
+    await emit(bench, 1)
+    await drained(bench, later)
+
+    assert len(segments(tmp_path)) == 1
+    assert (tmp_path / "forgotten").exists()
+    await later.drain.stop()
+
+
+async def test_a_run_that_is_cancelled_ends_all_the_same(bench: Bench, tmp_path: Path) -> None:
+    replica = Replica(bench, tmp_path)
+    await emit(bench, 50)
+    for _ in range(20):
+        run = asyncio.ensure_future(replica.drain.run_once())
+        await asyncio.sleep(0)
+        run.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await run
+        await emit(bench, 1)
+
+    await replica.drain.stop()
+
+    await assert_whole(bench, tmp_path)
+
+
+# ── what is missing ──────────────────────────────────────────────────────────────────────────────
+
+
+async def test_deleted_events_are_a_gap_in_the_log_itself(bench: Bench, tmp_path: Path) -> None:
+    replica = Replica(bench, tmp_path)
+    await emit(bench, 4, shard=3)
+    await drained(bench, replica)
+    await emit(bench, 5, shard=3)
+    rows: Any = await bench.connection.client.xrange(keys.table(3, "audit"))
+    gone = [stream_id for stream_id, _ in rows[5:7]]
+    await bench.connection.command("XDEL", keys.table(3, "audit"), *gone)
+
+    async def all_drained() -> bool:
+        return (await replica.drain.run_once()).size == 8
+
+    await wait_until(all_drained, "seven events and a gap are in the log")
+    *_, gap = records(tmp_path)
+    assert gap["type"] == "broker.audit.gap"
+    assert gap["data"] == {"shard": 3, "missed": 2, "why": "deleted", "added": 9}
+    assert [e["id"] for e in records(tmp_path)[:-1]] == await events_of(bench)
+    await replica.drain.stop()
+    # Whoever goes on knows of it, and finds no other.
+    other = Replica(bench, tmp_path)
+    await emit(bench, 1, shard=3)
+    await wait_until(lambda: _size(other, 9), "the next one is in the log")
+    await other.drain.stop()
+    assert [e["type"] for e in records(tmp_path)].count("broker.audit.gap") == 1
+
+
+async def _size(replica: Replica, size: int) -> bool:
+    return (await replica.drain.run_once()).size == size
+
+
+async def test_an_emptied_ledger_leaves_its_mark_and_the_log_goes_on(
+    bench: Bench, tmp_path: Path
+) -> None:
+    replica = Replica(bench, tmp_path)
+    await emit(bench, 16)
+    await drained(bench, replica)
+    await replica.drain.stop()
+    before = records(tmp_path)
+    await bench.connection.command("FLUSHALL")
+    await emit(bench, 3, shard=2)
+
+    again = Replica(bench, tmp_path)
+    await wait_until(lambda: _size(again, 16 + 3 + 8), "the log goes on")
+    await again.drain.stop()
+
+    after = records(tmp_path)
+    assert after[:16] == before
+    new = after[16:]
+    assert [e["id"] for e in new if e["type"] == "broker.test"] == await events_of(bench)
+    gaps = [e["data"] for e in new if e["type"] == "broker.audit.gap"]
+    assert {gap["why"] for gap in gaps} == {"reset"}
+    assert sum(gap["missed"] for gap in gaps) == -16
+
+
+async def test_a_ledger_restored_from_a_backup_doesnt_shorten_the_log(
+    bench: Bench, tmp_path: Path
+) -> None:
+    replica = Replica(bench, tmp_path, checkpoint_ms=0)
+    await emit(bench, 8)
+    await drained(bench, replica)
+    names = [*(keys.table(shard, "audit") for shard in range(8)), keys.head()]
+    backup = {name: await bench.connection.command("DUMP", name) for name in names}
+    await emit(bench, 8)
+    await drained(bench, replica)
+    await replica.drain.stop()
+    before = records(tmp_path)
+    for name, content in backup.items():
+        await bench.connection.command("RESTORE", name, "0", content, "REPLACE")
+
+    again = Replica(bench, tmp_path)
+    await emit(bench, 1)
+    await wait_until(lambda: _size(again, 16 + 1 + 8), "the log goes on")
+    await again.drain.stop()
+
+    after = records(tmp_path)
+    assert after[:16] == before
+    assert len({event["id"] for event in after}) == len(after)
+
+
+async def test_a_commit_point_that_is_no_such_thing_stops_the_log(
+    bench: Bench, tmp_path: Path
+) -> None:
+    replica = Replica(bench, tmp_path)
+    await bench.connection.command("HSET", keys.head(), "head", "nonsense")
+
+    with pytest.raises(AuditUnavailable):
+        await replica.drain.run_once()
+
+    assert "unreadable" in replica.guard.state()
+    await replica.drain.stop()
+
+
+async def test_a_tampered_record_is_never_signed(bench: Bench, tmp_path: Path) -> None:
+    clock = ManualClock()
+    replica = Replica(bench, tmp_path, clock=clock)
+    await emit(bench, 3)
+    await drained(bench, replica)
+    await emit(bench, 3)
+    await drained(bench, replica)
+    [segment] = segments(tmp_path)
+    content = segment.read_bytes()
+    segment.write_bytes(content[:-90].replace(b'"number":1', b'"number":7') + content[-90:])
+    clock.advance(10)
+    signed = (tmp_path / "checkpoints" / "latest").read_bytes()
+
+    if segment.read_bytes() == content:
+        pytest.fail("nothing was changed")
+    with pytest.raises(AuditUnavailable, match="damaged"):
+        await replica.drain.run_once()
+
+    assert (tmp_path / "checkpoints" / "latest").read_bytes() == signed
+    assert "damaged" in replica.guard.state()
+    await replica.drain.stop()
+
+
+# ── disks and servers ────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_full_disk_gives_the_lease_up_and_nothing_is_lost(
+    bench: Bench, small_disk: Path
+) -> None:
+    clock = ManualClock()
+    replica = Replica(bench, small_disk / "log", clock=clock, max_lag_ms=50)
+    await emit(bench, 20)
+    await drained(bench, replica)
+    ballast = filled(small_disk)
+    await emit(bench, 100)
+
+    with pytest.raises(AuditUnavailable, match="No space left"):
+        await wait_until(lambda: _size(replica, 120), "the disk is full")
+    assert await bench.connection.command("EXISTS", keys.lease("audit")) == 0
+    assert "No space left" in replica.guard.state()
+    assert not (await replica.drain.run_once()).holder  # it leaves it to others for a while
+
+    async def closed() -> bool:
+        await replica.guard.refresh()
+        return replica.guard.closed
+
+    await wait_until(closed, "issuing stops once events have waited too long")
+    with pytest.raises(AuditUnavailable) as refusal:
+        replica.guard.check()
+    assert refusal.value.retry_after
+
+    ballast.unlink()
+    clock.advance(REST_S + 1)
+    await drained(bench, replica)
+    await replica.guard.refresh()
+    replica.guard.check()
+    assert replica.guard.state() == "ok"
+    assert len(await assert_whole(bench, small_disk / "log")) == 120
+    await replica.drain.stop()
+
+
+async def test_another_replica_drains_while_ones_disk_is_full(
+    bench: Bench, small_disk: Path, tmp_path: Path
+) -> None:
+    full = Replica(bench, small_disk / "log")
+    await emit(bench, 20)
+    await drained(bench, full)
+    filled(small_disk)
+    await emit(bench, 100)
+    with pytest.raises(AuditUnavailable):
+        await wait_until(lambda: _size(full, 120), "the disk is full")
+
+    healthy = Replica(bench, tmp_path / "b")
+    await drained(bench, healthy)
+    await healthy.drain.stop()
+    await full.guard.refresh()
+
+    assert not full.guard.closed
+    assert full.guard.state().startswith("warning")
+    assert len(await assert_whole(bench, small_disk / "log", tmp_path / "b")) == 120
+    await full.drain.stop()
+
+
+async def test_a_folder_that_cant_be_made_is_said(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    replica = Replica(bench, tmp_path / "file" / "log")
+    await emit(bench, 1)
+
+    with pytest.raises(AuditUnavailable, match="Not a directory"):
+        await replica.drain.run_once()
+
+    assert await bench.connection.command("EXISTS", keys.lease("audit")) == 0
+    await replica.drain.stop()
+
+
+async def test_a_disk_that_hangs_holds_up_nothing_but_the_log(bench: Bench, tmp_path: Path) -> None:
+    before = Replica(bench, tmp_path / "log")
+    await emit(bench, 8)
+    await drained(bench, before)
+    await before.drain.stop()
+    [segment] = segments(tmp_path / "log")
+    aside = segment.rename(tmp_path / "aside")
+    os.mkfifo(segment)  # whoever opens it waits for one who writes to it
+    replica = Replica(bench, tmp_path / "log", max_lag_ms=100)
+    await replica.guard.refresh()
+    run = asyncio.ensure_future(replica.drain.run_once())
+
+    async def closed() -> bool:
+        await emit(bench, 1)  # the event loop, and the ledger, go on
+        await replica.guard.refresh()
+        return replica.guard.closed
+
+    await wait_until(closed, "issuing stops once events have waited too long")
+    assert not run.done()
+    await lease_runs_out(bench)
+    heir = Replica(bench, tmp_path / "b")
+    await drained(bench, heir)
+    await replica.guard.refresh()
+    assert not replica.guard.closed
+    await heir.drain.stop()
+
+    aside.replace(tmp_path / "whole")
+    descriptor = os.open(segment, os.O_WRONLY)  # the disk answers again: nothing is there
+    os.close(descriptor)
+    with contextlib.suppress(AuditUnavailable):
+        await run
+    await replica.drain.stop()
+    (tmp_path / "whole").replace(segment)
+    await assert_whole(bench, tmp_path / "log", tmp_path / "b")
+
+
+async def test_a_ledger_that_doesnt_answer_is_asked_again(tmp_path: Path) -> None:
+    data = tmp_path / "valkey"
+    data.mkdir()
+    with Valkey(data) as server:
+        bench = Bench(server.url)
+        replica = Replica(bench, tmp_path / "log")
+        await emit(bench, 8)
+        await drained(bench, replica)
+        await emit(bench, 8)
+    with pytest.raises(LedgerUnavailable):
+        await replica.drain.run_once()
+    await replica.drain.stop()
+    await bench.close()
+    with Valkey(data) as server:
+        bench = Bench(server.url)
+        await lease_runs_out(bench)
+        again = Replica(bench, tmp_path / "log")
+        await drained(bench, again)
+        assert len(await assert_whole(bench, tmp_path / "log")) == 16
+        await again.drain.stop()
+        await bench.close()
+
+
+# ── the guard alone ──────────────────────────────────────────────────────────────────────────────
+
+
+async def test_without_a_log_nothing_is_refused() -> None:
+    clock = ManualClock()
+    guard = Guard(None, clock, max_lag_ms=1)
+    await guard.refresh()
+    clock.advance(3600)
+
+    guard.check()
+
+    assert guard.state() == "ok"
+    assert guard.lag_ms == 0
+
+
+async def test_a_guard_that_nobody_refreshes_closes(bench: Bench, tmp_path: Path) -> None:
+    clock = ManualClock()
+    replica = Replica(bench, tmp_path, clock=clock, max_lag_ms=30_000)
+    replica.guard.check()  # nothing is known yet
+    await replica.guard.refresh()
+    clock.advance(30)
+    replica.guard.check()
+    clock.advance(1)
+
+    with pytest.raises(AuditUnavailable, match="30s") as refusal:
+        replica.guard.check()
+
+    assert refusal.value.code == "audit_unavailable"
+    await replica.guard.refresh()
+    replica.guard.check()
+
+
+async def test_a_guard_that_never_got_an_answer_closes_too(tmp_path: Path) -> None:
+    bench = Bench("redis://127.0.0.1:1")
+    clock = ManualClock()
+    replica = Replica(bench, tmp_path, clock=clock)
+    with pytest.raises(LedgerUnavailable):
+        await replica.guard.refresh()
+    clock.advance(31)
+    with pytest.raises(LedgerUnavailable):
+        await replica.guard.refresh()
+
+    assert replica.guard.closed
+    await bench.close()
