@@ -85,7 +85,7 @@ def read_place(size: object, prev: object, ranges: object) -> tuple[int, str, tu
         raise ValueError("size is not a count")
     if not isinstance(prev, str) or _HASH.fullmatch(prev) is None:
         raise ValueError("prev is not a SHA-256 in hex")
-    nodes = cast("Sequence[object]", ranges if isinstance(ranges, list) else [ranges])
+    nodes = cast("Sequence[object]", ranges if isinstance(ranges, list) else [None])
     hashes = tuple(n for n in nodes if isinstance(n, str) and _HASH.fullmatch(n))
     if len(hashes) != len(nodes) or len(hashes) != size.bit_count():
         raise ValueError("ranges is not a compact range of that size")
