@@ -17,7 +17,7 @@ from broker.config import VaultAuth, read_secret_file
 from broker.decisions import DecisionPoint
 from broker.errors import BrokerError
 from broker.exchange import Exchange
-from broker.gauges import LedgerGauges
+from broker.gauges import Gauges
 from broker.http.app import Readiness, create_app
 from broker.http.metrics import Scrape
 from broker.http.tls import ServerTls
@@ -88,7 +88,7 @@ class Application:
     rotation: KeyRotation
     clock: Clock
     metrics: Metrics
-    gauges: LedgerGauges
+    gauges: Gauges
 
     async def ready(self) -> Readiness:
         """Look at the ledger, its durability, and Vault."""
@@ -225,8 +225,6 @@ def build(
         limits=settings.limits(config),
         before_step=before_step,
     )
-    metrics.follow("work_in_flight", lambda: pipeline.work.in_flight)
-    metrics.follow("ledger_durable", lambda: pipeline.ledger_durable)
     standing = Standing(pipeline, roster)
     principals = Principals(
         standing=standing,
@@ -281,7 +279,7 @@ def build(
         ),
         clock=clock,
         metrics=metrics,
-        gauges=LedgerGauges(queries, catalog, metrics, clock),
+        gauges=Gauges(pipeline, metrics, clock),
     )
 
 

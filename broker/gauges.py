@@ -1,4 +1,4 @@
-"""What is in the ledger, counted when somebody looks at the metrics, and not more often."""
+"""What is so right now, found out when somebody looks at the metrics, and not more often."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from broker.metrics import LedgerReadings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from broker.catalog import Catalog
     from broker.clock import Clock
-    from broker.ledger.queries import Queries
     from broker.metrics import Metrics
+    from broker.pipeline import Pipeline
 
 FRESH_S: Final = 3.0
 """How long a reading serves whoever else looks."""
 
 
-class LedgerGauges:
-    """Reads the ledger for the metrics; a ledger that doesn't answer is a reading too."""
+class Gauges:
+    """Reads this replica and the ledger; a ledger that doesn't answer is a reading too."""
 
-    def __init__(self, queries: Queries, catalog: Catalog, metrics: Metrics, clock: Clock) -> None:
-        """Count what ``catalog`` has by its backends and powers."""
-        self._queries = queries
-        self._catalog = catalog
+    def __init__(self, pipeline: Pipeline, metrics: Metrics, clock: Clock) -> None:
+        """Count what the ledger holds by the backends and powers of the pipeline's catalogue."""
+        self._queries = pipeline.queries
+        self._catalog = pipeline.catalog
         self._metrics = metrics
+        metrics.follow("work_in_flight", lambda: pipeline.work.in_flight)
+        metrics.follow("ledger_durable", lambda: pipeline.ledger_durable)
         self._clock = clock
         self._reading = asyncio.Lock()
         self._stale_at = float("-inf")
 
     async def read(self) -> None:
-        """Read anew, unless that was done a moment ago; one at a time, for all who ask."""
+        """Read the ledger, unless that was done a moment ago; one at a time, for all who ask."""
         async with self._reading:
             if self._clock.monotonic() < self._stale_at:
                 return

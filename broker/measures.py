@@ -59,7 +59,8 @@ HISTOGRAMS: Final = {
 }
 GAUGES: Final = {
     "audit_lag_seconds": Spec("Age of the oldest event that a sink doesn't have yet.", ("sink",)),
-    "audit_log_bytes": Spec("Size of the audit log on disk."),
+    "audit_log_records": Spec("Records that the audit log has ever had, as this replica knows."),
+    "audit_stops_issuing": Spec("Whether nothing is issued, since events wait too long."),
     "audit_waiting_events": Spec("Events that a sink doesn't have yet.", ("sink",)),
     "build_info": Spec("The version that runs.", ("version",)),
     "due_items": Spec("Tasks and grants whose time has come and that nobody has taken on."),

@@ -70,12 +70,10 @@ class LedgerReadings:
 
 
 class Metrics:
-    """The metrics of one application. ``backends`` and ``sinks`` are the names that labels have."""
+    """The metrics of one application."""
 
-    def __init__(
-        self, clock: Clock, *, backends: Iterable[str] = (), sinks: Iterable[str] = ()
-    ) -> None:
-        """Measure with ``clock``."""
+    def __init__(self, clock: Clock, *, backends: Iterable[str] = ()) -> None:
+        """Measure with ``clock``; ``backends`` are all that a label may name."""
         self._clock = clock
         self._registry = CollectorRegistry(auto_describe=False)
         self._counters = {
@@ -97,7 +95,7 @@ class Metrics:
             "method": METHODS,
             "outcome": frozenset((*OUTCOMES, *OAUTH_ERRORS, *_codes(BrokerError))),
             "power": frozenset(POWERS),
-            "sink": frozenset(sinks),
+            "sink": frozenset(),
         }
         self._trips: dict[str, tuple[Callable[[float], None], Callable[[], None]]] = {}
         self._gauges.set("build_info", 1, broker.__version__)
@@ -160,15 +158,20 @@ class Metrics:
 
     # The audit log and its sinks.
 
-    def audit_behind(self, sink: str, *, lag_s: float, waiting: int) -> None:
-        """Say how far a sink is behind: the age of the oldest event it lacks, and how many."""
-        sink = self._bounded("sink", sink)
-        self._gauges.set("audit_lag_seconds", lag_s, sink)
-        self._gauges.set("audit_waiting_events", waiting, sink)
+    def follow_sink(
+        self, sink: str, *, lag_s: Callable[[], Reading], waiting: Callable[[], Reading]
+    ) -> None:
+        """Have it read how far a sink is behind: the age of the oldest event it lacks, how many.
+
+        ``sink`` is its name in the configuration; the log itself is one too.
+        """
+        self._known["sink"] |= {sink}
+        self.follow("audit_lag_seconds", lag_s, sink)
+        self.follow("audit_waiting_events", waiting, sink)
 
     def audit_size(self, size: int) -> None:
-        """Say how many bytes the audit log has on disk."""
-        self._gauges.set("audit_log_bytes", size)
+        """Say how many records the audit log has ever had."""
+        self._gauges.set("audit_log_records", size)
 
     def sink_failed(self, sink: str) -> None:
         """Take note of a delivery to a sink that failed."""

@@ -52,7 +52,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def metrics(clock: ManualClock) -> Metrics:
-    return Metrics(clock, backends=("vault", "token"), sinks=("siem",))
+    return Metrics(clock, backends=("vault", "token"))
 
 
 # ── how it is written ────────────────────────────────────────────────────────────────────────────
@@ -218,14 +218,19 @@ def test_decisions_and_policies(metrics: Metrics, clock: ManualClock) -> None:
 
 
 def test_the_audit_log_and_its_sinks(metrics: Metrics) -> None:
-    metrics.audit_behind("siem", lag_s=1.5, waiting=3)
-    metrics.audit_behind("siem", lag_s=0, waiting=0)
+    behind = {"siem": (1.5, 3.0), "log": (0.0, None)}
+    for sink in behind:
+        metrics.follow_sink(
+            sink, lag_s=lambda s=sink: behind[s][0], waiting=lambda s=sink: behind[s][1]
+        )
     metrics.audit_size(4096)
     metrics.sink_failed("siem")
     found = exposed(metrics)
-    assert found.values("audit_lag_seconds") == {("siem",): 0}
-    assert found.values("audit_waiting_events") == {("siem",): 0}
-    assert found.value("audit_log_bytes") == 4096
+    assert found.values("audit_lag_seconds") == {("siem",): 1.5, ("log",): 0}
+    assert found.values("audit_waiting_events") == {("siem",): 3}
+    behind["siem"] = (0.0, 0.0)
+    assert exposed(metrics).value("audit_waiting_events", sink="siem") == 0
+    assert found.value("audit_log_records") == 4096
     assert found.values("audit_sink_failures_total") == {("siem",): 1}
 
 
@@ -331,7 +336,6 @@ def test_no_caller_makes_labels_grow(metrics: Metrics) -> None:
         metrics.dead(word, word, asked_at=0, ended_at=1)
         metrics.decided(word, word)
         metrics.decided(f"call:{word}", "allow")
-        metrics.audit_behind(word, lag_s=0, waiting=0)
         metrics.sink_failed(word)
         metrics.answered("none", word, 404, since=metrics.now())
         with pytest.raises(OAuthError), metrics.exchanging():
