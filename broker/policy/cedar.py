@@ -6,11 +6,13 @@ diagnostic comes with an answer turns it into a deny (https://docs.cedarpolicy.c
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import cedarpy
+from cedarpy import pst
 
 from broker.policy.annotations import PolicyFacts, obligations_of, read_policies
 from broker.policy.decision import Verdict
@@ -63,6 +65,17 @@ class CedarPolicies:
         self._schema = schema
         self.facts: Mapping[str, PolicyFacts] = read_policies(sources, schema)
         self._set = cedarpy.PolicySet.from_str("\n".join(source.text for source in sources))
+
+    @property
+    def nodes(self) -> Mapping[str, pst.Template]:
+        """Each policy as it was parsed, by the same ids as ``facts``."""
+        return self._set.to_pst().static_policies
+
+    def only(self, nodes: Mapping[str, pst.Template]) -> CedarPolicies:
+        """Return these policies in the place of all of them, to see what would be answered then."""
+        other = copy.copy(self)
+        other._set = cedarpy.PolicySet.from_pst(pst.PolicySet({}, nodes, ()))  # noqa: SLF001  ours
+        return other
 
     def ask(self, question: Question) -> Verdict:
         """Answer a question; takes some tens of microseconds, and blocks."""

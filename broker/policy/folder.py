@@ -1,4 +1,4 @@
-"""Reads policies: those of the package, and folders of ``*.cedar`` files."""
+"""Reads policies and their cases: those of the package, and folders of files."""
 
 from __future__ import annotations
 
@@ -12,14 +12,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATTERN: Final = "*.cedar"
+CASES: Final = "*.cases.toml"
 MAX_BYTES: Final = 1 << 20
 """A file of policies is text that people read."""
 
 
 def default_sources() -> tuple[Source, ...]:
     """Return the policies that ship with the package."""
+    return _shipped(PATTERN)
+
+
+def default_cases() -> tuple[Source, ...]:
+    """Return the cases that ship with the package's policies."""
+    return _shipped(CASES)
+
+
+def _shipped(pattern: str) -> tuple[Source, ...]:
     folder = resources.files("broker.policy") / "defaults"
-    files = sorted(f.name for f in folder.iterdir() if f.name.endswith(".cedar"))
+    files = sorted(f.name for f in folder.iterdir() if f.name.endswith(pattern[1:]))
     return tuple(Source(f"default/{name}", (folder / name).read_text("utf-8")) for name in files)
 
 
@@ -29,8 +39,21 @@ def sources_in(folder: Path) -> tuple[Source, ...]:
     Raises:
         ConfigError: the folder or a file can't be read.
     """
+    return _read(folder, PATTERN)
+
+
+def cases_in(folder: Path) -> tuple[Source, ...]:
+    """Return the files of cases in a folder.
+
+    Raises:
+        ConfigError: the folder or a file can't be read.
+    """
+    return _read(folder, CASES)
+
+
+def _read(folder: Path, pattern: str) -> tuple[Source, ...]:
     try:
-        files = sorted(folder.glob(PATTERN))
+        files = sorted(folder.glob(pattern))
         if not folder.is_dir():
             raise NotADirectoryError(folder)
         return tuple(Source(file.name, _text(file)) for file in files)
