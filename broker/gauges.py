@@ -30,6 +30,7 @@ class Gauges:
         self._metrics = metrics
         metrics.follow("work_in_flight", lambda: pipeline.work.in_flight)
         metrics.follow("ledger_durable", lambda: pipeline.ledger_durable)
+        metrics.follow("policy_generation", lambda: pipeline.judge.policies.loaded.generation)
         self._clock = clock
         self._reading = asyncio.Lock()
         self._stale_at = float("-inf")

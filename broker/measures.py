@@ -35,7 +35,7 @@ COUNTERS: Final = {
     "job_failures": Spec("Runs of a scheduled job that failed.", ("job",)),
     "ledger_errors": Spec("Trips to the ledger that failed.", ("call",)),
     "policy_errors": Spec("Evaluations that met an error; each of them is a denial."),
-    "policy_reloads": Spec("Policies read anew.", ("outcome",)),
+    "policy_reloads": Spec("Policies that had changed and were read anew.", ("outcome",)),
     "token_exchanges": Spec("Token requests, by error code or ok.", ("outcome",)),
 }
 HISTOGRAMS: Final = {
@@ -69,7 +69,6 @@ GAUGES: Final = {
     "live_grants": Spec("Grants that are not confirmed dead.", ("backend", "power")),
     "overdue_items": Spec("Of the due items, those a sweep should have taken on long ago."),
     "policy_generation": Spec("Which policies are in force; it grows with each reload."),
-    "policy_loaded_timestamp_seconds": Spec("When the policies in force were read."),
     "scheduled_items": Spec("Tasks and grants that a sweep will look at, now or later."),
     "shut_lanes": Spec("Capabilities whose revocations get no answer.", ("backend",)),
     "stuck_grants": Spec(

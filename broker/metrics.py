@@ -149,12 +149,9 @@ class Metrics:
         """Take note of an evaluation that met an error."""
         self._count("policy_errors")
 
-    def policy_loaded(self, generation: int | None) -> None:
-        """Take note of policies read anew: their generation, or None if they can't be used."""
-        self._count("policy_reloads", outcome=FAILED if generation is None else OK)
-        if generation is not None:
-            self._gauges.set("policy_generation", generation)
-            self._gauges.set("policy_loaded_timestamp_seconds", self._clock.now())
+    def policies_read(self, *, ok: bool) -> None:
+        """Take note of changed policies that were read: they are in force now, or can't be used."""
+        self._count("policy_reloads", outcome=OK if ok else FAILED)
 
     # The audit log and its sinks.
 

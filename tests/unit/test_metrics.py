@@ -196,14 +196,14 @@ def test_claims_and_jobs(metrics: Metrics) -> None:
 
 
 def test_decisions_and_policies(metrics: Metrics, clock: ManualClock) -> None:
-    assert exposed(metrics).values("policy_generation") == {}
     with metrics.deciding("call:send_mail"):
         clock.advance(0.0004)
     metrics.decided("call:send_mail", "allow")
     metrics.decided("issue_grant", "needs_approval")
     metrics.policy_failed()
-    metrics.policy_loaded(7)
-    metrics.policy_loaded(None)
+    metrics.policies_read(ok=True)
+    metrics.policies_read(ok=False)
+    metrics.policies_read(ok=False)
 
     found = exposed(metrics)
     assert found.values("decisions_total") == {
@@ -212,9 +212,7 @@ def test_decisions_and_policies(metrics: Metrics, clock: ManualClock) -> None:
     }
     assert found.values("decision_duration_seconds_count") == {("call_tool",): 1}
     assert found.value("policy_errors_total") == 1
-    assert found.values("policy_reloads_total") == {("ok",): 1, ("failed",): 1}
-    assert found.value("policy_generation") == 7
-    assert found.value("policy_loaded_timestamp_seconds") == clock.now()
+    assert found.values("policy_reloads_total") == {("ok",): 1, ("failed",): 2}
 
 
 def test_the_audit_log_and_its_sinks(metrics: Metrics) -> None:
