@@ -226,6 +226,7 @@ class Drain:
         self._writer = writer
         if writer.cut is not None:
             log.warning("records that were never committed were cut off", kept_in=str(writer.cut))
+        self._on_commit(writer.head.size)
         return writer
 
     async def _set_back(self, head: Head, point: CommitPoint) -> LogWriter:
