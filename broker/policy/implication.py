@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MAX_WORLDS: Final = 64
 """Beyond so many ways an expression is not taken apart any further."""
+_SPAN: Final = 32
+"""Fewer numbers than this are looked at one by one."""
 _LEAST: Final = -(2**63)
 _MOST: Final = 2**63 - 1
 
@@ -54,8 +56,11 @@ class Values:
     def possible(self) -> frozenset[Lit] | None:
         """All that it may be; None if that can't be listed."""
         if self.only is not None:
-            return frozenset(lit for lit in self.only if self.admits(lit))
-        return frozenset((pst.LongLit(self.low),)) if self.low == self.high else None
+            return frozenset(filter(self.admits, self.only))
+        if self.high - self.low >= (_SPAN if self.never else 1):
+            return None
+        numbers = map(pst.LongLit, range(self.low, self.high + 1))
+        return frozenset(filter(self.admits, numbers))
 
     @property
     def none(self) -> bool:

@@ -7,6 +7,7 @@ name that isn't there. It is only said to be in vain where that is certain (``im
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -84,6 +85,9 @@ def lint(sources: Sequence[Source], catalog: Catalog | None = None) -> tuple[Fin
 
 def _invalid(line: str) -> Finding:
     file, _, rest = line.partition(": ")
+    if twice := re.match(r"@id\('([^']*)'\) is also", rest):
+        remedy = "give one of them another name"
+        return Finding(Level.ERROR, "duplicate-id", twice[1], file, rest, remedy)
     name, separator, text = rest.partition(": ")
     known = bool(separator) and " " not in name
     return Finding(Level.ERROR, "invalid", name if known else "", file, text if known else rest)
