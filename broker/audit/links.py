@@ -22,19 +22,20 @@ class Links:
     ``settle`` then. Once a record was changed, lost or moved, the tree isn't known any more.
     """
 
-    def __init__(self, chain: Chain, report: Report, file: str) -> None:
-        """For one segment, whose first record is about to come."""
+    def __init__(self, chain: Chain, report: Report, file: str, end: int | None) -> None:
+        """For one segment, whose first record is about to come; ``end`` is the next one's first."""
         self.pending = False
+        self._end = end
         self._chain = chain
         self._report = report
         self._file = file
         self._strange = 0  # lines just now that were no records
         self._broken: tuple[int, int, int] | None = None  # first and last link, line of the first
 
-    def odd(self, number: int, line: bytes, *, last_segment: bool) -> None:
+    def odd(self, number: int, line: bytes) -> None:
         """Go over a line that isn't the record that should be there."""
         if not line.endswith(b"\n") and len(line) <= MAX_LINE:
-            if last_segment:
+            if self._end is None:
                 self._report.incomplete = True
             else:
                 self._add(Kind.TRUNCATED, number, "ends in the middle of it", self._chain.size)
@@ -79,7 +80,7 @@ class Links:
             self._add(
                 Kind.CHANGED, number, f"record {chain.size} says that it is {seq}", chain.size
             )
-        elif seq < chain.size:
+        elif seq < chain.size or (self._end is not None and seq >= self._end):
             self.settle()
             detail = f"record {seq} is where record {chain.size} belongs"
             self._add(Kind.MISPLACED, number, detail, seq)

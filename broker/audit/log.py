@@ -125,7 +125,8 @@ class LogWriter:
 
         Raises:
             OSError: nothing was written; the writer stays usable.
-            LogDamaged: records on the disk have changed since they were written.
+            LogDamaged: the segment isn't as long as it was written, or, when a checkpoint is due,
+                its records aren't those that were.
         """
         if not events:
             self.head = replace(self.head, cursor=cursor)
@@ -196,7 +197,8 @@ class LogWriter:
         """Take over what is in the folder; a crash may have kept a checkpoint from it."""
         standing = stand(self._folder, head, self._keys)
         self.head, self.cut = head, standing.cut
-        self._path, self._offset = standing.segment, standing.at.offset
+        self._path, self._first = standing.segment, standing.first
+        self._offset = standing.at.offset
         self._signed, self._note = standing.signed, standing.note
         self._follows = standing.follows
         if self._note and self._checkpoints.read(self.signed) is None:
@@ -209,13 +211,15 @@ class LogWriter:
         self._clean()
         if self._path is None:
             self._begin()
-        elif full_at is not None and self._offset >= full_at:
-            before = self._path
+        elif os.fstat(self._descriptor).st_size != self._offset:
+            raise LogDamaged(f"{self._path} isn't as long as it was written.")
+        elif full_at is not None and self._offset >= full_at and self.head.size > self._first:
+            first = self._first
             self.checkpoint()
             self._follows = (self.head.size, self.head.prev)
             self._begin()
-            with suppress(OSError, ValueError):
-                self._checkpoints.thin(int(before.stem), self.head.size)
+            with suppress(OSError):
+                self._checkpoints.thin(first, self.head.size)
         if self._note is None:
             self._sign()
 
@@ -230,7 +234,7 @@ class LogWriter:
         header = Header(self._signer.name, self.head, self._follows, self._now())
         path, length = begin_segment(self._folder, header, self._signer)
         self._use(path)
-        self._path, self._offset = path, length
+        self._path, self._first, self._offset = path, header.first, length
         if self._signed.chain.size != self.head.size:
             self._note = None
         self._signed = Place(header.chain(), length)
@@ -260,7 +264,7 @@ class LogWriter:
                 if not chain.take(line):
                     break
                 offset += len(line)
-        if not chain.is_at(self.head) or offset != self._offset:
+        if not chain.is_at(self.head):
             raise LogDamaged(f"{self._path}: record {chain.size} isn't as it was written.")
         return Place(chain, offset)
 

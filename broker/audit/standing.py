@@ -35,13 +35,15 @@ class Place:
 class Standing:
     """What a writer goes on with.
 
-    ``segment`` is the file to append to and ``at`` where in it, None if another has to begin.
+    ``segment`` is the file to append to, ``first`` its first record and ``at`` where in it; None if
+    another has to begin.
     ``signed`` is the place of the newest checkpoint, whose note is ``note``; None if the segment
     has no checkpoint at its start yet. ``follows`` is how far the folder goes. ``cut`` is where
     records are now that were never committed.
     """
 
     segment: Path | None
+    first: int
     at: Place
     signed: Place
     note: str | None
@@ -80,7 +82,7 @@ def stand(folder: Path, head: Head, keys: Sequence[VerifierKey]) -> Standing:
         if newest.size:
             raise LogDamaged(f"{folder} has checkpoints but no records.")
         nowhere = Place(Chain.after(head), 0)
-        return Standing(None, nowhere, nowhere, None, (0, GENESIS))
+        return Standing(None, head.size, nowhere, nowhere, None, (0, GENESIS))
     first, path = found[-1]
     covered = max(newest.size, first)
     walk = _walk(path, keys, wanted={newest.size, head.size}, needed=max(covered, head.size))
@@ -105,7 +107,7 @@ def stand(folder: Path, head: Head, keys: Sequence[VerifierKey]) -> Standing:
     cut = _cut(path, head.size, at.offset)  # 4
     if newest.size < first:  # it was begun, and its checkpoint not written yet
         note = None
-    return Standing(path, at, signed, note, (head.size, head.prev), cut)
+    return Standing(path, first, at, signed, note, (head.size, head.prev), cut)
 
 
 def _elsewhere(walk: _Walk, head: Head, signed: Place, note: str | None) -> Standing:
@@ -115,7 +117,7 @@ def _elsewhere(walk: _Walk, head: Head, signed: Place, note: str | None) -> Stan
         raise LogDamaged(f"{walk.path}: the ledger's log doesn't go on from these records.")
     cut = _cut(walk.path, end.size, walk.end.offset)
     at = Place(Chain.after(head), 0)
-    return Standing(None, at, signed, note, (end.size, end.prev), cut)
+    return Standing(None, head.size, at, signed, note, (end.size, end.prev), cut)
 
 
 def _newest(folder: Path, keys: Sequence[VerifierKey]) -> tuple[Checkpoint, str | None]:

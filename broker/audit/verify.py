@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from broker.audit.anchors import Anchors
@@ -78,7 +79,8 @@ class _Verifier:
         found = segments(self._folder)
         if not found:
             self._add(Kind.MISSING, f"there is no log in {self._folder}")
-        for first, path in found:
+        ends = [first for first, _ in found[1:]]
+        for (first, path), end in zip_longest(found, ends):
             try:
                 file = path.open("rb")
             except FileNotFoundError:
@@ -87,7 +89,7 @@ class _Verifier:
                 source = lines(file)
                 header = self._read_header(path.name, first, next(source, b""))
                 if self._go_on(path.name, first, header):
-                    self._records(path.name, first, source, last=first == found[-1][0])
+                    self._records(path.name, first, source, end)
         self._anchors.finish(self._chain)  # step 4
         self._report.size = self._chain.size
         self._report.unsigned = self._chain.size - self._report.signed
@@ -165,9 +167,9 @@ class _Verifier:
 
     # Steps 2 and 3.
 
-    def _records(self, name: str, first: int, source: Iterator[bytes], *, last: bool) -> None:
+    def _records(self, name: str, first: int, source: Iterator[bytes], end: int | None) -> None:
         chain, anchors, report = self._chain, self._anchors, self._report
-        links = Links(chain, report, name)
+        links = Links(chain, report, name, end)
         stop = anchors.next
         for number, line in enumerate(source, start=2):
             if chain.size >= stop:
@@ -178,9 +180,9 @@ class _Verifier:
                 if links.pending:
                     links.settle()
             else:
-                links.odd(number, line, last_segment=last)
+                links.odd(number, line)
         links.settle(ended=True)
-        begun = last and chain.size == first  # this moment, and its checkpoint comes next
+        begun = end is None and chain.size == first  # this moment, and its checkpoint comes next
         if not begun and not anchors.has(first):
             detail = f"the checkpoint at which {name} begins is missing"
             self._add(Kind.CHECKPOINT, detail, name, first)
