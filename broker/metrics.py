@@ -8,7 +8,6 @@ that nobody can make them grow.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -37,7 +36,8 @@ from broker.measures import (
 from broker.tracing import METHODS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from prometheus_client.metrics_core import Metric
@@ -97,13 +97,13 @@ class Metrics:
             "power": frozenset(POWERS),
             "sink": frozenset(),
         }
-        self._trips: dict[str, tuple[Callable[[float], None], Callable[[], None]]] = {}
+        self._children: dict[tuple[str, ...], Callable[[float], None]] = {}
         self._gauges.set("build_info", 1, broker.__version__)
         # What can be alarmed about is there from the start, as zero.
         for kind in ("task", "grant"):
-            self._counters["claims"].labels(kind)
+            self._child("claims", kind)
         for outcome in (OK, FAILED):
-            self._counters["policy_reloads"].labels(outcome)
+            self._child("policy_reloads", outcome)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return everything, and its media type: OpenMetrics if ``accept`` asks for it, or text."""
@@ -113,37 +113,38 @@ class Metrics:
 
     # Issuing and revoking.
 
-    def issuing(self, backend: str) -> contextlib.AbstractContextManager[None]:
+    def issuing(self, backend: str) -> AbstractContextManager[None]:
         """Measure steps 4 to 7: how they end is taken from the error that leaves."""
-        return self._timed("issue_duration_seconds", backend=backend)
+        return self._timed_by_outcome("issue_duration_seconds", self._bounded("backend", backend))
 
-    def revoking(self, backend: str) -> contextlib.AbstractContextManager[None]:
+    def revoking(self, backend: str) -> AbstractContextManager[None]:
         """Measure steps 9 and 10, as far as the backend is asked."""
-        return self._timed("revoke_duration_seconds", backend=backend)
+        return self._timed_by_outcome("revoke_duration_seconds", self._bounded("backend", backend))
 
     def dead(self, backend: str, power: str, *, asked_at: int, ended_at: int) -> None:
         """Take note of a grant that is confirmed dead; both times in epoch milliseconds."""
-        seconds = max(0, ended_at - asked_at) / 1000
-        self._observe("time_to_dead_seconds", seconds, backend=backend, power=power)
+        backend, power = self._bounded("backend", backend), self._bounded("power", power)
+        self._child("time_to_dead_seconds", backend, power)(max(0, ended_at - asked_at) / 1000)
 
     def claimed(self, *, tasks: int, grants: int) -> None:
         """Take note of what a sweep took on."""
-        self._counters["claims"].labels("task").inc(tasks)
-        self._counters["claims"].labels("grant").inc(grants)
+        self._child("claims", "task")(tasks)
+        self._child("claims", "grant")(grants)
 
     def job_failed(self, job: str) -> None:
         """Take note of a scheduled job that failed; ``job`` is its name in the code."""
-        self._count("job_failures", job=job)
+        self._child("job_failures", job)(1)
 
     # Policy.
 
-    def deciding(self, action: str) -> contextlib.AbstractContextManager[None]:
+    def deciding(self, action: str) -> AbstractContextManager[None]:
         """Measure a decision; what it was is said by ``decided``."""
-        return self._timed("decision_duration_seconds", action=_action(action))
+        observe = self._child("decision_duration_seconds", self._bounded("action", _action(action)))
+        return _Timed(self._clock, lambda seconds, _: observe(seconds))
 
     def decided(self, action: str, effect: str) -> None:
         """Take note of what policy said."""
-        self._count("decisions", action=_action(action), effect=effect)
+        self._count("decisions", _action(action), effect)
 
     def policy_failed(self) -> None:
         """Take note of an evaluation that met an error."""
@@ -151,7 +152,7 @@ class Metrics:
 
     def policies_read(self, *, ok: bool) -> None:
         """Take note of changed policies that were read: they are in force now, or can't be used."""
-        self._count("policy_reloads", outcome=OK if ok else FAILED)
+        self._count("policy_reloads", OK if ok else FAILED)
 
     # The audit log and its sinks.
 
@@ -172,27 +173,19 @@ class Metrics:
 
     def sink_failed(self, sink: str) -> None:
         """Take note of a delivery to a sink that failed."""
-        self._count("audit_sink_failures", sink=sink)
+        self._count("audit_sink_failures", sink)
 
     # The edges.
 
-    @contextlib.contextmanager
-    def exchanging(self) -> Generator[None]:
+    def exchanging(self) -> AbstractContextManager[None]:
         """Count a token request, by the error that leaves."""
-        outcome = OK
-        try:
-            yield
-        except OAuthError as error:
-            outcome = error.error
-            raise
-        except BrokerError as error:
-            outcome = error.code
-            raise
-        except BaseException as error:
-            outcome = _outcome(error)
-            raise
-        finally:
-            self._count("token_exchanges", outcome=outcome)
+
+        def finished(_: float, error: BaseException | None) -> None:
+            code = error.error if isinstance(error, OAuthError) else ""
+            code = code or (error.code if isinstance(error, BrokerError) else _outcome(error))
+            self._count("token_exchanges", code)
+
+        return _Timed(self._clock, finished)
 
     def now(self) -> float:
         """Return the time by which is measured, for ``answered``."""
@@ -202,17 +195,20 @@ class Metrics:
         """Take note of an HTTP answer, with 0 of none; ``route`` is the template of its path."""
         seconds = self._clock.monotonic() - since
         said = str(status) if status else "none"
-        self._count("http_requests", route=route, method=method, status=said)
-        self._observe("http_request_duration_seconds", seconds, route=route, method=method)
+        method = self._bounded("method", method)
+        self._child("http_requests", route, method, said)(1)
+        self._child("http_request_duration_seconds", route, method)(seconds)
 
-    def asking_ledger(self, call: str) -> contextlib.AbstractContextManager[None]:
+    def asking_ledger(self, call: str) -> AbstractContextManager[None]:
         """Measure a trip to the ledger; ``call`` is a script's name, or a word for the kind."""
-        measured = self._trips.get(call)
-        if measured is None:
-            observe = self._histograms["ledger_duration_seconds"].labels(call).observe
-            measured = observe, self._counters["ledger_errors"].labels(call).inc
-            self._trips[call] = measured
-        return _Trip(self._clock, *measured)
+        observe = self._child("ledger_duration_seconds", call)
+
+        def finished(seconds: float, error: BaseException | None) -> None:
+            observe(seconds)
+            if isinstance(error, Exception):
+                self._child("ledger_errors", call)(1)
+
+        return _Timed(self._clock, finished)
 
     # What is read when somebody looks.
 
@@ -237,44 +233,45 @@ class Metrics:
     # How all of it is written.
 
     def _bounded(self, label: str, value: str) -> str:
-        known = self._known.get(label)
-        return value if known is None or value in known else OTHER
+        return value if value in self._known[label] else OTHER
 
-    def _count(self, name: str, **labels: str) -> None:
-        counter = self._counters[name]
-        values = [self._bounded(label, value) for label, value in labels.items()]
-        (counter.labels(*values) if values else counter).inc()
+    def _count(self, name: str, *values: str) -> None:
+        labels = COUNTERS[name].labels
+        self._child(name, *(self._bounded(*pair) for pair in zip(labels, values, strict=True)))(1)
 
-    def _observe(self, name: str, seconds: float, **labels: str) -> None:
-        values = [self._bounded(label, value) for label, value in labels.items()]
-        self._histograms[name].labels(*values).observe(seconds)
+    def _child(self, name: str, *values: str) -> Callable[[float], None]:
+        """Return what counts or observes for these values of the labels, bounded ones."""
+        key = name, *values
+        found = self._children.get(key)
+        if found is None:
+            if name in COUNTERS:
+                counter = self._counters[name]
+                found = (counter.labels(*values) if values else counter).inc
+            else:
+                found = self._histograms[name].labels(*values).observe
+            self._children[key] = found
+        return found
 
-    @contextlib.contextmanager
-    def _timed(self, name: str, **labels: str) -> Generator[None]:
-        began, outcome = self._clock.monotonic(), OK
-        try:
-            yield
-        except BaseException as error:
-            outcome = _outcome(error)
-            raise
-        finally:
-            if "outcome" in HISTOGRAMS[name].labels:
-                labels["outcome"] = outcome
-            self._observe(name, self._clock.monotonic() - began, **labels)
+    def _timed_by_outcome(self, name: str, backend: str) -> _Timed:
+        def finished(seconds: float, error: BaseException | None) -> None:
+            self._child(name, backend, _outcome(error))(seconds)
+
+        return _Timed(self._clock, finished)
 
 
-class _Trip(contextlib.AbstractContextManager[None]):
-    """Measures one trip to the ledger: there are several to each request, so this is short."""
+class _Timed:
+    """Measures what happens inside. There are several to each request, so this is short."""
 
-    __slots__ = ("_began", "_clock", "_failed", "_observe")
+    __slots__ = ("_began", "_clock", "_finished")
 
     def __init__(
-        self, clock: Clock, observe: Callable[[float], None], failed: Callable[[], None]
+        self, clock: Clock, finished: Callable[[float, BaseException | None], None]
     ) -> None:
         self._clock = clock
-        self._observe = observe
-        self._failed = failed
-        self._began = clock.monotonic()
+        self._finished = finished
+
+    def __enter__(self) -> None:
+        self._began = self._clock.monotonic()
 
     def __exit__(
         self,
@@ -282,9 +279,7 @@ class _Trip(contextlib.AbstractContextManager[None]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._observe(self._clock.monotonic() - self._began)
-        if isinstance(exc, Exception):
-            self._failed()
+        self._finished(self._clock.monotonic() - self._began, exc)
 
 
 class _Gauges(Collector):
@@ -316,7 +311,9 @@ def _action(name: str) -> str:
     return "call_tool" if name.startswith(_CALL) else name
 
 
-def _outcome(error: BaseException) -> str:
+def _outcome(error: BaseException | None) -> str:
+    if error is None:
+        return OK
     if isinstance(error, asyncio.CancelledError):
         return "cancelled"
     if isinstance(error, BackendRefused):

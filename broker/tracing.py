@@ -17,7 +17,6 @@ import secrets
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
-from weakref import WeakKeyDictionary
 
 from opentelemetry import context, trace
 from opentelemetry.context import Context
@@ -34,6 +33,7 @@ from broker.errors import BrokerError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
+    from types import TracebackType
 
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
@@ -62,21 +62,22 @@ _MEMBER: Final = re.compile(
     r"=([ -+\--<>-~]{0,255}[!-+\--<>-~])"
 )
 
-_provider: ContextVar[TracerProvider | None] = ContextVar("tracer_provider", default=None)
-_tracers: WeakKeyDictionary[TracerProvider, Tracer] = WeakKeyDictionary()
+_ours: Final = trace.get_tracer(NAME)
+"""The process's own: it finds the SDK whenever one is set."""
+_recorder: ContextVar[Tracer | None] = ContextVar("recorder", default=None)
+_NOTHING: Final = contextlib.nullcontext()
 
 
 @contextlib.contextmanager
 def recorded_by(provider: TracerProvider) -> Generator[None]:
     """Have spans started in here recorded by ``provider`` instead of the process's own."""
-    token = _provider.set(provider)
+    token = _recorder.set(provider.get_tracer(NAME))
     try:
         yield
     finally:
-        _provider.reset(token)
+        _recorder.reset(token)
 
 
-@contextlib.contextmanager
 def begin(
     name: str,
     about: Attributes | None = None,
@@ -84,23 +85,22 @@ def begin(
     parent: Parent | None = None,
     server: bool = False,
     **ids: Value,
-) -> Generator[None]:
+) -> contextlib.AbstractContextManager[None]:
     """Begin a piece of work: under the caller's span, or in a trace of its own.
 
     It has a trace id even if nobody records it. ``about`` are attributes with dots in their names.
     ``server`` says that it answers a request.
     """
-    above = NonRecordingSpan(parent) if parent else trace.INVALID_SPAN
     kind = SpanKind.SERVER if server else SpanKind.INTERNAL
-    within = trace.set_span_in_context(above, Context())
+    within = Context()
+    if parent is not None:
+        within = trace.set_span_in_context(NonRecordingSpan(parent), within)
     started = _tracer().start_span(name, within, kind, _given(about, ids))
     if not started.get_span_context().is_valid:
         started = NonRecordingSpan(_made_up())
-    with _current(started):
-        yield
+    return _Within(started)
 
 
-@contextlib.contextmanager
 def span(
     name: str,
     about: Attributes | None = None,
@@ -108,32 +108,42 @@ def span(
     client: bool = False,
     fine: type[BaseException] | tuple[()] = (),
     **ids: Value,
-) -> Generator[None]:
+) -> contextlib.AbstractContextManager[None]:
     """Have what happens inside as a span below the current one; it may await.
 
     ``client`` says that it asks somebody else, ``fine`` is an error that is as good as an answer.
     """
     kind = SpanKind.CLIENT if client else SpanKind.INTERNAL
-    started = _tracer().start_span(name, None, kind, _given(about, ids))
+    started = _tracer().start_span(name, None, kind)
     if started is trace.get_current_span():  # nobody records
-        yield
-        return
-    with _current(started, fine):
-        yield
+        return _NOTHING
+    if started.is_recording():
+        started.set_attributes(_given(about, ids))
+    return _Within(started, fine)
 
 
-@contextlib.contextmanager
-def _current(started: Span, fine: type[BaseException] | tuple[()] = ()) -> Generator[None]:
-    token = context.attach(trace.set_span_in_context(started))
-    try:
-        yield
-    except BaseException as error:
-        if not isinstance(error, fine):
-            _failed(started, error)
-        raise
-    finally:
-        context.detach(token)
-        started.end()
+class _Within:
+    """Makes a span current, and ends it. There are many to a request, so this is short."""
+
+    __slots__ = ("_fine", "_span", "_token")
+
+    def __init__(self, started: Span, fine: type[BaseException] | tuple[()] = ()) -> None:
+        self._span = started
+        self._fine = fine
+
+    def __enter__(self) -> None:
+        self._token = context.attach(trace.set_span_in_context(self._span))
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc is not None and not isinstance(exc, self._fine):
+            _failed(self._span, exc)
+        context.detach(self._token)
+        self._span.end()
 
 
 def _failed(started: Span, error: BaseException) -> None:
@@ -143,6 +153,11 @@ def _failed(started: Span, error: BaseException) -> None:
     # A refusal is an answer like any other.
     if isinstance(error, Unavailable) or (isinstance(error, Exception) and not ours):
         started.set_status(StatusCode.ERROR)
+
+
+def is_recorded() -> bool:
+    """Say whether anybody records the current span."""
+    return trace.get_current_span().is_recording()
 
 
 def note(about: Attributes | None = None, *, name: str = "", error: str = "", **ids: Value) -> None:
@@ -242,17 +257,17 @@ def _length(pairs: Sequence[tuple[str, str]]) -> int:
 
 
 def _made_up() -> SpanContext:
+    random = secrets.token_bytes(24)
     return SpanContext(
-        secrets.randbits(128) or 1,
-        secrets.randbits(64) or 1,
+        int.from_bytes(random[:16]) or 1,
+        int.from_bytes(random[16:]) or 1,
         is_remote=False,
         trace_flags=TraceFlags(_RANDOM),
     )
 
 
 def _written(current: SpanContext) -> str:
-    trace_id = trace.format_trace_id(current.trace_id)
-    return f"00-{trace_id}-{trace.format_span_id(current.span_id)}-{current.trace_flags:02x}"
+    return f"00-{current.trace_id:032x}-{current.span_id:016x}-{current.trace_flags:02x}"
 
 
 def _given(about: Attributes | None, ids: Attributes) -> dict[str, Value]:
@@ -265,8 +280,4 @@ def _given(about: Attributes | None, ids: Attributes) -> dict[str, Value]:
 
 
 def _tracer() -> Tracer:
-    provider = _provider.get() or trace.get_tracer_provider()
-    found = _tracers.get(provider)
-    if found is None:
-        found = _tracers[provider] = provider.get_tracer(NAME)
-    return found
+    return _recorder.get() or _ours

@@ -48,7 +48,8 @@ class RequestSpans:
             try:
                 await self._app(scope, receive, tell)
             finally:
-                _note(scope, name, status)
+                if tracing.is_recorded():
+                    _note(scope, name, status)
 
 
 def _sent(scope: Scope, name: bytes) -> list[str]:
