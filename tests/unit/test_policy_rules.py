@@ -1,4 +1,7 @@
-"""The rules of the catalogue: nothing is allowed unless every rule lets it through."""
+"""The rules of the catalogue: nothing is allowed unless every rule lets it through.
+
+What power asks for is policy's: see ``test_policy_cases.py``.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.catalog import Capability, Power, Principal
-from broker.errors import AccessDenied, ApprovalRequired, BackendUnavailable
+from broker.errors import AccessDenied, BackendUnavailable, BindingRequired, InvalidRequest
 from broker.identity.models import Role
-from broker.policy import Decision, Effect, IssueContext, OpenContext, decide_issue, decide_open
+from broker.policy import (
+    Decision,
+    Effect,
+    OpenContext,
+    UseContext,
+    decide_call,
+    decide_issue,
+    decide_open,
+)
+from broker.policy.decision import deny
 from broker.refusals import refusal
 from broker.tasks import Task, TaskState
 
@@ -22,7 +34,8 @@ NOW: Final = 1_800_000_000_000
 READ: Final = Capability("orders-read", Power.READ, "vault", 5 * MINUTE, 15 * MINUTE)
 OTHER: Final = replace(READ, name="orders-write", power=Power.OPERATE)
 ADMIN: Final = replace(READ, name="orders-admin", power=Power.PRIVILEGED)
-NAMES: Final = (READ.name, ADMIN.name)
+TOOL: Final = Capability("send", Power.OPERATE, "tool", 5 * MINUTE, 15 * MINUTE)
+NAMES: Final = (READ.name, ADMIN.name, TOOL.name)
 AGENT: Final = Principal(name="a", role=Role.AGENT, owner="o", capabilities=frozenset(NAMES))
 ORCHESTRATOR: Final = Principal(name="boss", role=Role.ORCHESTRATOR, owner="o")
 PARENT: Final = Task(
@@ -43,7 +56,8 @@ PARENT: Final = Task(
     expires_at=NOW + 60 * MINUTE,
 )
 OPEN: Final = OpenContext(ORCHESTRATOR, AGENT, (READ,), 10 * MINUTE, 30 * MINUTE, None, 2)
-ISSUE: Final = IssueContext(AGENT, AGENT, PARENT, READ, 0, NOW, True, 0, 50)
+ISSUE: Final = UseContext(AGENT, AGENT, PARENT, READ, 0, NOW, backlog_limit=50)
+CALL: Final = UseContext(AGENT, AGENT, PARENT, TOOL, 0, NOW)
 MAY_ASK: Final = (Role.ORCHESTRATOR, Role.AGENT)
 
 
@@ -55,11 +69,17 @@ def issued(**changes: Any) -> Decision:
     return decide_issue(replace(ISSUE, **changes))
 
 
+def called(**changes: Any) -> Decision:
+    return decide_call(replace(CALL, **changes))
+
+
 def test_what_the_catalogue_allows_is_allowed() -> None:
     assert opened() == Decision(Effect.ALLOW, ("catalogue",), 10 * MINUTE)
     assert opened(caller=AGENT, parent=PARENT).effect is Effect.ALLOW
     assert issued() == Decision(Effect.ALLOW, ("catalogue",), READ.ttl_ms)
     assert issued(caller=ORCHESTRATOR).effect is Effect.ALLOW
+    assert issued(capability=ADMIN).effect is Effect.ALLOW, "what power asks for is for policy"
+    assert called() == Decision(Effect.ALLOW, ("catalogue",))
 
 
 @pytest.mark.parametrize(
@@ -78,10 +98,11 @@ def test_what_the_catalogue_allows_is_allowed() -> None:
         ("chain_too_deep", {"parent": replace(PARENT, depth=2)}),
         ("chain_has_a_cycle", {"parent": replace(PARENT, actors=("p", "a"))}),
         ("more_than_parent", {"parent": replace(PARENT, capabilities=(ADMIN.name,))}),
+        ("more_than_token", {"narrowed_to": frozenset((ADMIN.name,))}),
     ],
 )
 def test_a_task_is_refused_for_each_reason(reason: str, changes: dict[str, Any]) -> None:
-    assert opened(**changes) == Decision(Effect.DENY, (reason,))
+    assert opened(**changes) == deny(reason)
 
 
 @pytest.mark.parametrize(
@@ -99,19 +120,44 @@ def test_a_task_is_refused_for_each_reason(reason: str, changes: dict[str, Any])
         ("capability_not_allowed", {"agent": replace(AGENT, capabilities=frozenset())}),
         ("backend_backlog", {"backlog": 50}),
         ("backend_backlog", {"backlog": 51}),
-        ("ledger_not_durable", {"capability": ADMIN, "ledger_durable": False}),
+        ("is_a_tool", {"capability": TOOL}),
+        ("token_is_narrower", {"narrowed_to": frozenset((ADMIN.name,))}),
+        ("binding_required", {"capability": replace(READ, require_binding=True)}),
         ("task_over", {"now_ms": PARENT.expires_at}),
         ("task_over", {"now_ms": PARENT.expires_at + 1}),
     ],
 )
 def test_a_credential_is_refused_for_each_reason(reason: str, changes: dict[str, Any]) -> None:
-    assert issued(**changes) == Decision(Effect.DENY, (reason,))
+    assert issued(**changes) == deny(reason)
 
 
-def test_what_is_privileged_needs_an_approval() -> None:
-    assert issued(capability=ADMIN) == Decision(Effect.NEEDS_APPROVAL, ("power_privileged",))
-    assert issued(ledger_durable=False).effect is Effect.ALLOW, "only privileged needs durability"
+@pytest.mark.parametrize(
+    ("reason", "changes"),
+    [
+        ("caller_may_not_ask", {"caller": replace(AGENT, role=Role.OPERATOR)}),
+        ("caller_may_not_ask", {"caller": replace(AGENT, role=Role.AUDITOR)}),
+        ("agent_not_registered", {"agent": None}),
+        ("agent_not_registered", {"agent": replace(AGENT, owner="")}),
+        ("capability_not_allowed", {"capability": None}),
+        ("capability_not_allowed", {"task": replace(PARENT, capabilities=(READ.name,))}),
+        ("capability_not_allowed", {"agent": replace(AGENT, capabilities=frozenset())}),
+        ("token_is_narrower", {"narrowed_to": frozenset((READ.name,))}),
+        ("binding_required", {"capability": replace(TOOL, require_binding=True)}),
+        ("not_a_tool", {"capability": READ}),
+        ("task_over", {"now_ms": PARENT.expires_at}),
+    ],
+)
+def test_a_call_is_refused_for_each_reason(reason: str, changes: dict[str, Any]) -> None:
+    assert called(**changes) == deny(reason)
+
+
+def test_what_stands_against_it_can_be_removed() -> None:
+    bound = replace(READ, require_binding=True)
+    assert issued(capability=bound, bound=True).effect is Effect.ALLOW
+    assert issued(narrowed_to=frozenset((READ.name,))).effect is Effect.ALLOW
     assert issued(backlog=49).effect is Effect.ALLOW
+    assert called(caller=replace(AGENT, role=Role.RESOURCE_SERVER)).effect is Effect.ALLOW
+    assert called(capability=replace(TOOL, require_binding=True), bound=True).allowed
 
 
 def test_an_unknown_capability_and_one_not_allowed_are_refused_alike() -> None:
@@ -124,7 +170,9 @@ def test_an_unknown_capability_and_one_not_allowed_are_refused_alike() -> None:
 
 
 def test_what_the_caller_can_act_on_is_told() -> None:
-    assert isinstance(refusal(issued(capability=ADMIN), "d"), ApprovalRequired)
+    unbound = refusal(issued(capability=replace(READ, require_binding=True)), "d")
+    assert isinstance(unbound, BindingRequired)
+    assert isinstance(refusal(issued(capability=TOOL), "d"), InvalidRequest)
     backlog = refusal(issued(backlog=50), "d")
     assert isinstance(backlog, BackendUnavailable)
     assert backlog.retry_after
@@ -144,7 +192,7 @@ def test_a_credential_lives_no_longer_than_anything_allows(asked: int, own: int,
     )
     most = min(asked or READ.ttl_ms, READ.max_ttl_ms, left, *([own] if own else []))
     if left <= 0:
-        assert decision == Decision(Effect.DENY, ("task_over",))
+        assert decision == deny("task_over")
     else:
         assert (decision.effect, decision.ttl_ms) == (Effect.ALLOW, most)
         # Without a wish of the caller's, only the agent's own bound is worth telling.
@@ -160,16 +208,15 @@ def test_a_task_runs_no_longer_than_the_longest(asked: int) -> None:
 
 
 ROLES = st.sampled_from(list(Role))
-CAPABILITIES = st.sampled_from([None, READ, OTHER, ADMIN])
+CAPABILITIES = st.sampled_from([None, READ, OTHER, ADMIN, TOOL])
 
 
 @given(
     role=ROLES,
     agent=st.one_of(st.none(), st.builds(replace, st.just(AGENT), role=ROLES)),
     capability=CAPABILITIES,
-    tasks=st.sets(st.sampled_from([READ.name, OTHER.name])),
+    tasks=st.sets(st.sampled_from([READ.name, OTHER.name, ADMIN.name, TOOL.name])),
     backlog=st.integers(0, 99),
-    durable=st.booleans(),
 )
 def test_nothing_is_allowed_that_one_rule_forbids(
     role: Role,
@@ -177,7 +224,6 @@ def test_nothing_is_allowed_that_one_rule_forbids(
     capability: Capability | None,
     tasks: set[str],
     backlog: int,
-    durable: bool,
 ) -> None:
     decision = issued(
         caller=replace(AGENT, role=role),
@@ -185,14 +231,13 @@ def test_nothing_is_allowed_that_one_rule_forbids(
         capability=capability,
         task=replace(PARENT, capabilities=tuple(tasks)),
         backlog=backlog,
-        ledger_durable=durable,
     )
     assert (decision.effect is Effect.ALLOW) is (
         role in MAY_ASK
         and agent is not None
         and agent.role is Role.AGENT
-        and capability is READ
-        and READ.name in tasks
+        and capability in (READ, ADMIN)
+        and capability.name in tasks
         and backlog < ISSUE.backlog_limit
     )
     assert decision.reasons
