@@ -11,6 +11,7 @@ A denial is an answer, not an error: whatever is wrong with what is asked for is
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -19,16 +20,18 @@ from broker.errors import (
     AccessDenied,
     Conflict,
     Frozen,
+    InvalidRequest,
     NotFound,
     PrincipalSuspended,
     TaskNotActive,
 )
 from broker.identity.models import Role
+from broker.ids import shard_of
 from broker.judge import TRIES, Ruling, step_of, too_busy
 from broker.ledger.models import Changed
 from broker.policy import Action, UseContext, decide_call
 from broker.policy.arguments import BadArgument, amount_of, canonical
-from broker.policy.decision import Decision, deny
+from broker.policy.decision import deny
 from broker.policy.destination import destination
 from broker.policy.question import Use, using
 from broker.tasks import TaskState
@@ -37,17 +40,21 @@ from broker.visibility import concerns, must_run
 from broker.wire import RequestGrant
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from broker.access import Caller
     from broker.catalog import Capability
+    from broker.errors import BrokerError
     from broker.pipeline import Pipeline
+    from broker.policy.decision import Decision
     from broker.tasks import Task
     from broker.wire import ReportExecution
     from broker.wire_authzen import Evaluation
 
 ASKERS: Final = (Role.AGENT, Role.ORCHESTRATOR, Role.RESOURCE_SERVER)
 TOOL: Final = "tool"
+MAX_EFFECTS: Final = 200
+"""Different effects a chain can leave: they are looked at with each of its decisions."""
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,63}")
+_CAPABILITY: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _NOTHING: Final = Step(frozenset())
 _REMEMBERED: Final = 2000
 """Tasks whose last known state is kept. It is only a guess: every write checks it."""
@@ -101,8 +108,7 @@ class DecisionPoint:
             AccessDenied: the caller is nobody who may ask.
             LedgerUnavailable: the decision can't be written, so it isn't made.
         """
-        if caller.principal.role not in ASKERS:
-            raise AccessDenied("Decisions are for agents, orchestrators and resource servers.")
+        must_ask(caller)
         task = await self._task(caller, ask)
         if task is None:
             return await self._refuse(caller, "", ask, deny("subject_not_found"))
@@ -132,13 +138,21 @@ class DecisionPoint:
         ):
             return None
         if caller.principal.role is Role.RESOURCE_SERVER:
-            return task  # what it may ask about is a matter of the tool
+            return task if self._is_served_by(caller, ask) else None
         return task if concerns(caller, task) else None
+
+    def _is_served_by(self, caller: Caller, ask: Evaluation) -> bool:
+        """Say whether it is about a tool that names the caller; of others it is told nothing."""
+        tool = self._judge.catalog.tools.get(ask.resource[1])
+        if tool is None or (ask.action, ask.resource[0]) != (Action.CALL_TOOL, TOOL):
+            return False
+        return caller.principal.resource in tool.resources
 
     # 2. to 4. A tool call.
 
     async def _call(self, caller: Caller, task: Task, ask: Evaluation) -> Ruling:
-        tool = self._tool(caller, ask.resource[1])
+        self._judge.admit()
+        tool = self._judge.catalog.tools.get(ask.resource[1])
         async with self._judge.chain(task.root_id):
             for _ in range(TRIES):
                 known = self._known.get(task.id)
@@ -157,8 +171,9 @@ class DecisionPoint:
                     continue
                 except (Frozen, PrincipalSuspended, TaskNotActive) as error:
                     self._known.drop(task.id)
-                    refused = ruling.decision.denied(error.code)
-                    return await self._refuse(caller, task.id, ask, refused)
+                    ruling = self._stopped(task, tool, ask, ruling, error)
+                    await self._judge.log(caller, task.id, ruling)
+                    return ruling
                 after = replace(
                     survey,
                     version=version,
@@ -169,13 +184,6 @@ class DecisionPoint:
                 return ruling
         raise too_busy()
 
-    def _tool(self, caller: Caller, name: str) -> Capability | None:
-        """Return a tool the caller may ask about: a resource server those that name it."""
-        tool = self._judge.catalog.tools.get(name)
-        if tool is not None and caller.principal.role is Role.RESOURCE_SERVER:
-            return tool if caller.principal.resource in tool.resources else None
-        return tool
-
     async def _decide(
         self, caller: Caller, task: Task, tool: Capability | None, ask: Evaluation, survey: Survey
     ) -> Ruling:
@@ -183,25 +191,31 @@ class DecisionPoint:
         agent = self._judge.catalog.principals.get(task.agent)
         if decision.allowed and tool is not None and agent is not None:
             try:
-                use = Use(
-                    caller=caller.principal.role,
-                    ttl_ms=0,
-                    intent=ask.intent,
-                    destination=destination(ask.destination) if ask.destination else None,
-                    arguments=canonical(tool, ask.arguments),
-                )
-                amount = amount_of(tool, ask.arguments)
-                step = step_of(tool, effects=ask.effects, amount=amount)
+                use, step = _use(caller, tool, ask, survey)
+            except _Refused as error:
+                decision = error.decision
+            else:
                 moment = self._judge.moment(caller, survey.signals)
                 question = using(agent, tool, task, survey, step, use, moment)
                 decision = await self._judge.policies.decide(question, decision)
-            except BadArgument as error:
-                decision = replace(deny(error.reason), notes=(f"argument {error.name}",))
-            except ValueError:
-                decision = deny("destination_not_plain")
         about = self._about(tool, ask, decision)
         return self._judge.ruled(
             Action.CALL_TOOL, task.id, decision, survey, step, question=question, about=about
+        )
+
+    def _stopped(
+        self, task: Task, tool: Capability, ask: Evaluation, ruling: Ruling, error: BrokerError
+    ) -> Ruling:
+        """Return the denial in the place of what was allowed, and can't be any more."""
+        decision = ruling.decision.denied(error.code)
+        return self._judge.ruled(
+            Action.CALL_TOOL,
+            task.id,
+            decision,
+            ruling.survey,
+            _NOTHING,
+            question=ruling.question,
+            about=self._about(tool, ask, decision),
         )
 
     def _floor(self, caller: Caller, task: Task, tool: Capability | None) -> Decision:
@@ -232,7 +246,7 @@ class DecisionPoint:
         }
         found: dict[str, Any] = {
             "capability": tool.name if tool else "",
-            "tool": ask.resource[1][:128],
+            "tool": ask.resource[1] if tool else self._named(ask.resource[1]),
             "intent": ask.intent,
             "effects": sorted(ask.effects.union(tool.effects if tool else ())),
             "arguments": arguments,
@@ -240,6 +254,10 @@ class DecisionPoint:
             "notes": list(decision.notes),
         }
         return {name: value for name, value in found.items() if value}
+
+    def _named(self, text: str) -> str:
+        """Return a name for the log: what can be none may be anything, put there by mistake."""
+        return text if _NAME.fullmatch(text) else self._fingerprints.of_value(text)
 
     async def _write(self, caller: Caller, task: Task, tool: Capability, ruling: Ruling) -> str:
         version = await self._judge.actions.call(
@@ -258,6 +276,8 @@ class DecisionPoint:
     # A credential: what would be decided, without asking for it.
 
     async def _would_issue(self, caller: Caller, task: Task, ask: Evaluation) -> Ruling:
+        if not _CAPABILITY.fullmatch(ask.resource[1]):
+            return await self._refuse(caller, task.id, ask, deny("capability_not_allowed"))
         wanted = RequestGrant.model_construct(
             capability=ask.resource[1], ttl=None, parameters=None, intent=ask.intent or None
         )
@@ -269,8 +289,8 @@ class DecisionPoint:
         self, caller: Caller, task_id: str, ask: Evaluation, decision: Decision
     ) -> Ruling:
         about = {
-            "tool" if ask.resource[0] == TOOL else "resource": ask.resource[1][:128],
-            "asked": ask.action[:128],
+            "tool" if ask.resource[0] == TOOL else "resource": self._named(ask.resource[1]),
+            "asked": self._named(ask.action),
         }
         ruling = self._judge.ruled(
             Action.CALL_TOOL, task_id, decision, Survey(""), _NOTHING, question=None, about=about
@@ -287,29 +307,74 @@ class DecisionPoint:
             NotFound: there is no such task or decision that concerns the caller.
             Conflict: the decision was reported before, is too old, or allowed no call.
         """
-        task = await self._pipeline.queries.task(task_id)
-        if task is None:
-            raise NotFound("There is no such task.")
-        if caller.principal.role is Role.RESOURCE_SERVER:
-            await self._asked_by(caller, task, ask.decision_id)
-        else:
+        task, survey = await self._judge.actions.survey(task_id)
+        asked_only = caller.principal.role is Role.RESOURCE_SERVER
+        if not asked_only:
             if not concerns(caller, task):
                 raise NotFound("There is no such task.")
             must_run(caller, task)
-        report: Mapping[str, Any] = {"decision": ask.decision_id, **ask.told()}
-        step = Step(frozenset(ask.effects), reported=True) if ask.effects else None
+        effects = frozenset(ask.effects)
+        if len(survey.chain.effects | effects) > MAX_EFFECTS:
+            raise InvalidRequest("effects: the chain has too many different ones", field="effects")
+        unknown = NotFound("There is no such decision of this task.")
+        if shard_of(ask.decision_id, "dec") is None:
+            raise unknown
         closed = await self._judge.actions.report(
-            task.id, ask.decision_id, report, step=step, actor=caller.name
+            task.id,
+            ask.decision_id,
+            {"decision": ask.decision_id, **ask.told()},
+            step=Step(effects, reported=True) if effects else None,
+            only_own=asked_only,
+            actor=caller.name,
         )
+        self._known.drop(task.id)
         if not closed:
             event = await self._pipeline.queries.decision(ask.decision_id)
-            if event is None or event.task_id != task.id:
-                raise NotFound("There is no such decision of this task.")
+            theirs = event is not None and asked_only and event.principal != caller.name
+            if event is None or event.task_id != task.id or theirs:
+                raise unknown
             raise Conflict("The decision is closed: it was reported, or it allowed no call.")
-        self._known.drop(task.id)
         return {"task_id": task.id, "decision_id": ask.decision_id, "outcome": ask.outcome}
 
-    async def _asked_by(self, caller: Caller, task: Task, decision_id: str) -> None:
-        event = await self._pipeline.queries.decision(decision_id)
-        if event is None or event.task_id != task.id or event.principal != caller.name:
-            raise NotFound("There is no such decision that was asked for by you.")
+
+class _Refused(Exception):
+    """What is asked for can't be, whatever policy says of it."""
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__(decision.reasons)
+        self.decision = decision
+
+
+def must_ask(caller: Caller) -> None:
+    """Refuse whoever has no business with decisions."""
+    if caller.principal.role not in ASKERS:
+        raise AccessDenied("Decisions are for agents, orchestrators and resource servers.")
+
+
+def _use(caller: Caller, tool: Capability, ask: Evaluation, survey: Survey) -> tuple[Use, Step]:
+    """Read what is to be called, and say what it would add to the trail.
+
+    Raises:
+        _Refused: it isn't of its form.
+    """
+    try:
+        arguments = canonical(tool, ask.arguments)
+        amount = amount_of(tool, ask.arguments, so_far=survey.chain.amount)
+    except BadArgument as error:
+        refused = replace(deny(error.reason), notes=(f"argument {error.name}",))
+        raise _Refused(refused) from None
+    try:
+        where = None if ask.destination is None else destination(ask.destination)
+    except ValueError:
+        raise _Refused(deny("destination_not_plain")) from None
+    step = step_of(tool, effects=ask.effects, amount=amount)
+    if len(survey.chain.effects | step.effects) > MAX_EFFECTS:
+        raise _Refused(deny("too_many_effects"))
+    use = Use(
+        caller=caller.principal.role,
+        ttl_ms=0,
+        intent=ask.intent,
+        destination=where,
+        arguments=arguments,
+    )
+    return use, step

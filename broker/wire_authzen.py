@@ -3,28 +3,39 @@
 A request that isn't of the standard's form is refused with 400; members that nobody knows are
 ignored (Authorization API 1.0 sections 5 and 10.1). A tool call is the resource of type ``tool``;
 its arguments, destination, effects and intent are properties of the resource, of the action, or
-members of the context: wherever, but once.
+members of the context: wherever, but once. A member that is null is there, and of another type.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 from broker.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 Semantic = Literal["execute_all", "deny_on_first_deny", "permit_on_first_permit"]
 MAX_BATCH: Final = 100
 MAX_TEXT: Final = 1000
-_MAX_EFFECTS: Final = 20
+MAX_EFFECTS: Final = 20
+MAX_DEPTH: Final = 32
+"""Levels of nesting: every encoder must be able to write what was read."""
 _EFFECT: Final = re.compile(r"[a-z]{1,30}:[a-z0-9._-]{1,70}")
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _OBJECTS: Final = ("subject", "action", "resource", "context")
-_PROPERTIES: Final = ("arguments", "destination", "effects", "intent")
+_PROPERTIES: Final[Mapping[str, type]] = {
+    "arguments": dict,
+    "destination": str,
+    "effects": list,
+    "intent": str,
+}
+_KINDS: Final[Mapping[type, str]] = {dict: "an object", str: "a string", list: "an array"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +46,7 @@ class Evaluation:
     action: str
     resource: tuple[str, str]
     arguments: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
-    destination: str = ""
+    destination: str | None = field(default=None, repr=False)
     effects: frozenset[str] = frozenset()
     intent: str = ""
     task_id: str = ""
@@ -53,15 +64,24 @@ def read_json(body: bytes) -> dict[str, Any]:
     """Read a body that is one JSON object, of which every reader would see the same.
 
     Raises:
-        InvalidRequest: it is no JSON, holds a name twice or a number that is none, or isn't an
-            object.
+        InvalidRequest: it is no JSON in UTF-8, holds a name twice, a number or a text that is
+            none, is nested too deeply, or isn't an object.
     """
     try:
-        value = json.loads(body, object_pairs_hook=_once, parse_constant=_no_number)
+        value = json.loads(
+            body.decode("utf-8"),
+            object_pairs_hook=_once,
+            parse_constant=_no_number,
+            parse_float=_finite,
+        )
+        if _SURROGATE.search(body):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")  # half of a pair can't be written
     except (ValueError, RecursionError):
         raise InvalidRequest("The body must be one JSON object, each name in it once.") from None
     if not isinstance(value, dict):
         raise InvalidRequest("The body must be a JSON object.")
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deep(cast("object", value)):
+        raise InvalidRequest(f"The body must be nested at most {MAX_DEPTH} levels deep.")
     return cast("dict[str, Any]", value)
 
 
@@ -74,6 +94,30 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(_: str) -> float:
     raise ValueError("not a number")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError("more than a number can be")
+    return value
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for outer in level for inner in _inside(outer)]
+    return any(isinstance(inner, dict | list) for inner in level)
+
+
+def _inside(value: object) -> Iterable[object]:
+    match value:
+        case dict():
+            return cast("dict[str, object]", value).values()
+        case list():
+            return cast("list[object]", value)
+        case _:
+            return ()
 
 
 def read_evaluation(body: Mapping[str, Any]) -> Evaluation:
@@ -92,16 +136,19 @@ def read_evaluation(body: Mapping[str, Any]) -> Evaluation:
         "context": context,
     }
     about = _object(subject, "properties", "subject.", optional=True)
-    found = {name: _one_of(bags, name) for name in _PROPERTIES}
+    found = _properties(bags)
+    task_id = about.get("task_id", "")
+    if not isinstance(task_id, str):
+        raise _wrong("subject.properties.task_id", "a string")
     return Evaluation(
         subject=(_text(subject, "type", "subject."), _text(subject, "id", "subject.")),
         action=_text(action, "name", "action."),
         resource=(_text(resource, "type", "resource."), _text(resource, "id", "resource.")),
-        arguments=_typed(found["arguments"], dict, "arguments", "an object") or {},
-        destination=_typed(found["destination"], str, "destination", "a string") or "",
-        effects=_words(found["effects"]),
-        intent=(_typed(found["intent"], str, "intent", "a string") or "")[:MAX_TEXT],
-        task_id=_typed(about.get("task_id"), str, "subject.properties.task_id", "a string") or "",
+        arguments=found.get("arguments", {}),
+        destination=found.get("destination"),
+        effects=_effects(found.get("effects", [])),
+        intent=_intent(found.get("intent", "")),
+        task_id=task_id,
     )
 
 
@@ -113,12 +160,12 @@ def read_batch(body: Mapping[str, Any]) -> Batch | None:
     Raises:
         InvalidRequest: the batch itself isn't of the form.
     """
-    items = body.get("evaluations")
-    if items is None or items == []:
-        return None
+    items = body.get("evaluations", [])
     if not isinstance(items, list):
         raise _wrong("evaluations", "an array")
     given = cast("list[object]", items)
+    if not given:
+        return None
     if len(given) > MAX_BATCH:
         raise InvalidRequest(f"evaluations: at most {MAX_BATCH}", field="evaluations")
     options = _object(body, "options", optional=True)
@@ -157,30 +204,34 @@ def _text(body: Mapping[str, Any], name: str, where: str) -> str:
     return value
 
 
-def _typed(value: object, kind: type, name: str, what: str) -> Any:  # noqa: ANN401  as asked for
-    if value is not None and not isinstance(value, kind):
-        raise _wrong(name, what)
+def _properties(bags: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return each property from where it is; where it is twice, which is meant can't be known."""
+    found: dict[str, Any] = {}
+    for name, kind in _PROPERTIES.items():
+        there = [where for where, bag in bags.items() if name in bag]
+        if len(there) > 1:
+            raise InvalidRequest(f"{name}: given in {' and in '.join(there)}", field=name)
+        if there:
+            value = bags[there[0]][name]
+            if not isinstance(value, kind):
+                raise _wrong(name, _KINDS[kind])
+            found[name] = value
+    return found
+
+
+def _intent(value: str) -> str:
+    if len(value) > MAX_TEXT or any(
+        unicodedata.category(c) == "Cc" and c not in "\n\t" for c in value
+    ):
+        raise _wrong("intent", f"at most {MAX_TEXT} characters of text, none to control a screen")
     return value
 
 
-def _one_of(bags: Mapping[str, Mapping[str, Any]], name: str) -> object:
-    """Return a property from where it is; where it is twice, which one is meant can't be known."""
-    there = [where for where, bag in bags.items() if name in bag]
-    if len(there) > 1:
-        raise InvalidRequest(f"{name}: given in {' and in '.join(there)}", field=name)
-    return bags[there[0]][name] if there else None
-
-
-def _words(value: object) -> frozenset[str]:
-    items = cast("list[object]", value) if isinstance(value, list) else None
-    fits = value is None or (
-        items is not None
-        and len(items) <= _MAX_EFFECTS
-        and all(isinstance(i, str) and _EFFECT.fullmatch(i) for i in items)
-    )
-    if not fits:
-        raise _wrong("effects", f'an array of at most {_MAX_EFFECTS} such as "egress:internet"')
-    return frozenset(str(item) for item in items or ())
+def _effects(value: list[object]) -> frozenset[str]:
+    words = [item for item in value if isinstance(item, str) and _EFFECT.fullmatch(item)]
+    if len(words) != len(value) or len(words) > MAX_EFFECTS:
+        raise _wrong("effects", f'an array of at most {MAX_EFFECTS} such as "egress:internet"')
+    return frozenset(words)
 
 
 def _wrong(name: str, what: str) -> InvalidRequest:

@@ -49,7 +49,7 @@ class ObservedApp(DescribedApp):
         stack = super().build_middleware_stack()
         if self._scrape is not None:
             stack = metrics_page.RequestTimes(stack, self._scrape.metrics)
-        return RequestSpans(stack)
+        return RequestSpans(authzen.RequestIds(stack))
 
 
 def routed(

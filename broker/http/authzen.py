@@ -1,7 +1,8 @@
 """AuthZEN 1.0: ``/access/v1/evaluation``, ``/access/v1/evaluations`` and their metadata.
 
 A denial is 200 with ``"decision": false``. What isn't of the standard's form is 400, whatever
-FastAPI would make of it, and ``X-Request-ID`` comes back with every answer (sections 10.1, 10.2).
+FastAPI would make of it. ``X-Request-ID`` comes back with every answer (section 10.1), also with
+those of whoever stands around the routes, as long as it can do no harm in a header.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
+from broker.decisions import must_ask
 from broker.errors import BrokerError, InvalidRequest
 from broker.http import shapes
 from broker.http.api import TaskId
 from broker.http.callers import By, The, authenticated
 from broker.http.openapi import answers, body
-from broker.http.problems import NO_STORE, problem
+from broker.http.problems import NO_STORE, status_of
 from broker.identity.models import Role
-from broker.policy.policies import APPROVAL
+from broker.policy.arguments import REASONS as ARGUMENT_REASONS
 from broker.refusals import advised, refusal
 from broker.wire import ReportExecution
 from broker.wire_authzen import (
@@ -36,16 +38,19 @@ from broker.wire_authzen import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
     from broker.access import Caller
     from broker.decisions import DecisionPoint
     from broker.judge import Ruling
+    from broker.policy import Decision
 
 router = APIRouter(default_response_class=JSONResponse)
 reports = APIRouter(prefix="/v1", default_response_class=JSONResponse)
 EVALUATION: Final = "/access/v1/evaluation"
 EVALUATIONS: Final = "/access/v1/evaluations"
 METADATA: Final = "/.well-known/authzen-configuration"
-_REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_REQUEST_ID: Final = re.compile(rb"[\x20-\x7e]{1,256}")
 _JSON: Final = "application/json"
 _STOPS: Final[dict[Semantic, bool | None]] = {
     "execute_all": None,
@@ -53,6 +58,15 @@ _STOPS: Final[dict[Semantic, bool | None]] = {
     "permit_on_first_permit": True,
 }
 
+
+_SAID: Final = {
+    "destination_not_plain": "The destination is refused: write a plain URL or host.",
+    "too_many_effects": "The chain of this task has left too many different effects already.",
+    "frozen": "An operator has stopped what this needs.",
+    "principal_suspended": "Whoever this needs is suspended, or has no owner.",
+    "task_not_active": "The task is not active: it has ended, or its time is up.",
+}
+"""Reasons that are told as they are, besides those of ``refusals.py``."""
 
 _Object = dict[str, Any]
 _Members = Annotated[dict[str, Any], Field(default_factory=dict)]
@@ -115,24 +129,47 @@ def _point(request: Request) -> DecisionPoint:
     return point
 
 
+class RequestIds:
+    """Gives callers of the decision point their ``X-Request-ID`` back, whatever becomes of it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap ``app``."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        given = _request_id(scope)
+        if given is None:
+            await self._app(scope, receive, send)
+            return
+
+        async def echo(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", given)]
+            await send(message)
+
+        await self._app(scope, receive, echo)
+
+
+def _request_id(scope: Scope) -> bytes | None:
+    if scope["type"] != "http" or not scope["path"].endswith((EVALUATION, EVALUATIONS)):
+        return None
+    given = [value for name, value in scope["headers"] if name == b"x-request-id"]
+    return given[0] if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]) else None
+
+
 async def _answer(
     request: Request,
     decide: Callable[[DecisionPoint, Caller, dict[str, Any]], Awaitable[dict[str, Any]]],
 ) -> Response:
-    given = request.headers.get("x-request-id", "")
-    echoed = {"X-Request-ID": given} if _REQUEST_ID.fullmatch(given) else {}
-    try:
-        caller = await authenticated(request)
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != _JSON:
-            raise InvalidRequest(f"Content-Type: must be {_JSON}")
-        answered = await decide(_point(request), caller, read_json(await request.body()))
-    except BrokerError as error:
-        answer: Response = problem(error, request.app.state.resource_metadata)
-        answer.headers.update(echoed)
-        return answer
+    caller = await authenticated(request)
+    must_ask(caller)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != _JSON:
+        raise InvalidRequest(f"Content-Type: must be {_JSON}")
+    answered = await decide(_point(request), caller, read_json(await request.body()))
     text = json.dumps(answered, separators=(",", ":"))
-    return Response(text, 200, {**NO_STORE, **echoed}, media_type=_JSON)
+    return Response(text, 200, NO_STORE, media_type=_JSON)
 
 
 async def _one(point: DecisionPoint, caller: Caller, ask: Evaluation) -> dict[str, Any]:
@@ -151,13 +188,24 @@ async def _several(point: DecisionPoint, caller: Caller, body: dict[str, Any]) -
     found: list[dict[str, Any]] = []
     for item in batch.items:
         if isinstance(item, InvalidRequest):
-            about = {"error": {"status": 400, "message": item.detail}}
-            found.append({"decision": False, "context": about})
+            found.append(_failed(item))
         else:
-            found.append(await _one(point, caller, item))
+            try:
+                found.append(await _one(point, caller, item))
+            except BrokerError as error:
+                if not found:
+                    raise
+                # What was allowed before this one counts, so its decisions have to be told.
+                found.append(_failed(error))
         if found[-1]["decision"] is _STOPS[batch.semantic]:
             break
     return {"evaluations": found}
+
+
+def _failed(error: BrokerError) -> dict[str, Any]:
+    """Write an item that could not be decided (section 7.2.1)."""
+    about = {"status": status_of(error), "message": error.detail}
+    return {"decision": False, "context": {"error": about}}
 
 
 def _decision(ruling: Ruling, *, insider: bool) -> dict[str, Any]:
@@ -172,7 +220,8 @@ def _decision(ruling: Ruling, *, insider: bool) -> dict[str, Any]:
             context["obligations"] = asked
     else:
         context["effect"] = decision.effect
-        context["reason_user"] = {"en": _reason(ruling)}
+        context["reason"], said = _reason(decision, ruling.id)
+        context["reason_user"] = {"en": said}
     if insider:
         policies = ", ".join(decision.policies) or "the catalogue"
         words = ", ".join((*decision.reasons, *decision.notes))
@@ -180,14 +229,18 @@ def _decision(ruling: Ruling, *, insider: bool) -> dict[str, Any]:
     return {"decision": decision.allowed, "context": context}
 
 
-def _reason(ruling: Ruling) -> str:
-    """Say why not to whoever asked: what is wrong with the call itself is no secret."""
-    reason, notes = ruling.decision.reasons[0], ruling.decision.notes
-    if notes and reason != APPROVAL:
-        return f"The call is refused: {notes[0]}: {reason.replace('_', ' ')}."
-    if reason == "destination_not_plain":
-        return "The destination is refused: write a plain URL or host, without user information."
-    return refusal(ruling.decision, ruling.id).detail
+def _reason(decision: Decision, decision_id: str) -> tuple[str, str]:
+    """Say why not to whoever asked: a code and words. What is wrong with the call is no secret.
+
+    What policy or the catalogue think of it is one code: unknown and not allowed look the same.
+    """
+    reason = decision.reasons[0]
+    if reason in ARGUMENT_REASONS:
+        return reason, f"The call is refused: {decision.notes[0]}: {ARGUMENT_REASONS[reason]}."
+    if reason in _SAID:
+        return reason, _SAID[reason]
+    error = refusal(decision, decision_id)
+    return error.code, error.detail
 
 
 @router.post(

@@ -102,9 +102,16 @@ class Actions:
         report: Mapping[str, Any],
         *,
         step: Step | None,
+        only_own: bool = False,
         actor: str,
     ) -> bool:
-        """Close an allowed call with what became of it; False if it isn't open, or not any more."""
+        """Close an allowed call with what became of it; False if it isn't open, or not any more.
+
+        ``only_own`` is for who may report what was asked for by itself, and nothing else.
+
+        Raises:
+            NotFound: it was asked for by another.
+        """
         args: dict[str, Any] = {
             "task_id": task_id,
             "decision_id": decision_id,
@@ -113,7 +120,12 @@ class Actions:
         }
         if step is not None:
             args["step"] = step.row()
-        return await self._redis.run("report", _shard(task_id), args) == b"ok"
+        if only_own:
+            args["only"] = True
+        answer = await self._redis.run("report", _shard(task_id), args)
+        if answer == b"unknown":
+            raise NotFound("There is no such decision of this task.")
+        return answer == b"ok"
 
     async def signal(
         self,

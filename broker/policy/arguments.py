@@ -6,7 +6,8 @@ can't hold exactly, or a text where a number is meant. Unknown is no.
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+import re
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from broker.trail import AMOUNT_SCALE
@@ -20,18 +21,36 @@ MAX_TEXT: Final = 32_768
 MAX_TEXTS: Final = 1_000
 _MAX_LONG: Final = 2**63 - 1
 _MAX_DECIMAL: Final = Decimal(922_337_203_685_477)
+_STEP: Final = Decimal("0.0001")
 _MAX_AMOUNT: Final = 10**9
-"""Sums of amounts stay exact in the ledger, which counts them in ten-thousandths."""
+_MAX_SUM: Final = 2**53
+"""Up to here sums of amounts are exact in the ledger, in ten-thousandths."""
+
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+
+REASONS: Final = {
+    "unknown_argument": "the tool has no such argument",
+    "missing_argument": "it is needed",
+    "not_a_string": f"it must be a text of at most {MAX_TEXT} characters",
+    "not_unicode": "it must be text that can be written",
+    "not_an_integer": "it must be a whole number of 64 bits",
+    "not_a_number": "it must be a number with at most four decimals",
+    "not_a_boolean": "it must be true or false",
+    "not_a_list_of_strings": f"it must be a list of at most {MAX_TEXTS} texts",
+    "amount_out_of_range": "the amount is negative, or too large by itself or with those before",
+}
+"""Everything that can be wrong with an argument, by a stable code."""
 
 
 class BadArgument(ValueError):
-    """An argument that can't be; ``reason`` is a stable code, ``name`` which it is."""
+    """An argument that can't be; ``reason`` is one of ``REASONS``, ``name`` which it is."""
 
     def __init__(self, reason: str, name: str) -> None:
-        """Name the argument, never its value."""
-        super().__init__(f"{name}: {reason}")
+        """Name the argument, never its value; and only if it is a name, not a value itself."""
         self.reason = reason
-        self.name = name
+        self.name = name if _NAME.fullmatch(name) else "of another name"
+        super().__init__(f"{self.name}: {reason}")
 
 
 def canonical(tool: Capability, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,7 +61,7 @@ def canonical(tool: Capability, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     for name in given:
         if name not in tool.arguments:
-            raise BadArgument("unknown_argument", name[:64])
+            raise BadArgument("unknown_argument", name)
     found: dict[str, Any] = {}
     for name, (kind, optional) in tool.arguments.items():
         if name in given:
@@ -52,8 +71,8 @@ def canonical(tool: Capability, given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def amount_of(tool: Capability, given: Mapping[str, Any]) -> int:
-    """Return what a call adds to the amounts of its chain, in ten-thousandths.
+def amount_of(tool: Capability, given: Mapping[str, Any], *, so_far: int = 0) -> int:
+    """Return what a call adds to the amounts of its chain, in ten-thousandths, as ``so_far`` is.
 
     Raises:
         BadArgument: it is negative, or too large to be summed up.
@@ -61,16 +80,19 @@ def amount_of(tool: Capability, given: Mapping[str, Any]) -> int:
     if not tool.amount or tool.amount not in given:
         return 0
     value = _decimal(tool.amount, given[tool.amount])
-    if not 0 <= value <= _MAX_AMOUNT:
+    amount = int(value * AMOUNT_SCALE)
+    if not 0 <= value <= _MAX_AMOUNT or so_far + amount > _MAX_SUM:
         raise BadArgument("amount_out_of_range", tool.amount)
-    return int(value * AMOUNT_SCALE)
+    return amount
 
 
 def _string(name: str, value: object) -> str:
     if not isinstance(value, str) or len(value) > MAX_TEXT:
         raise BadArgument("not_a_string", name)
-    if any("\ud800" <= c <= "\udfff" for c in value):
-        raise BadArgument("not_unicode", name)
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:  # half of a surrogate pair
+        raise BadArgument("not_unicode", name) from None
     return value
 
 
@@ -85,13 +107,11 @@ def _integer(name: str, value: object) -> int:
 def _decimal(name: str, value: object) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadArgument("not_a_number", name)
-    try:
-        exact = Decimal(str(value))
-        fits = exact.is_finite() and abs(exact) <= _MAX_DECIMAL
-        if not fits or exact != exact.quantize(Decimal("0.0001")):
-            raise BadArgument("not_a_number_with_four_decimals", name)
-    except InvalidOperation:
-        raise BadArgument("not_a_number", name) from None
+    # Of a float the shortest text that means it: 0.1 is 0.1, not what it is in binary.
+    exact = Decimal(value) if isinstance(value, int) else Decimal(str(value))
+    fits = exact.is_finite() and abs(exact) <= _MAX_DECIMAL
+    if not fits or exact != exact.quantize(_STEP):
+        raise BadArgument("not_a_number", name)
     return exact
 
 

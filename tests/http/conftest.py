@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.http.deciding import DecisionWorld, decision_config
 from tests.http.front_door import FrontDoor, front_door
 from tests.http.parties import PartyWorld, party_world
 from tests.register_world import RegisterWorld, replica
@@ -59,3 +60,22 @@ async def there(
     """Another replica on the same ledger."""
     async with replica(engines) as made:
         yield made
+
+
+@pytest.fixture
+async def deciding(engines: tuple[DevStack, Config]) -> AsyncGenerator[DecisionWorld]:
+    """A broker with tools, and an empty ledger."""
+    made = DecisionWorld(engines[0].issuer, decision_config(engines[0]))
+    await made.app.connection.command("FLUSHALL")
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def beside(
+    engines: tuple[DevStack, Config], deciding: DecisionWorld
+) -> AsyncGenerator[DecisionWorld]:
+    """Another replica on the ledger of ``deciding``."""
+    made = DecisionWorld(engines[0].issuer, deciding.config)
+    yield made
+    await made.close()

@@ -12,7 +12,7 @@ if field then
 end
 if changed(task, A.seen) then return { 'changed' } end
 take(task, A.step)
-index(true, 'do', task.id, A.decision_id)
+index(true, 'do', task.id, A.decision_id, A.actor)
 due('d', task.id .. '|' .. A.decision_id, NOW + A.report_ms)
 emit('decision', task.id, nil, A.decision, A.decision_id)
 return { 'ok', version_of(root_row(task)) }

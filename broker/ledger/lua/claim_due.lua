@@ -20,10 +20,13 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', horizon, 'LIMIT
       take_grant(grant)
     end
   elseif kind == 'd' then
-    -- An allowed call of which nobody said what became.
+    -- An allowed call of which nobody said what became. It can still be said, as long as the task is kept.
     local task_id, decision_id = string.match(id, '^(.-)|(.+)$')
     redis.call('ZREM', DUE, member)
-    index(false, 'do', task_id, decision_id)
+    for _, open in ipairs(members('do|' .. id .. '|')) do
+      redis.call('ZREM', INDEX, open)
+      index(load(TASKS, task_id) ~= nil, 'dm', string.sub(open, 4))
+    end
     emit('execution.missing', task_id, nil, { decision = decision_id }, decision_id)
   else
     local task = load(TASKS, id)

@@ -37,7 +37,7 @@ if task.parent_id then
   index(true, 'tc', task.parent_id, stamp(task))
   local chain = chain_in(root)
   chain.tasks = chain.tasks + 1
-  chain.version = chain.version + 1
+  next_version(chain)
   save(TASKS, root)
 end
 if task.heartbeat_ms then task.heartbeat_due = NOW + task.heartbeat_ms end

@@ -273,7 +273,8 @@ local function extend(trail, step)
   trail.ways = union(trail.ways, step.ways)
   trail.grants = (trail.grants or 0) + (step.grants or 0)
   trail.calls = (trail.calls or 0) + (step.calls or 0)
-  trail.amount = (trail.amount or 0) + (step.amount or 0)
+  -- As text: cjson writes numbers with 14 digits, and a sum has up to 16.
+  trail.amount = string.format('%.0f', (tonumber(trail.amount) or 0) + (step.amount or 0))
   trail.rank = math.max(trail.rank or 0, step.rank or 0)
   return trail
 end
@@ -287,13 +288,18 @@ local function root_row(task)
   return task.parent_id and load(TASKS, task.root_id) or task
 end
 
+-- Never a version that was there before, also not in a ledger that was restored from a backup.
+local function next_version(chain)
+  chain.version = math.max(chain.version + 1, NOW)
+end
+
 -- A step of a task's, seen by the next decision of anybody in the chain.
 local function take(task, step)
   local root = root_row(task)
   local chain = chain_in(root)
   task.trail = extend(task.trail, step)
   chain.trail = extend(chain.trail, step)
-  chain.version = chain.version + 1
+  next_version(chain)
   save(TASKS, task)
   if root ~= task then save(TASKS, root) end
 end

@@ -17,6 +17,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', PURGE, '-inf', NOW, 'LIMIT',
       index(false, 't', stamp(task))
       index(false, 'tb', task.orchestrator, stamp(task))
       if task.parent_id then index(false, 'tc', task.parent_id, stamp(task)) end
+      for _, missing in ipairs(members('dm|' .. id .. '|')) do redis.call('ZREM', INDEX, missing) end
       redis.call('HDEL', TASKS, id)
       gone = gone + 1
     end
