@@ -15,6 +15,7 @@ from broker.logs import get_logger
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from broker.audit_log import AuditLog
     from broker.clock import Clock
     from broker.keys import KeyRotation
     from broker.metrics import Metrics
@@ -27,18 +28,27 @@ _SOONEST_MS: Final = 10
 _PRUNE_S: Final = 600
 _REVIEW_S: Final = 60
 _LOOK_S: Final = 2
+_DRAIN_S: Final = 0.2
+_DRAIN_FAILED_S: Final = 1.0
 
 
 class Scheduler:
     """Runs the reaper's sweeps inside the event loop it is started in."""
 
     def __init__(
-        self, reaper: Reaper, clock: Clock, *, keys: KeyRotation, metrics: Metrics
+        self,
+        reaper: Reaper,
+        clock: Clock,
+        *,
+        keys: KeyRotation,
+        metrics: Metrics,
+        audit: AuditLog | None = None,
     ) -> None:
         """Nothing runs before ``start``."""
         self._reaper = reaper
         self._keys = keys
         self._metrics = metrics
+        self._audit = audit
         self._clock = clock
         # APScheduler has no types.
         self._jobs: Any = AsyncIOScheduler(timezone=UTC)
@@ -47,12 +57,17 @@ class Scheduler:
         """Start the jobs; the first sweep runs at once."""
         once: dict[str, Any] = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
         self._jobs.add_job(self._sweep, id="sweep", **once)
-        for job, seconds, what in (
+        jobs: list[tuple[str, int, Callable[[], Awaitable[object]]]] = [
             ("look", _LOOK_S, self._reaper.look),
             ("prune", _PRUNE_S, self._reaper.prune),
             ("review", _REVIEW_S, self._reaper.review),
             ("keys", _LOOK_S, self._keys.tend),
-        ):
+        ]
+        if self._audit is not None:
+            # By itself: whether issuing may go on mustn't depend on how the other jobs fare.
+            jobs.append(("audit", _LOOK_S, self._audit.look))
+            self._jobs.add_job(self._drain, id="drain", **once)
+        for job, seconds, what in jobs:
             self._jobs.add_job(
                 self._guarded(job, what),
                 IntervalTrigger(seconds=seconds, timezone=UTC),
@@ -73,11 +88,30 @@ class Scheduler:
         except Exception:
             self._metrics.job_failed("sweep")
             log.exception("sweep failed")
-        at = self._clock.now() + max(delay_ms, _SOONEST_MS) / 1000
+        self._again("sweep", self._sweep, max(delay_ms, _SOONEST_MS) / 1000)
+
+    async def _drain(self) -> None:
+        delay_s = _DRAIN_S
+        try:
+            if self._audit is not None:
+                await self._audit.drain()
+        except BrokerError as error:
+            delay_s = _DRAIN_FAILED_S
+            self._metrics.job_failed("drain")
+            log.warning("events were not drained", error=error.detail)
+        except Exception:
+            delay_s = _DRAIN_FAILED_S
+            self._metrics.job_failed("drain")
+            log.exception("events were not drained")
+        # Once it is over, however long a disk takes: runs don't pile up.
+        self._again("drain", self._drain, delay_s)
+
+    def _again(self, job: str, what: Callable[[], Awaitable[None]], delay_s: float) -> None:
+        at = self._clock.now() + delay_s
         self._jobs.add_job(
-            self._sweep,
+            what,
             DateTrigger(datetime.fromtimestamp(at, UTC), timezone=UTC),
-            id="sweep",
+            id=job,
             replace_existing=True,
             misfire_grace_time=None,
         )

@@ -138,7 +138,7 @@ class Feed:
         self._first_delay_s = first_delay_s
         self._until = 0
         self._oldest: float | None = None
-        self._woken = asyncio.Event()
+        self._woken, self._idle = asyncio.Event(), asyncio.Event()
         self._file = folder / FOLDER / f"{name}.json"
         self._unsaved = False
         self._seam = -1
@@ -151,7 +151,12 @@ class Feed:
     def committed(self, size: int) -> None:
         """So many records are committed now."""
         self._until = size
+        self._idle.clear()
         self._woken.set()
+
+    async def caught_up(self) -> None:
+        """Wait until the sink has got everything."""
+        await self._idle.wait()
 
     async def run(self) -> None:
         """Deliver what is committed, and what will be, until cancelled."""
@@ -184,6 +189,8 @@ class Feed:
                 await asyncio.to_thread(self._save, place)
             if not chunk.events and not chunk.broken:
                 self.waiting, self._oldest = 0, None
+                if not self._woken.is_set():
+                    self._idle.set()
                 await self._woken.wait()
 
     def _go_back(self, place: Bookmark) -> Bookmark:

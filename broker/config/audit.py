@@ -60,6 +60,16 @@ TypePrefix = Annotated[
 ]
 
 
+LogKey = Annotated[
+    str,
+    pattern(
+        r"[^\s+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]+={0,2}",
+        "is not the public key of a log",
+        "write what `broker audit key` printed: name+id+key",
+    ),
+]
+
+
 class SinkEntry(Table):
     """One more place that events are delivered to, each at least once and in order.
 
@@ -93,11 +103,13 @@ class AuditSection(Table):
 
     ``log_dir`` and the key files are in ``state_dir`` unless said otherwise. Issuing stops once an
     event has waited ``max_lag`` to be in the log. ``retention`` of None keeps all of it.
+    ``trusted_keys`` are those that signed the log before this one.
     """
 
     enabled: bool = True
     log_dir: StateFolder | None = None
     key_file: StateFile | None = None
+    trusted_keys: Many[LogKey] = ()
     fingerprint_key_file: StateFile | None = None
     segment_size: ByteCount = 16 << 20
     retention: Annotated[DurationMs | None, BeforeValidator(_or_keep)] = None

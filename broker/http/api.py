@@ -64,7 +64,6 @@ Key = Annotated[str | None, Depends(idempotency_key)]
 Limit = Annotated[int, Query(ge=1, le=500)]
 Word = Annotated[str, Query(max_length=320)]
 Cursor = Annotated[str, Query(pattern=rf"^([0-9]{{1,15}}\|(tsk|grt)_{shapes.RANDOM})?$")]
-EventId = Annotated[str, Query(pattern=r"^([0-9]{1,15}-[0-9a-f]{2}-[0-9]{1,15})?$")]
 OfTask = Annotated[str, Query(pattern=f"^({'|'.join(TaskState)})?$")]
 OfGrant = Annotated[str, Query(pattern=f"^({'|'.join(GrantState)})?$")]
 # Another text than an id is not found, like an id of nothing: the pattern is for the document.
@@ -196,11 +195,3 @@ async def thaw(broker: The, caller: By, ask: Freeze) -> dict[str, Any]:
     """Allow issuing for a selector again."""
     await broker.operators.thaw(caller, ask)
     return {"selector": ask.selector.field, "frozen": False}
-
-
-@router.get("/audit/events", responses=answers(200, shapes.EventPage, 400, 403))
-async def list_events(
-    broker: The, caller: By, task_id: Word = "", after: EventId = "", limit: Limit = 100
-) -> dict[str, Any]:
-    """List audit events, oldest first, after the event with this id."""
-    return await broker.operators.events(caller, task_id=task_id, after=after, limit=limit)
