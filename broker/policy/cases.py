@@ -16,7 +16,6 @@ from broker.policy.case_request import CaseRequest, NoRequestError
 from broker.policy.cedar import CedarPolicies, Schema, Source
 from broker.policy.decision import Decision, Effect, deny
 from broker.policy.policies import POLICY_ERROR, conclude
-from broker.policy.schema import schema
 from broker.power import PRIVATE
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def run_cases(
     if faults:
         raise ConfigError("\n".join(faults))
     tools = list(catalog.tools.values()) if catalog else []
-    known = CedarPolicies(sources, Schema(schema(tools))).facts.values()
+    known = CedarPolicies(sources, Schema(tools)).facts.values()
     undecided = tuple(fact.name for fact in known if fact.name not in decided)
     return Results(tuple(results), undecided)
 
@@ -137,10 +136,10 @@ class _Bench:
         tools = {tool.name: tool for tool in (self.catalog.tools.values() if self.catalog else ())}
         if used is not None and used.is_tool:
             tools[used.name] = used
-        text = schema(tools.values())
-        key = (text, *sources)
+        schema = Schema(tools.values())
+        key = (schema.text, *sources)
         if key not in self.parsed:
-            self.parsed[key] = CedarPolicies(sources, Schema(text))
+            self.parsed[key] = CedarPolicies(sources, schema)
         return self.parsed[key]
 
 

@@ -16,10 +16,14 @@ from cedarpy import pst
 
 from broker.policy.annotations import PolicyFacts, obligations_of, read_policies
 from broker.policy.decision import Verdict
+from broker.policy.narrow import needs_of, project
+from broker.policy.schema import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from broker.catalog import Capability
+    from broker.policy.narrow import Needs
     from broker.policy.question import Question
 
 _cedar: Any = cedarpy  # its signatures take bare dicts, which the type checker calls unknown
@@ -34,12 +38,13 @@ class Source:
 
 
 class Schema:
-    """A schema, parsed once; ``text`` is in Cedar's own syntax."""
+    """The schema with some tools, parsed once; ``text`` is in Cedar's own syntax."""
 
-    def __init__(self, text: str) -> None:
-        """Parse it; ours is always good."""
-        self.text = text
-        self._parsed = cedarpy.Schema.from_str(text)
+    def __init__(self, tools: Iterable[Capability] = (), needs: Needs | None = None) -> None:
+        """Make and parse it, with the attributes of ``needs`` alone if that is given."""
+        self.tools = tuple(tools)
+        self.text = schema(self.tools, needs)
+        self._parsed = cedarpy.Schema.from_str(self.text)
 
     def faults(self, policies: str) -> list[tuple[str, str]]:
         """Return what is wrong with some policies: pairs of an id by Cedar and a message."""
@@ -62,9 +67,11 @@ class CedarPolicies:
             ConfigError: a file can't be parsed, doesn't fit the schema, or says something about
                 obligations that can't be read. The detail lists everything that is wrong.
         """
-        self._schema = schema
         self.facts: Mapping[str, PolicyFacts] = read_policies(sources, schema)
         self._set = cedarpy.PolicySet.from_str("\n".join(source.text for source in sources))
+        self._needs = needs_of(self.nodes.values())
+        # The policies fit the whole schema; what is put to them fits the part that they look at.
+        self._schema = Schema(schema.tools, self._needs)
 
     @property
     def nodes(self) -> Mapping[str, pst.Template]:
@@ -79,7 +86,7 @@ class CedarPolicies:
 
     def ask(self, question: Question) -> Verdict:
         """Answer a question; takes some tens of microseconds, and blocks."""
-        request, entities = _request(question)
+        request, entities = _request(question, self._needs)
         try:
             parsed = _cedar.Entities.from_json_str(entities, self._schema.parsed)
             result = _cedar.is_authorized(request, self._set, parsed, self._schema.parsed)
@@ -99,23 +106,23 @@ class CedarPolicies:
         )
 
 
-def _request(question: Question) -> tuple[dict[str, Any], str]:
+def _request(question: Question, needs: Needs) -> tuple[dict[str, Any], str]:
     kind, name = question.resource
     who = {"type": "Principal", "id": question.principal}
     what = {"type": kind, "id": name}
-    entities = [_entity(who, question.principal_attributes)]
+    entities = [_entity(who, question.principal_attributes, needs)]
     if what != who:
-        entities.append(_entity(what, question.resource_attributes))
+        entities.append(_entity(what, question.resource_attributes, needs))
     request = {
         "principal": who,
         "action": {"type": "Action", "id": question.action},
         "resource": what,
-        "context": json.dumps(question.context),
+        "context": json.dumps(project(question.context, needs.context)),
     }
     return request, json.dumps(entities)
 
 
-def _entity(uid: Mapping[str, str], attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _entity(uid: Mapping[str, str], attributes: Mapping[str, Any], needs: Needs) -> dict[str, Any]:
     owner = attributes.get("owner")
     team = [{"type": "Team", "id": owner}] if uid["type"] == "Principal" and owner else []
-    return {"uid": uid, "attrs": attributes, "parents": team}
+    return {"uid": uid, "attrs": project(attributes, needs.entity), "parents": team}

@@ -21,7 +21,6 @@ from broker.policy.expressions import conditions, nodes, written
 from broker.policy.implication import Known, Setting, worlds
 from broker.policy.normal import normal
 from broker.policy.question import Action
-from broker.policy.schema import schema
 from broker.policy.vocabulary import Vocabulary, names_in
 from broker.policy.width import too_wide
 
@@ -72,7 +71,7 @@ def lint(sources: Sequence[Source], catalog: Catalog | None = None) -> tuple[Fin
     """
     tools = list(catalog.tools.values()) if catalog else []
     try:
-        policies = CedarPolicies(sources, Schema(schema(tools)))
+        policies = CedarPolicies(sources, Schema(tools))
     except ConfigError as error:
         return tuple(map(_invalid, error.detail.split("\n")))
     vocabulary, shared = Vocabulary(catalog), dict["Expr", "Expr"]()

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 from broker.policy.cedar import CedarPolicies, Schema
 from broker.policy.decision import Decision, Effect, Observed, Verdict
 from broker.policy.rules import clamp
-from broker.policy.schema import schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -88,7 +87,7 @@ class Policies:
             ConfigError: the policies can't be read or used.
         """
         self._read = read
-        self._schema = Schema(schema(tools))
+        self._schema = Schema(tools)
         self._remote = remote
         self.loaded = self._load(read(), 1)
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from broker.catalog import Power, Revocability
+from broker.catalog import Revocability
 from broker.clock import to_rfc3339
 from broker.policy.schema import CALL
-from broker.power import EGRESS, Exposure, exposure
+from broker.power import EGRESS, Exposure, exposure, tier
 from broker.trail import AMOUNT_SCALE, Signals, Survey, Trail
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from broker.catalog import Capability, Principal
     from broker.tasks import Task
     from broker.trail import Step
-
-_POWERS: Final = tuple(Power)
 
 
 class Action(StrEnum):
@@ -150,8 +148,8 @@ def using(
     context: dict[str, Any] = {
         "caller": use.caller,
         "task": _task(task, survey, moment),
-        "chain": {**_trail(survey.chain, moment.private), "tasks": survey.tasks},
-        "after": _trail(after, moment.private),
+        "chain": {**trail_context(survey.chain, moment.private), "tasks": survey.tasks},
+        "after": trail_context(after, moment.private),
         "adds": {
             "effects": sorted(step.effects),
             "data_class": step.data_class,
@@ -213,7 +211,7 @@ def opening(  # noqa: PLR0913  all that is known of a task before there is one
         "ttl": ttl_ms // 1000,
         "on_behalf_of": on_behalf_of,
         "depth": parent.depth + 1 if parent else 0,
-        "chain": {**_trail(survey.chain, moment.private), "tasks": survey.tasks},
+        "chain": {**trail_context(survey.chain, moment.private), "tasks": survey.tasks},
         **moment.context(),
     }
     if parent is not None:
@@ -264,15 +262,6 @@ def approving(
     )
 
 
-def tier(trail: Trail, private: frozenset[str]) -> Power:
-    """Return the effective power of a trail: of all that was done, and of it together."""
-    exposed = exposure(trail, private)
-    if exposed.lethal:
-        return Power.PRIVILEGED
-    raised = exposed.untrusted and (exposed.private or exposed.egress)
-    return _POWERS[max(trail.rank, Power.OPERATE.rank if raised else 0)]
-
-
 def _principal(principal: Principal) -> dict[str, Any]:
     return {
         "name": principal.name,
@@ -292,11 +281,12 @@ def _task(task: Task, survey: Survey, moment: Moment) -> dict[str, Any]:
         "left": max(task.expires_at - moment.now_ms, 0) // 1000,
         "depth": task.depth,
         "heartbeat": task.heartbeat_ms > 0,
-        "trail": _trail(survey.task, moment.private),
+        "trail": trail_context(survey.task, moment.private),
     }
 
 
-def _trail(trail: Trail, private: frozenset[str]) -> dict[str, Any]:
+def trail_context(trail: Trail, private: frozenset[str]) -> dict[str, Any]:
+    """Write a trail as the schema's attributes of one."""
     return {
         "effects": sorted(trail.effects),
         "data_classes": sorted(trail.data_classes),

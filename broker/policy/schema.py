@@ -3,17 +3,21 @@
 Each tool has an action of its own, ``call:NAME``, in the group ``call_tool``, so that a policy for
 one tool can look at its arguments, with their types. The schema is therefore made from the
 catalogue; ``broker policy schema`` prints it.
+
+Most of what a question knows no policy asks about, and every attribute costs Cedar some
+microseconds. So requests are put to a schema narrowed to what the policies need (``narrow.py``).
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from broker.catalog import Capability
+    from broker.policy.narrow import Needs
 
 CALL: Final = "call:"
 
@@ -27,192 +31,172 @@ _TYPES: Final = {
 """Types of a tool's arguments as the catalogue names them, and as Cedar does."""
 ARGUMENT_TYPES: Final = tuple(_TYPES)
 
-_ALWAYS: Final = """\
-  time: Time,
-  environment: String,
-  proof: Proof,
-  approvals: Long,
-  risk: Long,
-  verdict: String,
-"""
-_USING: Final = (
-    """\
-  caller: String,
-  task: Task,
-  chain: Chain,
-  after: Trail,
-  adds: Adds,
-  power: String,
-  intent?: String,
-  destination?: Destination,
-  break_glass: Bool,
-  ledger_durable: Bool,
-  ttl: Long,
-"""
-    + _ALWAYS
-)
-_OPENING: Final = (
-    """\
-  capabilities: Set<String>,
-  powers: Set<String>,
-  data_classes: Set<String>,
-  effects: Set<String>,
-  purpose: String,
-  ttl: Long,
-  on_behalf_of: String,
-  depth: Long,
-  chain: Chain,
-  parent?: Parent,
-"""
-    + _ALWAYS
-)
+_Record = dict[str, Any]
+"""Attributes with their types, a record where it has attributes itself; ``?`` marks optional."""
+_WORDS: Final = "Set<String>"
 
-_TRAIL: Final = """\
-  effects: Set<String>,
-  data_classes: Set<String>,
-  ways: Set<String>,
-  grants: Long,
-  calls: Long,
-  amount: decimal,
-  power: String,
-  private: Bool,
-  untrusted: Bool,
-  egress: Bool,
-  way_out: Bool,
-"""
+_EXPOSURE: Final[_Record] = {"private": "Bool", "untrusted": "Bool", "egress": "Bool"}
+_TRAIL: Final[_Record] = {
+    "effects": _WORDS,
+    "data_classes": _WORDS,
+    "ways": _WORDS,
+    "grants": "Long",
+    "calls": "Long",
+    "amount": "decimal",
+    "power": "String",
+    **_EXPOSURE,
+    "way_out": "Bool",
+}
+_CHAIN: Final[_Record] = {**_TRAIL, "tasks": "Long"}
+_TASK: Final[_Record] = {
+    "id": "String",
+    "purpose": "String",
+    "on_behalf_of": "String",
+    "capabilities": _WORDS,
+    "age": "Long",
+    "left": "Long",
+    "depth": "Long",
+    "heartbeat": "Bool",
+    "trail": _TRAIL,
+}
+_ALWAYS: Final[_Record] = {
+    "time": {"now": "datetime", "hour": "Long", "minute": "Long", "weekday": "Long"},
+    "environment": "String",
+    "proof": {"bound": "Bool", "method": "String"},
+    "approvals": "Long",
+    "risk": "Long",
+    "verdict": "String",
+}
+_USING: Final[_Record] = {
+    "caller": "String",
+    "task": _TASK,
+    "chain": _CHAIN,
+    "after": _TRAIL,
+    "adds": {
+        "effects": _WORDS,
+        "data_class": "String",
+        **_EXPOSURE,
+        "amount": "decimal",
+    },
+    "power": "String",
+    "intent?": "String",
+    "destination?": {
+        "host": "String",
+        "within": _WORDS,
+        "scheme": "String",
+        "port": "Long",
+        "ip": "Bool",
+    },
+    "break_glass": "Bool",
+    "ledger_durable": "Bool",
+    "ttl": "Long",
+    **_ALWAYS,
+}
+_OPENING: Final[_Record] = {
+    "capabilities": _WORDS,
+    "powers": _WORDS,
+    "data_classes": _WORDS,
+    "effects": _WORDS,
+    "purpose": "String",
+    "ttl": "Long",
+    "on_behalf_of": "String",
+    "depth": "Long",
+    "chain": _CHAIN,
+    "parent?": {
+        "id": "String",
+        "agent": "String",
+        "purpose": "String",
+        "capabilities": _WORDS,
+        "agents": _WORDS,
+        "left": "Long",
+    },
+    **_ALWAYS,
+}
+_OPERATING: Final[_Record] = {"selector?": "String", **_ALWAYS}
 
-_BASE: Final = f"""\
-// Who asks. The name of a principal is its id; a team is the owner of principals.
+_GRANTABLE: Final[_Record] = {
+    "name": "String",
+    "power": "String",
+    "backend": "String",
+    "data_class": "String",
+    "effects": _WORDS,
+    "instant": "Bool",
+}
+_ENTITIES: Final[Mapping[str, _Record]] = {
+    "Principal in [Team]": {
+        "name": "String",
+        "role": "String",
+        "owner": "String",
+        "capabilities": _WORDS,
+    },
+    "Capability": _GRANTABLE,
+    "Tool": _GRANTABLE,
+    "Approval": {
+        "requester": "String",
+        "agent": "String",
+        "owner": "String",
+        "orchestrator": "String",
+        "capability": "String",
+        "power": "String",
+    },
+}
+_ACTIONS: Final[tuple[tuple[str, str, _Record], ...]] = (
+    ("open_task, delegate", "Principal", _OPENING),
+    ("issue_grant, break_glass", "Capability", _USING),
+    ("call_tool", "Tool", _USING),
+    ("approve", "Approval", _ALWAYS),
+    ("operate", "Operation", _OPERATING),
+)
+_HEAD: Final = """\
+// Who asks is a Principal; its name is its id, its owner the team it is in. What can be granted is
+// a Capability, what can be called a Tool, what operators do ("revoke" ...) an Operation.
+//
+// Durations are seconds, times UTC, Monday is weekday 1. `task.trail` and `chain` are what was done
+// so far, `adds` what this request adds, `after` the chain then. `ways` are the effects of
+// credentials that were issued, `way_out` says that one of them is an egress. `within` has the host
+// and every domain above it: "api.example.com", "example.com", "com".
 entity Team;
-entity Principal in [Team] = {{
-  name: String,
-  role: String,
-  owner: String,
-  capabilities: Set<String>,
-}};
-// What can be granted, and what can be called.
-entity Capability, Tool = {{
-  name: String,
-  power: String,
-  backend: String,
-  data_class: String,
-  effects: Set<String>,
-  instant: Bool,
-}};
-// What operators do: "revoke", "freeze", "signal" …
 entity Operation;
-// A human yes that is asked for.
-entity Approval = {{
-  requester: String,
-  agent: String,
-  owner: String,
-  orchestrator: String,
-  capability: String,
-  power: String,
-}};
-
-// Durations are seconds. A trail is what was done so far, and what that amounts to. `ways` are the
-// effects of credentials that were issued, `way_out` says that one of them is an egress.
-type Trail = {{
-{_TRAIL}}};
-type Chain = {{
-{_TRAIL}  tasks: Long,
-}};
-type Task = {{
-  id: String,
-  purpose: String,
-  on_behalf_of: String,
-  capabilities: Set<String>,
-  age: Long,
-  left: Long,
-  depth: Long,
-  heartbeat: Bool,
-  trail: Trail,
-}};
-type Parent = {{
-  id: String,
-  agent: String,
-  purpose: String,
-  capabilities: Set<String>,
-  agents: Set<String>,
-  left: Long,
-}};
-// What this request adds, by itself.
-type Adds = {{
-  effects: Set<String>,
-  data_class: String,
-  private: Bool,
-  untrusted: Bool,
-  egress: Bool,
-  amount: decimal,
-}};
-// `within` has the host and every domain above it: "api.example.com", "example.com", "com".
-type Destination = {{
-  host: String,
-  within: Set<String>,
-  scheme: String,
-  port: Long,
-  ip: Bool,
-}};
-// In UTC. Monday is 1, Sunday 7.
-type Time = {{
-  now: datetime,
-  hour: Long,
-  minute: Long,
-  weekday: Long,
-}};
-// How the identity was proved, and whether the token is bound to a key.
-type Proof = {{
-  bound: Bool,
-  method: String,
-}};
-type Using = {{
-{_USING}}};
-
-action open_task, delegate appliesTo {{
-  principal: [Principal],
-  resource: [Principal],
-  context: {{
-{_OPENING}  }}
-}};
-action issue_grant, break_glass appliesTo {{
-  principal: [Principal],
-  resource: [Capability],
-  context: Using
-}};
-action call_tool appliesTo {{
-  principal: [Principal],
-  resource: [Tool],
-  context: Using
-}};
-action approve appliesTo {{
-  principal: [Principal],
-  resource: [Approval],
-  context: {{
-{_ALWAYS}  }}
-}};
-action operate appliesTo {{
-  principal: [Principal],
-  resource: [Operation],
-  context: {{
-  selector?: String,
-{_ALWAYS}  }}
-}};
 """
 
 
-def schema(tools: Iterable[Capability] = ()) -> str:
-    """Return the schema, in Cedar's own syntax, with an action for each tool."""
-    return _BASE + "".join(map(_tool_action, sorted(tools, key=lambda tool: tool.name)))
+def schema(tools: Iterable[Capability] = (), needs: Needs | None = None) -> str:
+    """Return the schema, in Cedar's own syntax, with an action for each tool.
+
+    With ``needs`` it holds those attributes only.
+    """
+    context, entity = (needs.context, needs.entity) if needs else (None, None)
+    rows = [_HEAD]
+    rows += [f"entity {name} = {_record(of, entity)};\n" for name, of in _ENTITIES.items()]
+    rows += [_action(names, kind, _record(of, context)) for names, kind, of in _ACTIONS]
+    for tool in sorted(tools, key=lambda tool: tool.name):
+        arguments = {
+            f"{name}?" if optional else name: _TYPES[kind]
+            for name, (kind, optional) in sorted(tool.arguments.items())
+        }
+        named = f'"{CALL}{tool.name}" in [call_tool]'
+        rows.append(_action(named, "Tool", _record({**_USING, "arguments": arguments}, context)))
+    return "".join(rows)
 
 
-def _tool_action(tool: Capability) -> str:
-    arguments = "".join(
-        f"    {json.dumps(name)}{'?' if optional else ''}: {_TYPES[kind]},\n"
-        for name, (kind, optional) in sorted(tool.arguments.items())
-    )
+def _action(names: str, resource: str, context: str) -> str:
     return (
-        f'action "{CALL}{tool.name}" in [call_tool] appliesTo {{\n'
-        "  principal: [Principal],\n  resource: [Tool],\n  context: {\n"
-        f"{_USING}  arguments: {{\n{arguments}  }},\n  }}\n}};\n"
+        f"action {names} appliesTo {{\n  principal: [Principal],\n  resource: [{resource}],\n"
+        f"  context: {context}\n}};\n"
     )
+
+
+def _record(
+    attributes: Mapping[str, Any], needed: Mapping[str, Any] | None, indent: int = 2
+) -> str:
+    """Write a record, of ``needed`` attributes only; an empty mapping there means all below."""
+    rows: list[str] = []
+    for name, kind in attributes.items():
+        bare = name.removesuffix("?")
+        if needed and bare not in needed:
+            continue
+        below = needed[bare] if needed else None
+        written = kind if isinstance(kind, str) else _record(kind, below, indent + 2)
+        optional = "?" if name.endswith("?") else ""
+        rows.append(f"{' ' * indent}{json.dumps(bare)}{optional}: {written},\n")
+    return "{\n" + "".join(rows) + " " * (indent - 2) + "}"

@@ -11,13 +11,12 @@ from broker.policy.case_request import CaseRequest
 from broker.policy.cedar import CedarPolicies, Schema, Source
 from broker.policy.decision import Decision, Effect
 from broker.policy.policies import conclude
-from broker.policy.schema import schema
 from broker.power import PRIVATE
 
 if TYPE_CHECKING:
     from broker.policy.question import Question
 
-SCHEMA: Final = Schema(schema())
+SCHEMA: Final = Schema()
 
 ATOMS = st.one_of(
     st.builds(

@@ -10,7 +10,7 @@ from broker.catalog import Capability, Catalog, Power
 from broker.config import parse_config
 from broker.errors import ConfigError
 from broker.policy.cedar import Schema
-from broker.policy.schema import ARGUMENT_TYPES, schema
+from broker.policy.schema import ARGUMENT_TYPES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +64,7 @@ def test_a_tool_says_what_it_is_called_and_what_it_takes(tmp_path: Path) -> None
     assert {kind for kind, _ in tool.arguments.values()} == set(ARGUMENT_TYPES)
     assert tool.amount == "cost"
     assert tool.resources == ("urn:mail", "https://mail.example")
-    assert '"call:send"' in Schema(schema([tool])).text
+    assert '"call:send"' in Schema([tool]).text
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from broker.policy.cases import Result, run_cases
 from broker.policy.cedar import CedarPolicies, Schema, Source
 from broker.policy.decision import Effect
 from broker.policy.folder import default_cases, default_sources
-from broker.policy.schema import schema
 
 if TYPE_CHECKING:
     from broker.policy.annotations import PolicyFacts
@@ -43,7 +42,7 @@ RULES: Final = (
 
 
 def facts() -> list[PolicyFacts]:
-    return list(CedarPolicies(default_sources(), Schema(schema())).facts.values())
+    return list(CedarPolicies(default_sources(), Schema()).facts.values())
 
 
 @pytest.mark.parametrize("result", SHIPPED.results, ids=lambda r: f"{r.case.rule}: {r.case.name}")

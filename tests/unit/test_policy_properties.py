@@ -150,7 +150,6 @@ def test_what_may_be_missing_can_be_looked_at_once_it_is_there() -> None:
         {"risk": "high"},
         {"risk": 1.5},
         {"risk": 2**63},
-        {"nonsense": True},
         {"verdict": None},
         {"chain": {}},
         {"time": {"now": "never"}},
@@ -158,7 +157,14 @@ def test_what_may_be_missing_can_be_looked_at_once_it_is_there() -> None:
     ids=str,
 )
 def test_a_question_that_doesnt_fit_the_schema_is_denied(change: dict[str, Any]) -> None:
-    decision = decided(QUESTION.with_context(**change), ALLOW_ALL)
+    looks = (
+        'context.risk > 100 || context.verdict == "x" || context.chain.calls < 0 || '
+        'context.time.now < datetime("2000-01-01")'
+    )
+    forbid = f'@id("looks") forbid {SCOPE} when {{ {looks} }};'
+    assert decided(QUESTION, ALLOW_ALL, forbid).allowed
+
+    decision = decided(QUESTION.with_context(**change), ALLOW_ALL, forbid)
     assert (decision.effect, decision.reasons) == (Effect.DENY, (POLICY_ERROR,))
 
 
