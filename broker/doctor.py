@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import stat
+import tempfile
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 _SKEW_WARN_MS: Final = 500
 _SKEW_FAIL_MS: Final = 5000
+_LOW_DISK: Final = 512 << 20
 
 
 class Verdict(StrEnum):
@@ -47,7 +51,7 @@ class Finding:
 async def examine(config: Config, clock: Clock | None = None) -> AsyncGenerator[Finding]:
     """Run every check, yielding each finding as it is made."""
     clock = clock or SystemClock()
-    for finding in _files(config):
+    for finding in (*_files(config), *_audit(config)):
         yield finding
     async for finding in _redis(config, clock):
         yield finding
@@ -66,16 +70,46 @@ def _files(config: Config) -> Iterator[Finding]:
     secrets: list[Path | None] = [config.redis.password_file]
     if vault is not None:
         secrets += [vault.role_id_file, vault.secret_id_file, vault.jwt_file, vault.token_file]
-    keys = config.broker.state_dir / "keys"
-    found = [path for path in secrets if path is not None]
+    state, audit = config.broker.state_dir, config.audit
+    keys = state / "keys"
+    secrets += [audit.signing_key(state), audit.fingerprint_key(state)]
+    secrets += [file for sink in audit.sinks for file in (sink.token_file, sink.secret_file)]
+    found = [path for path in secrets if path is not None and path.exists()]
     found += sorted(path for path in keys.glob("*") if path.is_file()) if keys.is_dir() else []
-    open_ones = [path for path in found if path.exists() and _others_can_read(path)]
+    open_ones = [path for path in found if _others_can_read(path)]
     for path in open_ones:
         yield Finding(
             "file modes", Verdict.FAILED, f"{path} is open to others", f"run: chmod 600 {path}"
         )
     if not open_ones:
         yield Finding("file modes", Verdict.OK, f"{len(found)} secret files are private")
+
+
+def _audit(config: Config) -> Iterator[Finding]:
+    """The log can be written: without it nothing is issued for long."""
+    if not config.audit.enabled:
+        advice = "set enabled = true in [audit]: events in the ledger alone can be changed"
+        yield Finding("audit log", Verdict.WARNING, "is switched off", advice)
+        return
+    folder = config.audit.folder(config.broker.state_dir)
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"x")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        advice = "let the broker write there, or name another place by log_dir in [audit]"
+        detail = f"{place} can't be written: {error.strerror}"
+        yield Finding("audit log", Verdict.FAILED, detail, advice)
+        return
+    free = shutil.disk_usage(place).free
+    detail = f"{place} can be written, {free >> 20} MiB free"
+    if free < _LOW_DISK:
+        advice = "free its disk: when it is full, nothing is issued any more"
+        yield Finding("audit log", Verdict.WARNING, detail, advice)
+    else:
+        yield Finding("audit log", Verdict.OK, detail)
 
 
 def _others_can_read(path: Path) -> bool:

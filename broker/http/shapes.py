@@ -156,7 +156,7 @@ class FreezePage(Answer):
 
 
 class Event(Answer):
-    """An audit event; ``data`` depends on ``type``."""
+    """An audit event; ``data`` depends on ``type``. ``chain`` is the root task's id."""
 
     id: Annotated[str, Field(pattern=_EVENT_ID)]
     time: Time
@@ -164,6 +164,9 @@ class Event(Answer):
     task_id: TaskId | None
     grant_id: GrantId | None
     principal: Words | None
+    chain: TaskId | None
+    decision: Words | None
+    traceparent: Words | None
     data: dict[str, Any]
 
 
