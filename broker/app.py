@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from broker import settings
 from broker.access import Access
 from broker.audit.fingerprint import Fingerprints
+from broker.audit_log import AuditLog, open_audit_log
 from broker.backends.token import TokenBackend
 from broker.backends.vault import VaultBackend
 from broker.backends.vault_api import VaultApi, VaultLogin
 from broker.clock import SystemClock
-from broker.config import VaultAuth, read_secret_file
+from broker.config import read_secret_file
 from broker.decisions import DecisionPoint
 from broker.errors import BrokerError
 from broker.exchange import Exchange
@@ -40,6 +41,7 @@ from broker.ledger.replay import Replay
 from broker.ledger.roster import Roster
 from broker.logs import get_logger
 from broker.metrics import Metrics
+from broker.oversight import Oversight
 from broker.owners import Owners
 from broker.pipeline import Pipeline
 from broker.policy.folder import default_sources, sources_in
@@ -78,6 +80,7 @@ class Application:
     pipeline: Pipeline
     principals: Principals
     owners: Owners
+    oversight: Oversight
     reaper: Reaper
     connection: Connection
     vault: VaultApi | None
@@ -89,6 +92,7 @@ class Application:
     clock: Clock
     metrics: Metrics
     gauges: Gauges
+    audit: AuditLog | None
 
     async def ready(self) -> Readiness:
         """Look at the ledger, its durability, and Vault."""
@@ -103,6 +107,8 @@ class Application:
             parts["vault"] = await vault_state(self.vault)
         stuck = sum(self.pipeline.stuck.values())
         parts["revocation"] = f"warning: {stuck} credentials are stuck" if stuck else "ok"
+        if self.audit is not None:
+            parts["audit"] = self.audit.state()
         return parts
 
     def http(self) -> FastAPI:
@@ -112,6 +118,8 @@ class Application:
             keys=self.rotation,
             principals=self.principals,
             owners=self.owners,
+            oversight=self.oversight,
+            audit=self.audit,
             max_body=self.config.broker.max_body,
             trusted_proxies=self.config.broker.trusted_proxies,
             ready=self.ready,
@@ -137,11 +145,16 @@ class Application:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncGenerator[None]:
-        scheduler = Scheduler(self.reaper, self.clock, keys=self.rotation, metrics=self.metrics)
+        scheduler = Scheduler(
+            self.reaper, self.clock, keys=self.rotation, metrics=self.metrics, audit=self.audit
+        )
         # Nothing is scanned before serving: the first sweep runs beside the first requests.
         with contextlib.suppress(BrokerError):
             await self.ready()
             await self.principals.roster.reload()
+        if self.audit is not None:
+            with contextlib.suppress(BrokerError):
+                await self.audit.start()
         scheduler.start()
         try:
             yield
@@ -149,6 +162,10 @@ class Application:
             scheduler.stop()
             with contextlib.suppress(TimeoutError):
                 await self.pipeline.work.drain(DRAIN_S)
+            with contextlib.suppress(BrokerError):
+                await self.principals.roster.write_down()
+            if self.audit is not None:
+                await self.audit.stop()
             await self.close()
 
     async def close(self) -> None:
@@ -176,6 +193,7 @@ def build(
     tokens = Tokens(config.broker.issuer, keys, clock)
     metrics = Metrics(clock, backends={c.backend for c in catalog.capabilities.values()})
     connection = connect(config, metrics)
+    audit = open_audit_log(config, connection, clock, metrics)
     ledger = RedisLedger(connection, settings.times(config))
     live = LiveTokens(connection)
     roster = Roster(catalog, Registry(connection, ledger.times), clock)
@@ -214,6 +232,8 @@ def build(
         clock=clock,
         environment=config.policy.environment,
         private=config.policy.private,
+        used=roster.used_capability,
+        admit=audit.guard.check if audit else lambda: None,
     )
     pipeline = Pipeline(
         ledger=ledger,
@@ -226,9 +246,11 @@ def build(
         before_step=before_step,
     )
     standing = Standing(pipeline, roster)
+    oversight = Oversight.over(pipeline, standing, connection)
     principals = Principals(
         standing=standing,
         pipeline=pipeline,
+        reach=oversight.reach,
         rules=settings.review_rules(config),
         issuers={s.name for s in (*config.issuers(), *config.identity.trust_domains)},
         broker=config.broker.issuer,
@@ -262,7 +284,8 @@ def build(
         pipeline=pipeline,
         principals=principals,
         owners=Owners(standing),
-        reaper=Reaper(pipeline, principals, metrics),
+        oversight=oversight,
+        reaper=Reaper(pipeline, principals, oversight.detections, metrics, audit),
         connection=connection,
         vault=vault,
         authenticator=authenticator,
@@ -280,6 +303,7 @@ def build(
         clock=clock,
         metrics=metrics,
         gauges=Gauges(pipeline, metrics, clock),
+        audit=audit,
     )
 
 
@@ -322,7 +346,7 @@ def vault_api(vault: VaultSection, clock: Clock) -> VaultApi:
     """Make the connection to Vault."""
     return VaultApi(
         vault.address,
-        vault_login(vault),
+        settings.vault_login(vault),
         clock,
         namespace=vault.namespace or "",
         ca_file=vault.ca_file,
@@ -342,23 +366,6 @@ def admin_api(vault: VaultSection, token: Secret) -> VaultApi:
         ca_file=vault.ca_file,
         timeout_s=vault.timeout / 1000,
     )
-
-
-def vault_login(vault: VaultSection) -> VaultLogin:
-    """How the broker logs in; the files are read anew each time, since they rotate."""
-
-    def body() -> dict[str, str]:
-        match vault.auth:
-            case VaultAuth.APPROLE:
-                files = {"role_id": vault.role_id_file, "secret_id": vault.secret_id_file}
-            case VaultAuth.TOKEN_FILE:
-                files = {"token": vault.token_file}
-            case _:
-                files = {"jwt": vault.jwt_file}
-        read = {k: read_secret_file(path).reveal() for k, path in files.items() if path}
-        return {**read, "role": vault.role} if vault.role else read
-
-    return VaultLogin(vault.auth, vault.auth_mount or "", body)
 
 
 def vault_backend(
