@@ -122,7 +122,7 @@ class DecisionWorld(PartyWorld):
     ) -> httpx2.Response:
         """Send JSON as the agent of a task, or as somebody else; ``bytes`` as they are."""
         if headers is None:
-            agent = not by or (task is not None and by == task["agent"])
+            agent = not by or (task is not None and by == task.get("agent"))
             name = by or (task["agent"] if task else "")
             headers = await self.headers(name, task["task_id"] if agent and task else "")
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
