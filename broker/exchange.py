@@ -232,6 +232,7 @@ class Exchange:
         now = int(self._clock.now())
         ttl_s = self._ttl_ms // 1000
         if task is not None:
+            self._pipeline.judge.admit()  # people and orchestrators still get in, to revoke
             ttl_s = min(ttl_s, task.expires_at // 1000 - now)
         if caller.expires_at:
             ttl_s = min(ttl_s, caller.expires_at - now)

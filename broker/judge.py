@@ -80,16 +80,19 @@ class Judge:
         environment: str = "",
         private: frozenset[str] = PRIVATE,
         used: Callable[[str, str], None] = lambda _agent, _capability: None,
+        admit: Callable[[], None] = lambda: None,
     ) -> None:
         """``environment`` is told to policies; ``private`` are the data classes that are.
 
-        ``used`` is told which agent has used which capability.
+        ``used`` is told which agent has used which capability. ``admit`` raises while nothing may
+        be allowed to anybody, such as when the audit log can't be written.
         """
         self.catalog = catalog
         self.policies = policies
         self.actions = actions
         self.private = private
         self.used = used
+        self.admit = admit
         self._ledger = ledger
         self._clock = clock
         self._environment = environment
@@ -125,7 +128,9 @@ class Judge:
 
         Raises:
             BrokerError: policy refused, and it is logged.
+            AuditUnavailable: nothing is issued at all.
         """
+        self.admit()
         task, survey = await self.actions.survey(task.id)
         ruling = await self._judged_issue(caller, task, ask, health, survey)
         if ruling.decision.allowed:
@@ -215,7 +220,12 @@ class Judge:
         task_id: str,
         on_behalf_of: str,
     ) -> Ruling:
-        """Decide whether a task is opened, and for how long. The caller logs a refusal."""
+        """Decide whether a task is opened, and for how long. The caller logs a refusal.
+
+        Raises:
+            AuditUnavailable: nothing is issued at all.
+        """
+        self.admit()
         parent, agent = context.parent, context.agent
         names = [f"agent:{ask.agent}", f"agent:{caller.name}"]
         names += [f"owner:{agent.owner}"] if agent else []
