@@ -15,6 +15,10 @@ PIP := $(BIN)/python -m pip --quiet --quiet --no-input --disable-pip-version-che
 UV ?= $(BIN)/uv
 PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 
+# Compiled modules are kept even where the shell says not to: the tests start our program, and its
+# libraries with it, a few hundred times.
+unexport PYTHONDONTWRITEBYTECODE
+
 # pyright's wrapper would ask the network whether there is a newer one.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 

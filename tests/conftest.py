@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import settings
@@ -16,12 +18,43 @@ from broker.errors import BackendRefused
 from tests.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator, Generator, Sequence
 
     from broker.config import Config
 
+CORES: Final = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+MOST_WORKERS: Final = 4
+
 settings.register_profile("default", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("default")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """For ``-n auto``: one worker a core, four at most; none for files that are named one by one.
+
+    Each worker has engines of its own to start, and all tests to collect.
+    """
+    named = [argument.partition("::")[0] for argument in config.args]
+    if all(name.endswith(".py") for name in named):
+        return 0
+    return min(CORES, MOST_WORKERS) if CORES > 1 else 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell the tests of schemathesis apart, to which pytest gives one id for all operations."""
+    for item in items:
+        label = getattr(item, "operation_label", None)
+        if label is not None and item.id.params is None:
+            item._id = item.id.with_params(label)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  no other way
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(ids: Sequence[str]) -> None:
+    """Refuse ids that are not unique: of tests with the same, a worker would run only the first."""
+    twice = [nodeid for nodeid, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise pytest.UsageError(f"tests need ids of their own: {', '.join(twice)}")
 
 
 @pytest.fixture(scope="session")

@@ -184,7 +184,7 @@ async def test_a_flood_of_forgeries_fetches_keys_once_more_and_no_oftener() -> N
 # ── ours, and what looks like ours ───────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("kid", [OURS.kid, KEY.kid, None])
+@pytest.mark.parametrize("kid", [OURS.kid, KEY.kid, None], ids=["ours", "theirs", "none"])
 @pytest.mark.parametrize("key", [KEY, SVID_KEY, STRANGE], ids=["ci", "prod", "stranger"])
 async def test_a_trusted_issuer_does_not_imitate_us(key: IssuerKey, kid: str | None) -> None:
     """It says everything that a token of ours says; only the key isn't ours."""
