@@ -61,7 +61,10 @@ def destination(text: str) -> dict[str, Any]:
         port = int(match["port"])
         if port > _MAX_PORT:
             raise ValueError("not a port")
-    address = _address(host)
+    try:
+        address = _address(host)
+    except ValueError:
+        raise ValueError("not an address in its plain form") from None
     if address is None and not all(map(_LABEL.fullmatch, host.split("."))):
         raise ValueError("not a host name")
     labels = host.split(".")
