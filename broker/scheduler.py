@@ -29,7 +29,8 @@ _PRUNE_S: Final = 600
 _REVIEW_S: Final = 60
 _LOOK_S: Final = 2
 _DRAIN_S: Final = 0.2
-_DRAIN_FAILED_S: Final = 1.0
+_DRAIN_IDLE_S: Final = 1.0
+"""Where nothing happens, or events can't be drained, that is looked at less often."""
 
 
 class Scheduler:
@@ -91,16 +92,14 @@ class Scheduler:
         self._again("sweep", self._sweep, max(delay_ms, _SOONEST_MS) / 1000)
 
     async def _drain(self) -> None:
-        delay_s = _DRAIN_S
+        delay_s = _DRAIN_IDLE_S
         try:
-            if self._audit is not None:
-                await self._audit.drain()
+            if self._audit is not None and (await self._audit.drain()).drained:
+                delay_s = _DRAIN_S
         except BrokerError as error:
-            delay_s = _DRAIN_FAILED_S
             self._metrics.job_failed("drain")
             log.warning("events were not drained", error=error.detail)
         except Exception:
-            delay_s = _DRAIN_FAILED_S
             self._metrics.job_failed("drain")
             log.exception("events were not drained")
         # Once it is over, however long a disk takes: runs don't pile up.

@@ -251,14 +251,13 @@ class Drain:
         while True:
             self._before_step(DrainStep.READ)
             batch = await self._outbox.read(writer.head.cursor)  # 3
-            events = [cloud_event(e, source=self._settings.source) for e in _with_gaps(batch)]
-            cursor = {shard: Position(*place) for shard, place in batch.cursor.items()}
-            if events:
+            count = len(batch.events) + len(batch.gaps)
+            if count:
                 self._before_step(DrainStep.APPEND)
-                await self._in_thread(writer.append, events, cursor)  # 4
-            if events or self._clock.monotonic() - self._asked > _RENEW_S:
+                await self._in_thread(self._append, writer, batch)  # 4
+            if count or self._clock.monotonic() - self._asked > _RENEW_S:
                 await self._commit(writer.head, batch.at)  # 5
-            drained += len(events)
+            drained += count
             if not batch.more or self._clock.monotonic() - begun > _PASS_S:
                 break
         self._recovered()
@@ -266,6 +265,10 @@ class Drain:
         return DrainReport(
             holder=True, drained=drained, lag_ms=batch.now - batch.at, size=writer.head.size
         )
+
+    def _append(self, writer: LogWriter, batch: Batch) -> None:
+        events = [cloud_event(e, source=self._settings.source) for e in _with_gaps(batch)]
+        writer.append(events, {shard: Position(*place) for shard, place in batch.cursor.items()})
 
     async def _commit(self, head: Head, at: int) -> None:
         self._before_step(DrainStep.COMMIT)

@@ -12,8 +12,10 @@ import hmac
 import json
 import os
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
+from broker.audit.files import sync_folder, write_new
 from broker.errors import ConfigError
 from broker.secret import Secret
 
@@ -86,25 +88,14 @@ class Fingerprints:
 def _create(path: Path) -> None:
     """Write a fresh key for its owner alone, all of it or nothing; the first to come wins."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    text = _BEGIN + base64.b64encode(secrets.token_bytes(_KEY_BYTES)) + b"\n"
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        with os.fdopen(os.open(draft, flags, 0o600), "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
+        write_new(draft, _BEGIN + base64.b64encode(secrets.token_bytes(_KEY_BYTES)) + b"\n")
+        with suppress(FileExistsError):
             path.hardlink_to(draft)
-        except FileExistsError:
-            return
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
     finally:
         draft.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def _read(path: Path) -> bytes:

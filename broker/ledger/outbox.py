@@ -19,7 +19,7 @@ from broker.ledger import keys
 from broker.ledger.rows import event_row
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from broker.events import Event
     from broker.ledger.connection import Connection
@@ -30,10 +30,15 @@ _SETTLED_MS: Final = 3
 """No event that is this old is still being written in another shard, unless clocks differ."""
 _PER_SHARD: Final = 250
 """Events read from one shard at a time."""
+_MANY_BYTES: Final = 32 << 10
 _AHEAD_MS: Final = 1000
 """An event so far in the future has an id that says nothing of its age."""
 
 Cursor = dict[int, Place]
+
+
+_Raw = tuple[int, int, str, bytes]
+"""What the script says of a shard; see there."""
 
 
 class _Read(NamedTuple):
@@ -122,37 +127,67 @@ class Outbox:
         top = now - _SETTLED_MS
         shards = range(self._redis.shards)
         places = {shard: cursor.get(shard, START) for shard in shards}
-        reads = await asyncio.gather(
+        raw = await asyncio.gather(
             *(self._read(shard, places[shard][0], top, per_shard) for shard in shards)
         )
-        # A shard with more than was read holds up the others' later events: order is for all.
-        full = [read.events[-1] for read in reads if len(read.events) >= per_shard]
-        limit = min(map(_order, full), default=None)
-        kept: list[Event] = []
-        gaps: list[Gap] = []
-        after: Cursor = {}
-        for shard, read in zip(shards, reads, strict=True):
-            events = [e for e in read.events if limit is None or _order(e) <= limit]
-            kept += events
-            place = _moved(places[shard], events)
-            if len(events) == len(read.events) < per_shard and (gap := _gap(shard, place, read)):
-                gaps.append(gap)
-                place = _mended(place, gap, read.last)
-            if place != START:
-                after[shard] = place
-        kept.sort(key=_order)
-        at = top if limit is None else min(top, limit[0] - 1)
-        return Batch(tuple(kept), tuple(gaps), after, at, now, limit is not None)
+        if sum(len(text) for *_, text in raw) < _MANY_BYTES:
+            return _batch(raw, places, per_shard, top, now)
+        return await asyncio.to_thread(_batch, raw, places, per_shard, top, now)
 
-    async def _read(self, shard: int, after: str, top: int, limit: int) -> _Read:
+    async def _read(self, shard: int, after: str, top: int, limit: int) -> _Raw:
         args = {"after": after, "top": top, "limit": limit}
-        added, younger, last, rows = await self._redis.run("audit_read", shard, args)
-        events = [event_row(shard, stream_id, _pairs(fields)) for stream_id, fields in rows]
-        return _Read(added, younger, last.decode(), events)
+        added, younger, last, text = await self._redis.run("audit_read", shard, args)
+        return added, younger, last.decode(), text
 
     async def _run(self, script: str, args: dict[str, Any]) -> Any:  # noqa: ANN401  as Connection.run
         head, lease = self._keys
         return await self._redis.run(script, 0, args, own_key=head, more_keys=[lease])
+
+
+def _batch(raw: Sequence[_Raw], places: Cursor, per_shard: int, top: int, now: int) -> Batch:
+    """Put what was read in one order. Many events take long: off the event loop, then."""
+    reads = [
+        _Read(added, younger, last, _events(shard, text))
+        for shard, (added, younger, last, text) in enumerate(raw)
+    ]
+    # A shard with more than was read holds up the others' later events: order is for all.
+    full = [read.events[-1] for read in reads if len(read.events) >= per_shard]
+    limit = min(map(_order, full), default=None)
+    kept: list[Event] = []
+    gaps: list[Gap] = []
+    after: Cursor = {}
+    for shard, read in enumerate(reads):
+        events = [e for e in read.events if limit is None or _order(e) <= limit]
+        kept += events
+        place = _moved(places[shard], events)
+        if len(events) == len(read.events) < per_shard and (gap := _gap(shard, place, read)):
+            gaps.append(gap)
+            place = _mended(place, gap, read.last)
+        if place != START:
+            after[shard] = place
+    kept.sort(key=_order)
+    at = top if limit is None else min(top, limit[0] - 1)
+    return Batch(tuple(kept), tuple(gaps), after, at, now, limit is not None)
+
+
+def _events(shard: int, text: bytes) -> list[Event]:
+    """Take the script's text apart."""
+    events: list[Event] = []
+    words = _words(text)
+    for stream_id in words:
+        fields = [next(words) for _ in range(int(next(words)))]
+        events.append(
+            event_row(shard, stream_id, dict(zip(fields[::2], fields[1::2], strict=True)))
+        )
+    return events
+
+
+def _words(text: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(text):
+        begin = text.index(b" ", at) + 1
+        at = begin + int(text[at : begin - 1])
+        yield text[begin:at]
 
 
 def _moved(place: Place, events: Sequence[Event]) -> Place:
@@ -194,10 +229,6 @@ def _stream_order(stream_id: str) -> tuple[int, int]:
 
 def _millis(stream_id: bytes) -> int:
     return int(stream_id.partition(b"-")[0])
-
-
-def _pairs(fields: Sequence[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(fields[::2], fields[1::2], strict=False))
 
 
 def _point(row: Sequence[Any]) -> CommitPoint:

@@ -228,10 +228,11 @@ async def test_deleted_events_are_a_gap_in_the_log_itself(bench: Bench, tmp_path
         return (await replica.drain.run_once()).size == 8
 
     await wait_until(all_drained, "seven events and a gap are in the log")
-    *_, gap = records(tmp_path)
-    assert gap["type"] == "broker.audit.gap"
-    assert gap["data"] == {"shard": 3, "missed": 2, "why": "deleted", "added": 9}
-    assert [e["id"] for e in records(tmp_path)[:-1]] == await events_of(bench)
+    [gap] = [e for e in records(tmp_path) if e["type"] == "broker.audit.gap"]
+    assert gap["data"]["added"] in range(7, 10)  # the last ones may have come after it was noticed
+    assert gap["data"] == {**gap["data"], "shard": 3, "missed": 2, "why": "deleted"}
+    others = [e["id"] for e in records(tmp_path) if e["type"] == "broker.test"]
+    assert others == await events_of(bench)
     await replica.drain.stop()
     # Whoever goes on knows of it, and finds no other.
     other = Replica(bench, tmp_path)
