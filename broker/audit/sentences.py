@@ -87,6 +87,7 @@ def _executed(data: Data) -> str:
         f"reported: {data.get('outcome', '?')}"
         + (f" after {format_duration(int(lasted))}" if lasted is not None else "")
         + (f", left {effects}" if effects else "")
+        + _because(data, "error_type")
     )
 
 
@@ -150,6 +151,8 @@ _SENTENCES: Final[Mapping[str, tuple[Stage, Callable[[Data], str]]]] = {
     "grant.late": (Stage.GRANT, _of("credential came when nobody wanted it any more")),
     "token.issued": (Stage.GRANT, _of("token issued")),
     "token.refused": (Stage.DECISION, _of("token refused", "mark")),
+    "signal.set": (Stage.NOTE, _of("signal on", "selector", "verdict")),
+    "signal.cleared": (Stage.NOTE, _of("signal taken back from", "selector")),
     "execution": (Stage.EXECUTION, _executed),
     "execution.missing": (Stage.EXECUTION, _of("never reported what became of it")),
     "token.revoked": (Stage.REVOCATION, _of("token revoked")),
