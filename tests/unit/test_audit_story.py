@@ -45,7 +45,8 @@ def a_whole_life() -> Ledger:
     emit("decision", {"id": "dec_1", "action": "open_task", "effect": "allow", "agent": "writer",
                       "capabilities": "orders-read", "reasons": ""})  # fmt: skip
     emit("task.opened", {"agent": "writer", "purpose": "weekly report",
-                         "expires_at": START + 60_000, "capabilities": ["orders-read"]})  # fmt: skip
+                         "expires_at": START + 60_000,
+                         "capabilities": ["orders-read"]})  # fmt: skip
     emit("decision", {"id": "dec_2", "action": "issue_grant", "effect": "allow",
                       "capability": "orders-read", "intent": "count the orders",
                       "policies": ["read"], "reasons": ""}, grant="grt_1")  # fmt: skip
