@@ -11,8 +11,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.audit.drain import Drain, DrainSettings
 from broker.audit.guard import Guard
+from broker.audit.log import LogWriter
 from broker.audit.note import Signer
+from broker.audit.reader import read_events
+from broker.audit.record import cloud_event
 from broker.clock import SystemClock
+from broker.events import Event
 from broker.ledger import keys
 from broker.ledger.outbox import Outbox
 from tests.contract.ledger_bench import SHARDS, Bench
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from broker.audit.drain import DrainStep
     from broker.clock import Clock
 
+BEGIN_MS: Final = 1_800_000_000_000
 SOURCE: Final = "https://broker.example.com"
 SIGNER: Final = Signer("broker.example.com/audit", Ed25519PrivateKey.from_private_bytes(b"k" * 32))
 
@@ -56,6 +61,29 @@ class Replica:
             on_commit=self.committed.append,
             before_step=before_step,
         )
+
+
+class Log:
+    """A log in a folder, written by the broker's own writer."""
+
+    def __init__(self, folder: Path, *, segment_bytes: int = 16 << 20) -> None:
+        self.folder = folder
+        self.writer = LogWriter.open(
+            folder, signer=SIGNER, clock=SystemClock(), segment_bytes=segment_bytes
+        )
+
+    def add(self, count: int = 1, kind: str = "test") -> int:
+        """Append events; return how many records there are."""
+        size = self.writer.head.size
+        events = [
+            Event(f"{at}-03-0", at, kind, "", "", "op", {"number": at - BEGIN_MS})
+            for at in range(BEGIN_MS + size, BEGIN_MS + size + count)
+        ]
+        self.writer.append([cloud_event(e, source=SOURCE) for e in events], {})
+        return self.writer.head.size
+
+    def ids(self) -> list[str]:
+        return [event["id"] for event in read_events(self.folder)]
 
 
 def segments(folder: Path) -> list[Path]:

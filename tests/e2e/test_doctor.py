@@ -100,6 +100,7 @@ def test_a_healthy_configuration_has_nothing_to_mend(patient: Patient) -> None:
     assert {f["verdict"] for rows in found.values() for f in rows} == {"ok"}
     assert set(found) >= {
         "file modes",
+        "audit log",
         "redis",
         "redis clock",
         "redis durability",
@@ -267,7 +268,15 @@ def test_a_broker_that_could_read_secrets_itself_is_warned_of(patient: Patient) 
     assert finding["advice"].startswith("take it away")
 
 
-@pytest.mark.parametrize("where", ["vault-secret-id", "broker/keys"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "vault-secret-id",
+        "broker/keys",
+        "broker/audit-signing.key",
+        "broker/fingerprint.key",
+    ],
+)
 def test_a_file_that_others_can_read_fails_with_the_command_that_mends_it(
     patient: Patient, where: str
 ) -> None:
@@ -284,6 +293,44 @@ def test_a_file_that_others_can_read_fails_with_the_command_that_mends_it(
     assert code == 1
     [finding] = found["file modes"]
     assert finding["advice"] == f"run: chmod 600 {file}"
+
+
+@pytest.mark.parametrize(
+    ("section", "verdict", "advice"),
+    [
+        ("enabled = false", "warning", "enabled = true"),
+        ('log_dir = "vault-secret-id/log"', "failed", "log_dir"),
+    ],
+    ids=["switched off", "no folder"],
+)
+def test_a_log_that_cant_be_written_fails(
+    patient: Patient, section: str, verdict: str, advice: str
+) -> None:
+    other = patient.changed("[redis]", f"[audit]\n{section}\n[redis]")
+
+    _, found = patient.examine(other)
+
+    [finding] = found["audit log"]
+    assert finding["verdict"] == verdict
+    assert advice in finding["advice"]
+
+
+def test_a_log_whose_disk_is_nearly_full_is_warned_of(patient: Patient, tmp_path: Path) -> None:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("may not mount a small disk here")
+    try:
+        other = patient.changed("[redis]", f'[audit]\nlog_dir = "{place}/log"\n[redis]')
+        code, found = patient.examine(other)
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+    assert code == 0
+    [finding] = found["audit log"]
+    assert finding["verdict"] == "warning"
+    assert "nothing is issued" in finding["advice"]
 
 
 async def _signing_key(patient: Patient) -> None:

@@ -12,7 +12,7 @@ from broker.config.audit import SinkEntry, SinkKind
 from broker.errors import AuditUnavailable
 from broker.ledger import keys
 from tests.audit_bench import records
-from tests.contract.test_drain import filled, small_disk
+from tests.contract.test_drain_disks import filled, small_disk
 from tests.receiver import Receiver
 from tests.waiting import wait_until
 from tests.world import World, logs_in

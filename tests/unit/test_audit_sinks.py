@@ -12,45 +12,17 @@ import pytest
 from cloudevents.core.formats.json import JSONFormat
 
 from broker.audit.log import LogWriter
-from broker.audit.reader import Bookmark, read_chunk, read_events
 from broker.audit.record import cloud_event
 from broker.audit.sinks import Feed, SinkError, Stdout
 from broker.clock import SystemClock
 from broker.events import Event
-from tests.audit_bench import SIGNER, SOURCE, segments
+from tests.audit_bench import BEGIN_MS, SIGNER, SOURCE, Log, segments
 from tests.clocks import ManualClock
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
     from pathlib import Path
-
-NOW = 1_800_000_000_000
-
-
-class Log:
-    """A log in a folder, written by the broker's own writer."""
-
-    def __init__(self, folder: Path, *, segment_bytes: int = 16 << 20) -> None:
-        self.folder = folder
-        self.writer = LogWriter.open(
-            folder, signer=SIGNER, clock=SystemClock(), segment_bytes=segment_bytes
-        )
-
-    def add(self, count: int = 1, kind: str = "test") -> int:
-        """Append events; return how many records there are."""
-        size = self.writer.head.size
-        events = [
-            Event(
-                f"{NOW + size + n}-03-0", NOW + size + n, kind, "", "", "op", {"number": size + n}
-            )
-            for n in range(count)
-        ]
-        self.writer.append([cloud_event(e, source=SOURCE) for e in events], {})
-        return self.writer.head.size
-
-    def ids(self) -> list[str]:
-        return [event["id"] for event in read_events(self.folder)]
 
 
 class Memory:
@@ -104,80 +76,6 @@ async def has(sink: Memory, ids: list[str]) -> None:
 @pytest.fixture
 def log(tmp_path: Path) -> Log:
     return Log(tmp_path / "log", segment_bytes=4096)
-
-
-# ── reading ──────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("limit", [1, 7, 1000])
-def test_every_record_is_read_once_over_all_segments(log: Log, limit: int) -> None:
-    for _ in range(12):
-        log.add(10)
-    assert len(segments(log.folder)) > 3
-
-    seen: list[int] = []
-    place = Bookmark()
-    while (chunk := read_chunk(log.folder, place, until=120, limit=limit)).events:
-        assert len(chunk.events) <= limit
-        seen += [event["data"]["number"] for event in chunk.events]
-        assert Bookmark.from_json(chunk.after.to_json()) == chunk.after
-        place = chunk.after
-
-    assert seen == list(range(120))
-    assert place.seq == 120
-
-
-def test_nothing_is_read_that_is_not_committed(log: Log) -> None:
-    log.add(10)
-
-    chunk = read_chunk(log.folder, Bookmark(), until=4, limit=100)
-
-    assert len(chunk.events) == 4
-    assert read_chunk(log.folder, chunk.after, until=4, limit=100).events == ()
-
-
-def test_a_bookmark_without_an_offset_is_found(log: Log) -> None:
-    for _ in range(12):
-        log.add(10)
-
-    chunk = read_chunk(log.folder, Bookmark(77), until=120, limit=2)
-
-    assert [event["data"]["number"] for event in chunk.events] == [77, 78]
-
-
-def test_a_stale_offset_is_not_believed(log: Log) -> None:
-    log.add(10)
-
-    chunk = read_chunk(log.folder, Bookmark(5, 0, 700), until=10, limit=1)
-
-    assert chunk.events[0]["data"]["number"] == 5
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"seq":-1,"segment":0,"offset":0,"prev":""}'])
-def test_a_position_that_cant_be_read_is_the_beginning(text: str) -> None:
-    assert Bookmark.from_json(text) == Bookmark()
-
-
-def test_half_a_line_is_not_read_yet(log: Log) -> None:
-    log.add(3)
-    with segments(log.folder)[-1].open("ab") as file:
-        file.write(b'{"event":{')
-
-    assert len(read_chunk(log.folder, Bookmark(), until=9, limit=9).events) == 3
-
-
-def test_what_is_on_another_disk_is_passed_over_and_counted(tmp_path: Path, log: Log) -> None:
-    head = log.writer.head
-    log.add(5)
-    log.writer.checkpoint()
-    head = log.writer.head
-    with LogWriter.open(tmp_path / "b", signer=SIGNER, clock=SystemClock(), head=head) as other:
-        event = Event(f"{NOW}-07-0", NOW, "test", "", "", "", {})
-        other.append([cloud_event(event, source=SOURCE)], {})
-
-    chunk = read_chunk(tmp_path / "b", Bookmark(), until=6, limit=9)
-
-    assert (len(chunk.events), chunk.absent, chunk.after.seq) == (1, 5, 6)
 
 
 # ── delivering ───────────────────────────────────────────────────────────────────────────────────
@@ -290,7 +188,7 @@ async def test_a_hanging_sink_falls_behind_and_nothing_else_happens(log: Log) ->
 
 
 async def test_its_lag_is_the_age_of_the_oldest_event_it_lacks(log: Log) -> None:
-    clock = ManualClock(NOW / 1000 + 100)
+    clock = ManualClock(BEGIN_MS / 1000 + 100)
     sink = Memory()
     sink.open.clear()
     async with fed(Feed("siem", sink, log.folder, clock)) as feed:
@@ -337,9 +235,9 @@ async def test_what_was_delivered_from_a_log_that_was_set_back_is_delivered_anew
         log.writer.close()
         log.writer = LogWriter.open(log.folder, signer=SIGNER, clock=SystemClock(), head=kept)
         feed.committed(4)
-        event = Event(f"{NOW}-09-0", NOW, "test", "", "", "", {})
+        event = Event(f"{BEGIN_MS}-09-0", BEGIN_MS, "test", "", "", "", {})
         for sequence in range(6):
-            event = Event(f"{NOW}-09-{sequence}", NOW, "test", "", "", "", {})
+            event = Event(f"{BEGIN_MS}-09-{sequence}", BEGIN_MS, "test", "", "", "", {})
             log.writer.append([cloud_event(event, source=SOURCE)], {})
         feed.committed(10)
 

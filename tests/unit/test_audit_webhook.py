@@ -20,9 +20,10 @@ from broker.audit.webhook import Webhook
 from broker.clock import SystemClock
 from broker.errors import ConfigError
 from broker.secret import Secret
+from tests.audit_bench import Log
 from tests.loopback import private_tls
 from tests.receiver import Receiver
-from tests.unit.test_audit_sinks import Log, fed
+from tests.unit.test_audit_sinks import fed
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
