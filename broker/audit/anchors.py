@@ -71,7 +71,8 @@ class Anchors:
     def has(self, size: int) -> bool:
         """Whether there is a checkpoint of a size, good or bad."""
         signed = any(expected.signed for expected in self._more.get(size, ()))
-        return signed or size in self._numbered
+        # It may have been written since the others were listed.
+        return signed or size in self._numbered or self._folder.file(size).exists()
 
     def settle(self, chain: Chain) -> None:
         """Compare with everything up to where the log has come to.

@@ -89,8 +89,10 @@ def stand(folder: Path, head: Head, keys: Sequence[VerifierKey]) -> Standing:
     end = walk.end.chain
     if end.size < covered:  # 1
         raise LogDamaged(f"{path} ends at {end.size}, and {covered} records were signed.")
-    if newest.size < first < end.size:
-        raise LogDamaged(f"{path}: the checkpoint at which it begins is missing.")
+    if newest.size < first:  # it was begun, and its checkpoint not written yet
+        if first < end.size:
+            raise LogDamaged(f"{path}: the checkpoint at which it begins is missing.")
+        note = None
     signed = walk.places.get(newest.size, walk.start)
     if newest.size >= first and not _has_root(signed.chain, newest):
         raise LogDamaged(f"{path}: not what the checkpoint of {newest.size} records was made of.")
@@ -105,8 +107,6 @@ def stand(folder: Path, head: Head, keys: Sequence[VerifierKey]) -> Standing:
     if not at.chain.is_at(head):  # 3
         raise LogDamaged(f"{path}: the ledger says something else of the first {head.size}.")
     cut = _cut(path, head.size, at.offset)  # 4
-    if newest.size < first:  # it was begun, and its checkpoint not written yet
-        note = None
     return Standing(path, first, at, signed, note, (head.size, head.prev), cut)
 
 

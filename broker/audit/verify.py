@@ -182,8 +182,8 @@ class _Verifier:
             else:
                 links.odd(number, line)
         links.settle(ended=True)
-        begun = end is None and chain.size == first  # this moment, and its checkpoint comes next
-        if not begun and not anchors.has(first):
+        # Without records it was begun this moment, or a crash kept its checkpoint from it.
+        if chain.size > first and not anchors.has(first):
             detail = f"the checkpoint at which {name} begins is missing"
             self._add(Kind.CHECKPOINT, detail, name, first)
 

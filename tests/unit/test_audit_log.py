@@ -186,6 +186,28 @@ def test_a_checkpoint_of_which_only_latest_was_written_is_written_again(world: L
     assert folder.read(3) == note
 
 
+def test_a_segment_that_never_got_its_checkpoint_is_left_behind(tmp_path: Path) -> None:
+    here, there = LogWorld(tmp_path / "here"), LogWorld(tmp_path / "there")
+    here.fill(3)
+    there.head = here.head
+    here.head = there.fill(2)
+    with here.open() as writer:
+        writer.checkpoint()
+    # As if the crash had come before the checkpoint of the new segment was written.
+    folder = CheckpointFolder(here.folder)
+    folder.file(5).unlink()
+    (folder.path / "latest").write_bytes(folder.read(3) or b"")
+    there.head = here.head
+    here.head = there.fill(2)
+    with here.open() as writer:
+        here.append(writer, 3)
+        writer.checkpoint()
+    assert [first for first, _ in segments(here.folder)] == [0, 5, 7]
+    report = here.verify(head=here.head, known=there.notes)
+    assert (report.findings, report.unsigned) == ([], 0)
+    assert [(a.first, a.last) for a in report.absent] == [(3, 4), (5, 6)]
+
+
 # The ledger was set back.
 
 

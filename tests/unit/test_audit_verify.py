@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -64,6 +66,32 @@ def test_records_after_the_newest_checkpoint_are_counted(world: LogWorld) -> Non
         world.append(writer, 5)
     report = world.verify(head=world.head)
     assert (report.findings, report.size, report.signed, report.unsigned) == ([], 17, 12, 5)
+
+
+def test_a_log_can_be_verified_while_it_is_written_and_forgotten(tmp_path: Path) -> None:
+    world = LogWorld(tmp_path / "busy", segment_bytes=1400)
+    world.fill(1)
+    stop = threading.Event()
+
+    def write_on() -> None:
+        with world.open() as writer:
+            while not stop.is_set():
+                world.append(writer, 2)
+                writer.checkpoint()
+                writer.forget(START + (writer.head.size - 60) * STEP_MS)
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write_on)
+        try:
+            sizes = set[int]()
+            while len(sizes) < 25 and not writing.done():
+                report = world.verify(head=world.head)
+                assert report.findings == []
+                sizes.add(report.size)
+        finally:
+            stop.set()
+        writing.result()
+    assert world.verify(head=world.head).unsigned == 0
 
 
 # Records.
