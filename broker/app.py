@@ -53,6 +53,7 @@ from broker.reaper import Reaper
 from broker.scheduler import Scheduler
 from broker.service import Broker
 from broker.standing import Standing
+from broker.steps import Steps
 from broker.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -227,6 +228,7 @@ def build(
     judge = Judge(
         catalog=catalog,
         policies=load_policies(config, catalog),
+        metrics=metrics,
         actions=Actions(connection),
         ledger=ledger,
         clock=clock,
@@ -243,7 +245,7 @@ def build(
         judge=judge,
         clock=clock,
         limits=settings.limits(config),
-        before_step=before_step,
+        steps=Steps(metrics, before_step),
     )
     standing = Standing(pipeline, roster)
     oversight = Oversight.over(pipeline, standing, connection)
@@ -273,7 +275,9 @@ def build(
             access=access, pipeline=pipeline, tokens=tokens, live=live, clock=clock
         ),
         decisions=DecisionPoint(
-            pipeline, fingerprints(config), report_ms=config.policy.report_within
+            pipeline,
+            Fingerprints.load_or_create(config.audit.fingerprint_key(config.broker.state_dir)),
+            report_ms=config.policy.report_within,
         ),
         limits=settings.task_limits(config),
         shards=config.redis.shards,
@@ -305,11 +309,6 @@ def build(
         gauges=Gauges(pipeline, metrics, clock),
         audit=audit,
     )
-
-
-def fingerprints(config: Config) -> Fingerprints:
-    """Make what names values in the log without telling them."""
-    return Fingerprints.load_or_create(config.audit.fingerprint_key(config.broker.state_dir))
 
 
 def load_policies(config: Config, catalog: Catalog) -> Policies:

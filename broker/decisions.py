@@ -197,7 +197,12 @@ class DecisionPoint:
             else:
                 moment = self._judge.moment(caller, survey.signals)
                 question = using(agent, tool, task, survey, step, use, moment)
-                decision = await self._judge.policies.decide(question, decision)
+                about = {
+                    "gen_ai.operation.name": "execute_tool",
+                    "gen_ai.tool.name": tool.tool or tool.name,
+                    "gen_ai.agent.name": task.agent,
+                }
+                decision = await self._judge.ask(question, decision, about)
         about = self._about(tool, ask, decision)
         return self._judge.ruled(
             Action.CALL_TOOL, task.id, decision, survey, step, question=question, about=about

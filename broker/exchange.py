@@ -45,6 +45,7 @@ from broker.token_request import (
     TaskDetail,
 )
 from broker.tokens import AccessClaims, nested_actor, token_type
+from broker.tracing import span
 from broker.wire import RequestGrant
 
 if TYPE_CHECKING:
@@ -108,6 +109,12 @@ class Exchange:
             OAuthError: with the code of RFC 6749 5.2, RFC 8693 2.2.2, RFC 8707 2 or RFC 9396 5.
             RateLimited: the acting principal has asked too often.
         """
+        with self._pipeline.steps.metrics.exchanging(), span("exchange"):
+            return await self._answer(ask, client, transport)
+
+    async def _answer(
+        self, ask: TokenRequest, client: ClientAssertion, transport: Transport
+    ) -> Answer:
         # First: a client that must come again with a nonce has then used up no assertion.
         cnf, proof = await self._access.binding(transport)
         proved = await self._client(ask, client, transport)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from broker.errors import LedgerUnavailable
@@ -30,6 +31,8 @@ class Gauges:
         self._metrics = metrics
         metrics.follow("work_in_flight", lambda: pipeline.work.in_flight)
         metrics.follow("ledger_durable", lambda: pipeline.ledger_durable)
+        for name in pipeline.backends:
+            metrics.follow("shut_lanes", partial(pipeline.lanes.shut, name), name)
         metrics.follow("policy_generation", lambda: pipeline.judge.policies.loaded.generation)
         self._clock = clock
         self._reading = asyncio.Lock()

@@ -21,6 +21,7 @@ from broker.policy.policies import POLICY_ERROR
 from broker.policy.question import Moment, Use, opening, operating, using
 from broker.power import PRIVATE
 from broker.refusals import advised, refusal
+from broker.tracing import note, span
 from broker.trail import Signals, Step, Survey
 
 if TYPE_CHECKING:
@@ -32,9 +33,11 @@ if TYPE_CHECKING:
     from broker.grants import Grant
     from broker.ledger.actions import Actions
     from broker.ledger.redis import RedisLedger
+    from broker.metrics import Metrics
     from broker.policy.policies import Policies
     from broker.policy.question import Question
     from broker.tasks import Task
+    from broker.tracing import Attributes
     from broker.wire import OpenTask, RequestGrant
 
 log = get_logger("judge")
@@ -69,7 +72,7 @@ class Health:
 class Judge:
     """Asks the policies, and says no in words."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  all that a decision looks at
         self,
         *,
         catalog: Catalog,
@@ -77,6 +80,7 @@ class Judge:
         actions: Actions,
         ledger: RedisLedger,
         clock: Clock,
+        metrics: Metrics,
         environment: str = "",
         private: frozenset[str] = PRIVATE,
         used: Callable[[str, str], None] = lambda _agent, _capability: None,
@@ -95,6 +99,7 @@ class Judge:
         self.admit = admit
         self._ledger = ledger
         self._clock = clock
+        self._metrics = metrics
         self._environment = environment
         self._chains: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -120,6 +125,16 @@ class Judge:
             signals=signals,
             approvals=approvals,
         )
+
+    async def ask(
+        self, question: Question, floor: Decision, about: Attributes | None = None
+    ) -> Decision:
+        """Have the policies decide what the catalogue allows; ``about`` is for the span."""
+        with span("policy", about), self._metrics.deciding(question.action):
+            decision = await self.policies.decide(question, floor)
+        if decision.reasons == (POLICY_ERROR,):
+            self._metrics.policy_failed()
+        return decision
 
     # Credentials.
 
@@ -175,7 +190,7 @@ class Judge:
             )
             moment = self.moment(caller, survey.signals)
             question = using(agent, capability, task, survey, step, use, moment)
-            floor = await self.policies.decide(question, floor)
+            floor = await self.ask(question, floor)
         about = {"capability": ask.capability, "intent": ask.intent or ""}
         return self.ruled(
             Action.ISSUE_GRANT, task.id, floor, survey, step, question=question, about=about
@@ -201,7 +216,7 @@ class Judge:
             signals=survey.signals,
         )
         question = using(agent, capability, task, survey, step, use, moment)
-        return await self.policies.decide(question, Decision(Effect.ALLOW, (), left_ms))
+        return await self.ask(question, Decision(Effect.ALLOW, (), left_ms))
 
     async def still_allowed(self, grant: Grant, *, durable: bool) -> bool:
         """Say whether a grant that exists would be allowed now, by what is known now."""
@@ -244,7 +259,7 @@ class Judge:
                 survey=survey,
                 moment=self.moment(caller, survey.signals),
             )
-            decision = await self.policies.decide(question, decision)
+            decision = await self.ask(question, decision)
         about = {"agent": ask.agent, "capabilities": ",".join(ask.capabilities)}
         return self.ruled(
             Action.OPEN_TASK if parent is None else Action.DELEGATE,
@@ -270,8 +285,9 @@ class Judge:
             AccessDenied: policy says no.
         """
         question = operating(caller.principal, operation, selector, self.moment(caller, Signals()))
-        decision = await self.policies.decide(question, Decision(Effect.ALLOW, ("role",)))
+        decision = await self.ask(question, Decision(Effect.ALLOW, ("role",)))
         if decision.allowed:
+            self._metrics.decided(Action.OPERATE, decision.effect)
             return
         if always and decision.reasons == (POLICY_ERROR,):
             log.error("policies can't be evaluated; going ahead", operation=operation)
@@ -304,6 +320,8 @@ class Judge:
     ) -> Ruling:
         """Give a decision its id and the data of its event."""
         decision_id = timed_id("dec", shard_of(task_id, "tsk") or 0, self.now_ms())
+        self._metrics.decided(action, decision.effect)
+        note(decision=decision_id)
         asked = {"question": question.as_json()} if question is not None else {}
         signals = {"signals": list(survey.signals.sources)} if survey.signals.sources else {}
         data = decision.for_audit(id=decision_id, action=action, **about, **signals, **asked)

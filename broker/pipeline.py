@@ -36,10 +36,10 @@ from broker.lanes import Lanes
 from broker.ledger.models import Changed, HandleRetired, is_dead
 from broker.logs import get_logger
 from broker.refusals import cannot_issue, replayed
-from broker.steps import Issued, Limits, Outcome, Step, Work, pending_grant
+from broker.steps import Issued, Limits, Outcome, Step, Steps, Work, pending_grant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from broker.access import Caller
     from broker.backends.protocol import Backend, Prepared
@@ -70,9 +70,9 @@ class Pipeline:
         judge: Judge,
         clock: Clock,
         limits: Limits | None = None,
-        before_step: Callable[[Step], None] = lambda _: None,
+        steps: Steps,
     ) -> None:
-        """``before_step`` is called before each numbered step: for tracing, and to stop there."""
+        """``steps`` takes each numbered step."""
         self.ledger = ledger
         self.queries = queries
         self.backends = backends
@@ -82,9 +82,9 @@ class Pipeline:
         self.ledger_durable = True
         self.stuck: Mapping[str, int] = {}
         self._clock = clock
-        self._before = before_step
+        self.steps = steps
         self.work = Work()
-        self._lanes = Lanes(
+        self.lanes = Lanes(
             clock, width=self.limits.lane_width, longest_s=self.limits.max_backoff_ms / 1000
         )
 
@@ -94,17 +94,18 @@ class Pipeline:
         self, caller: Caller, task: Task, ask: RequestGrant, idempotency: Idempotency | None
     ) -> Issued:
         """Issue a credential under a task the caller was found to be concerned with."""
-        self._before(Step.RESOLVE)
-        capability = self.catalog.capabilities.get(ask.capability)
+        with self.steps.take(Step.RESOLVE, task=task.id):
+            capability = self.catalog.capabilities.get(ask.capability)
         ruling = await self._decide(caller, task, ask)
         assert capability is not None  # noqa: S101  policy allows no unknown capability
         # What follows is finished even if the caller hangs up: a half-made credential is worse.
-        work = self._issue(caller, task, capability, ask, ruling, idempotency)
-        return await asyncio.shield(self.work.spawn(work))
+        with self.steps.metrics.issuing(capability.backend):
+            work = self._issue(caller, task, capability, ask, ruling, idempotency)
+            return await asyncio.shield(self.work.spawn(work))
 
     async def _decide(self, caller: Caller, task: Task, ask: RequestGrant) -> Ruling:
-        self._before(Step.DECIDE)
-        return await self.judge.issue(caller, task, ask, self._health(ask.capability))
+        with self.steps.take(Step.DECIDE, task=task.id):
+            return await self.judge.issue(caller, task, ask, self._health(ask.capability))
 
     def _health(self, capability: str) -> Health:
         return Health(
@@ -130,8 +131,8 @@ class Pipeline:
         grant, ruling = await self._reserve(caller, task, capability, ask, ruling, idempotency)
         decision = ruling.decision
         try:
-            self._before(Step.MINT)
-            minted = await backend.mint(grant, task, capability)
+            with self.steps.take(Step.MINT, grant=grant.id):
+                minted = await backend.mint(grant, task, capability)
         except BackendRefused as error:
             await self.ledger.fail(grant, error=error.detail, actor=_ACTOR)
             raise cannot_issue(backend.name, error) from error
@@ -140,17 +141,17 @@ class Pipeline:
             # if nothing else hangs from it, or leave it to the sweep.
             await self._give_up(grant)
             raise cannot_issue(backend.name, error) from error
-        self._before(Step.ACTIVATE)
         longest_ms = minted.lifetime_ms or decision.ttl_ms
         lifetime_ms = min(longest_ms, decision.ttl_ms)
         try:
-            active = await self.ledger.activate(
-                grant,
-                lease=minted.lease,
-                lifetime_ms=lifetime_ms,
-                dies_in_ms=0 if capability.revocability is Revocability.INSTANT else longest_ms,
-                actor=_ACTOR,
-            )
+            with self.steps.take(Step.ACTIVATE, grant=grant.id):
+                active = await self.ledger.activate(
+                    grant,
+                    lease=minted.lease,
+                    lifetime_ms=lifetime_ms,
+                    dies_in_ms=0 if capability.revocability is Revocability.INSTANT else longest_ms,
+                    actor=_ACTOR,
+                )
         except LedgerUnavailable:
             # The lease is known here and perhaps nowhere else: end it while we know it. The grant
             # stays on record, and a sweep comes to the same end without us.
@@ -164,8 +165,8 @@ class Pipeline:
             # Other policies came into force; their review may have missed a grant in the making.
             await self._review_one(active)
         self.judge.used(task.agent, capability.name)
-        self._before(Step.DELIVER)
-        return Issued(active, minted, decision.notes)
+        with self.steps.take(Step.DELIVER, grant=grant.id):
+            return Issued(active, minted, decision.notes)
 
     async def _review_one(self, grant: Grant) -> None:
         if await self.judge.still_allowed(grant, durable=self.ledger_durable):
@@ -193,18 +194,18 @@ class Pipeline:
         async with self.judge.chain(task.root_id):
             for _ in range(TRIES):
                 grant = pending_grant(caller, task, capability, ask, prepared, ruling.id)
-                self._before(Step.RESERVE)
                 try:
-                    reserved = await self.ledger.reserve(
-                        grant,
-                        ttl_ms=ruling.decision.ttl_ms,
-                        max_live=capability.max_live,
-                        decision=ruling.about,
-                        actor=caller.name,
-                        seen=ruling.survey.version,
-                        step=ruling.step,
-                        idempotency=idempotency,
-                    )
+                    with self.steps.take(Step.RESERVE, task=task.id, grant=grant.id):
+                        reserved = await self.ledger.reserve(
+                            grant,
+                            ttl_ms=ruling.decision.ttl_ms,
+                            max_live=capability.max_live,
+                            decision=ruling.about,
+                            actor=caller.name,
+                            seen=ruling.survey.version,
+                            step=ruling.step,
+                            idempotency=idempotency,
+                        )
                 except Changed:
                     ruling = await self._decide(caller, task, ask)
                     continue
@@ -264,7 +265,7 @@ class Pipeline:
 
     async def revoke_claimed(self, grant: Grant, *, lost: bool = False) -> bool:
         """Take a claimed grant through steps 9 and 10; whether it is confirmed dead."""
-        lane = self._lanes.of(grant.backend, grant.capability)
+        lane = self.lanes.of(grant.backend, grant.capability)
         async with lane.gate:
             if shut_for := lane.shut_for:
                 await self._later(
@@ -275,11 +276,12 @@ class Pipeline:
                 if not grant.lease:
                     return await self._revoke_lost(grant, lost=lost)
                 backend = self._backend(grant.backend)
-                self._before(Step.REVOKE)
-                await backend.revoke(grant)
-                self._before(Step.CONFIRM)
-                if await backend.is_live(grant):
-                    raise BackendUnavailable("revoked, and still there when looked up")
+                with self.steps.metrics.revoking(grant.backend):
+                    with self.steps.take(Step.REVOKE, grant=grant.id):
+                        await backend.revoke(grant)
+                    with self.steps.take(Step.CONFIRM, grant=grant.id):
+                        if await backend.is_live(grant):
+                            raise BackendUnavailable("revoked, and still there when looked up")
             except LedgerUnavailable:
                 return False  # its claim runs out and a sweep takes it up again
             except Unavailable as error:
@@ -304,6 +306,7 @@ class Pipeline:
     async def _confirm(self, grant: Grant, evidence: str) -> bool:
         with contextlib.suppress(LedgerUnavailable):
             confirmed = await self.ledger.confirm(grant, evidence=evidence, actor=_ACTOR)
+            self.steps.over(confirmed)
             return is_dead(confirmed)
         return False
 
@@ -361,11 +364,11 @@ class Pipeline:
     async def _end_handle(self, task: Task, handle: str, lost: Sequence[Grant]) -> bool:
         name = str(task.handles.get(handle, {}).get("backend", "")) or lost[0].backend
         backend = self._backend(name)
-        self._before(Step.REVOKE)
-        await backend.revoke_handle(task, handle)
-        self._before(Step.CONFIRM)
-        if await backend.handle_is_live(task, handle, lost):
-            return False
+        with self.steps.take(Step.REVOKE, task=task.id):
+            await backend.revoke_handle(task, handle)
+        with self.steps.take(Step.CONFIRM, task=task.id):
+            if await backend.handle_is_live(task, handle, lost):
+                return False
         return (
             await self.ledger.handle(task.id, "drop", handle, backend=name, actor=_ACTOR)
             != "too_early"

@@ -36,13 +36,17 @@ _SAID: Final[dict[str, tuple[type[BrokerError], str]]] = {
     "task_over": (TaskNotActive, "The task is not active: its time is up."),
     "backend_backlog": (
         BackendUnavailable,
-        "Too many credentials of this capability could not be revoked yet, so nothing new is "
-        "issued for it until they are.",
+        (
+            "Too many credentials of this capability could not be revoked yet, so nothing new is "
+            "issued for it until they are."
+        ),
     ),
     "binding_required": (
         BindingRequired,
-        "This capability is for tokens that are bound to a key: exchange your identity again, "
-        "with a DPoP proof (RFC 9449) or over mutual TLS (RFC 8705).",
+        (
+            "This capability is for tokens that are bound to a key: exchange your identity again, "
+            "with a DPoP proof (RFC 9449) or over mutual TLS (RFC 8705)."
+        ),
     ),
     "is_a_tool": (
         InvalidRequest,

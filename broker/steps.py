@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -11,14 +12,16 @@ from broker.errors import BrokerError
 from broker.grants import Grant, GrantState
 from broker.ids import new_id, shard_of
 from broker.logs import get_logger
+from broker.tracing import span
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine, Generator
     from typing import Any
 
     from broker.access import Caller
     from broker.backends.protocol import Minted, Prepared
     from broker.catalog import Capability
+    from broker.metrics import Metrics
     from broker.tasks import Task
     from broker.wire import RequestGrant
 
@@ -36,6 +39,28 @@ class Step(IntEnum):
     DELIVER = 7
     REVOKE = 9
     CONFIRM = 10
+
+
+class Steps:
+    """Takes the numbered steps, each as a span, and tells of it before to whoever watches."""
+
+    def __init__(self, metrics: Metrics, before: Callable[[Step], None] = lambda _: None) -> None:
+        """``before`` is called before each step, and may stop there."""
+        self.metrics = metrics
+        self._before = before
+
+    @contextlib.contextmanager
+    def take(self, step: Step, **ids: str) -> Generator[None]:
+        """Take a step; ``ids`` say of what: ``task``, ``grant``."""
+        self._before(step)
+        with span(step.name.lower(), ids):
+            yield
+
+    def over(self, grant: Grant) -> None:
+        """Take note of a grant of which it was to be confirmed that it is dead."""
+        if grant.state is GrantState.REVOKED:
+            asked_at, ended_at = grant.revoke_at, grant.ended_at
+            self.metrics.dead(grant.backend, grant.power, asked_at=asked_at, ended_at=ended_at)
 
 
 @dataclass(frozen=True, slots=True)
