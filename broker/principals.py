@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker.catalog import PrincipalState
 from broker.errors import Conflict, InvalidRequest, NotFound
+from broker.identity.models import Role
 from broker.ledger.registry import Change
 from broker.logs import get_logger
+from broker.reach import power_json
 from broker.register import Entry
 from broker.registration import check_unique, definition
 from broker.reviews import UNUSED, due, why
 from broker.standing import FINISH_AFTER_MS, PRINCIPAL
 from broker.visibility import must_operate, must_see_all
 from broker.wire import page_json
-from broker.wire_principals import principal_json
+from broker.wire_principals import principal_json, usage_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from broker.access import Caller
     from broker.catalog import Principal
     from broker.pipeline import Pipeline
+    from broker.reach import Reach
     from broker.register import Register
     from broker.reviews import ReviewRules
     from broker.standing import Standing
@@ -56,6 +59,7 @@ class Principals:
         *,
         standing: Standing,
         pipeline: Pipeline,
+        reach: Reach,
         rules: ReviewRules,
         issuers: Collection[str],
         broker: str,
@@ -64,6 +68,7 @@ class Principals:
         self.roster = standing.roster
         self.rules = rules
         self._standing = standing
+        self._reach = reach
         self._judge = standing.judge
         self._registry = standing.roster.registry
         self._queries = pipeline.queries
@@ -101,9 +106,19 @@ class Principals:
         return page_json(rows, found[limit - 1].name if len(found) > limit else None)
 
     async def principal(self, caller: Caller, name: str) -> dict[str, Any]:
-        """Return one of them."""
+        """Return one of them; of an agent also what it can do now, and what it has used."""
         must_see_all(caller)
-        return await self._shown(name)
+        register = await self._registry.load()
+        now, grants = await self._queries.now(), await self._registry.census()
+        principal = self._named(register, name)
+        shown = self._json(principal, register, now, grants)
+        if principal.role is not Role.AGENT:
+            return {**shown, "effective_power": None, "granted": [], "used": []}
+        return {
+            **shown,
+            "effective_power": power_json(await self._reach.of_agent(name)),
+            **usage_json(principal, register, self._capabilities),
+        }
 
     async def _shown(self, name: str) -> dict[str, Any]:
         register = await self._registry.load()
@@ -265,8 +280,7 @@ class Principals:
     async def sweep(self, *, now_ms: int | None = None) -> list[str]:
         """Put the marks right, and suspend the overdue as of ``now_ms``; returns whom."""
         register = await self._registry.load()
-        if new := set(self.roster.configured) - set(register.seen):
-            await self._registry.note(seen=new)
+        await self._note_new(register)
         if wrong := await self._standing.repair(register):
             log.warning("marks put right", marks=wrong)
         if not self.rules.suspend:
@@ -278,6 +292,19 @@ class Principals:
             if found is not None and found.overdue_at <= now and await self._overdue(name, now):
                 suspended.append(name)
         return suspended
+
+    async def _note_new(self, register: Register) -> None:
+        """Write down who is new here, and since when an agent may have a capability."""
+        new = set(self.roster.configured) - set(register.seen)
+        may = {
+            (name, capability)
+            for name, principal in self._standing.people(register).items()
+            if principal.role is Role.AGENT and principal.state is not PrincipalState.RETIRED
+            for capability in principal.capabilities
+        }
+        held = set(register.allowed)
+        if new or may != held:
+            await self._registry.note(seen=new, allowed=may - held, gone=held - may)
 
     async def _overdue(self, name: str, as_of: int) -> bool:
         def decide(register: Register, now: int) -> Change | None:

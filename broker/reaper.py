@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from broker.metrics import Metrics
     from broker.pipeline import Pipeline
     from broker.principals import Principals
+    from broker.signals import Detections
 
 log = get_logger("reaper")
 BATCH: Final = 100
@@ -33,10 +34,13 @@ class SweepReport:
 class Reaper:
     """Sweeps over the ledger. Any number of replicas may sweep at once: claims don't overlap."""
 
-    def __init__(self, pipeline: Pipeline, principals: Principals, metrics: Metrics) -> None:
+    def __init__(
+        self, pipeline: Pipeline, principals: Principals, detections: Detections, metrics: Metrics
+    ) -> None:
         """Revoke through the same pipeline as everybody else."""
         self._pipeline = pipeline
         self._principals = principals
+        self._detections = detections
         self._metrics = metrics
 
     async def sweep(self, *, horizon_ms: int | None = None) -> SweepReport:
@@ -68,12 +72,13 @@ class Reaper:
             self._pipeline.work.spawn(self._pipeline.close(task))
 
     async def look(self) -> dict[str, int]:
-        """Notice new principals, and count what could not be revoked within its budget.
+        """Notice new principals, finish reports left undone, and count what could not be revoked.
 
-        That is by capability. It counts until it is dead, also while it is being retried; issuing
-        takes it into account.
+        The count is by capability, of what used up its budget: it counts until it is dead, also
+        while it is being retried, and issuing takes it into account.
         """
         await self._principals.keep_up()
+        await self._detections.finish()
         queries = self._pipeline.queries
         stuck = {
             capability.name: await queries.count(f"gx|{capability.backend}|{capability.name}|")

@@ -34,6 +34,8 @@ MARKS: Final = ("suspended", "left", "owned", "since")
 """The kinds of marks; no freeze of an operator's has a name like these."""
 Mark = tuple[str, str | None]
 """A mark's name, and what it says; None where there must be none."""
+Pair = tuple[str, str]
+"""An agent and a capability."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,9 @@ class Register:
     ``used`` is when a principal last got a token, ``seen`` when one of the configuration was first
     met. ``todo`` are changes whose effects may not have reached every shard and task yet, with the
     version and the time they were made at.
+
+    ``uses`` is when an agent last used a capability, ``allowed`` since when a broker has seen that
+    it may. Uses are written down since ``recorded_since``; 0 if they never were.
     """
 
     version: int = 0
@@ -88,6 +93,9 @@ class Register:
     used: Mapping[str, int] = field(default_factory=dict[str, int])
     seen: Mapping[str, int] = field(default_factory=dict[str, int])
     todo: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
+    uses: Mapping[Pair, int] = field(default_factory=dict[Pair, int])
+    allowed: Mapping[Pair, int] = field(default_factory=dict[Pair, int])
+    recorded_since: int = 0
 
     def entry(self, name: str) -> Entry:
         """Return what it says of a principal; an entry without news if it says nothing."""

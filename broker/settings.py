@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.backends.vault_api import VaultLogin
+from broker.config import VaultAuth, read_secret_file
 from broker.keys import RotationTimes
 from broker.ledger.models import LedgerTimes
 from broker.reviews import ReviewRules
@@ -11,7 +13,7 @@ from broker.service import TaskLimits
 from broker.steps import Limits
 
 if TYPE_CHECKING:
-    from broker.config import Config
+    from broker.config import Config, VaultSection
 
 
 def times(config: Config) -> LedgerTimes:
@@ -71,3 +73,20 @@ def task_limits(config: Config) -> TaskLimits:
         max_children=tasks.max_children,
         max_live_per_agent=tasks.max_live_per_agent,
     )
+
+
+def vault_login(vault: VaultSection) -> VaultLogin:
+    """How the broker logs in; the files are read anew each time, since they rotate."""
+
+    def body() -> dict[str, str]:
+        match vault.auth:
+            case VaultAuth.APPROLE:
+                files = {"role_id": vault.role_id_file, "secret_id": vault.secret_id_file}
+            case VaultAuth.TOKEN_FILE:
+                files = {"token": vault.token_file}
+            case _:
+                files = {"jwt": vault.jwt_file}
+        read = {k: read_secret_file(path).reveal() for k, path in files.items() if path}
+        return {**read, "role": vault.role} if vault.role else read
+
+    return VaultLogin(vault.auth, vault.auth_mount or "", body)

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 log = get_logger("watch")
 _CHUNK: Final = 200
 """Grants decided before others get their turn: some tens of milliseconds."""
-_PREFIXES: Final = {"agent": "ta", "owner": "to"}
 
 
 class Watch:
@@ -39,14 +38,14 @@ class Watch:
     async def review(self, selector: str = "", *, reason: str) -> Outcome:
         """Decide the live grants of ``task:ID``, ``agent:NAME``, ``owner:OWNER``, or all, again.
 
-        A task's include those of every task below it. Returns what became of those revoked.
+        A task's include those of every task below it, an orchestrator's those of its chains.
+        Returns what became of those revoked.
         """
         kind, _, value = selector.partition(":")
-        if kind == "task":
-            ids = await self._of_tasks(await self._below(value))
-        elif kind in _PREFIXES:
-            tasks = await self._pipeline.queries.live_under(f"{_PREFIXES[kind]}|{value}|")
-            ids = await self._of_tasks({i for task in tasks for i in await self._below(task)})
+        chains = self._pipeline.queries.chains
+        if kind:
+            members = await chains.below(await chains.of(kind, value))
+            ids = [grant.id for grant in await chains.grants(m.task.id for m in members)]
         else:
             ids = await self._pipeline.queries.live_under("gc|")
         refused = await self._refused(ids)
@@ -55,18 +54,6 @@ class Watch:
             chunk = refused[start : start + _CHUNK]
             marked += await self._pipeline.ledger.begin_revoke(chunk, reason=reason, actor="broker")
         return await self._pipeline.revoke(marked)
-
-    async def _below(self, task_id: str) -> set[str]:
-        found, left = {task_id}, [task_id]
-        while left:
-            children = await self._pipeline.queries.children_of(left.pop())
-            left += [child for child in children if child not in found]
-            found.update(children)
-        return found
-
-    async def _of_tasks(self, tasks: Iterable[str]) -> list[str]:
-        queries = self._pipeline.queries
-        return [grant.id for task in tasks for grant in await queries.grants_of(task)]
 
     async def _refused(self, ids: Iterable[str]) -> list[str]:
         """Return those of some grants that policy doesn't allow any more."""

@@ -6,7 +6,7 @@ Requests refuse unknown fields by name. Times are RFC 3339 UTC, durations string
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, cast
 
 from pydantic import (
     AfterValidator,
@@ -86,16 +86,17 @@ def _inside(value: object) -> Iterable[object]:
             return ()
 
 
-_DURATION: Final[dict[str, Any]] = {
+DURATION: Final[dict[str, Any]] = {
     "type": "string",
     "pattern": "^([0-9]{1,9}d)?([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s)?([0-9]{1,9}ms)?$",
     "minLength": 2,
     "description": 'Such as "15m"; more than zero, at most 3650d.',
 }
+"""How the API's document describes a duration."""
 _PLAIN: Final = r"[^\x00-\x08\x0b-\x1f]*"
 _PRINTABLE: Final[dict[str, Any]] = {"pattern": rf"^{_PLAIN}[^\x00-\x1f\s]{_PLAIN}$"}
 
-Duration = Annotated[int, BeforeValidator(_duration), WithJsonSchema(_DURATION)]
+Duration = Annotated[int, BeforeValidator(_duration), WithJsonSchema(DURATION)]
 """A duration string on the wire, milliseconds inside."""
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 Text = Annotated[
@@ -180,30 +181,24 @@ def _one_member(schema: dict[str, Any]) -> None:
         schema["properties"][name] = member["anyOf"][0]
 
 
-class Selector(Request):
-    """Exactly one of these."""
+Who = Annotated[
+    str,
+    Field(min_length=1, max_length=320, json_schema_extra=_PRINTABLE),
+    AfterValidator(_printable),
+]
+"""An owner, in a selector."""
+Id = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class OneOf(Request):
+    """Exactly one of its members."""
 
     model_config = ConfigDict(json_schema_extra=_one_member)
 
-    grant_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    task_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    agent: Name | None = None
-    owner: (
-        Annotated[
-            str,
-            Field(min_length=1, max_length=320, json_schema_extra=_PRINTABLE),
-            AfterValidator(_printable),
-        ]
-        | None
-    ) = None
-    capability: Name | None = None
-    backend: Name | None = None
-    all: Literal[True] | None = None
-
     @model_validator(mode="after")
-    def _exactly_one(self) -> Selector:
+    def _exactly_one(self) -> Self:
         if len(self.model_fields_set) != 1 or self.item[1] is None:
-            names = ", ".join(Selector.model_fields)
+            names = ", ".join(type(self).model_fields)
             msg = f"must name exactly one of {names}"
             raise ValueError(msg)
         return self
@@ -219,6 +214,18 @@ class Selector(Request):
         """The selector as the ledger's frozen table and the log write it: ``agent:NAME``."""
         name, value = self.item
         return name if name == "all" else f"{name.removesuffix('_id')}:{value}"
+
+
+class Selector(OneOf):
+    """Exactly one of these."""
+
+    grant_id: Id | None = None
+    task_id: Id | None = None
+    agent: Name | None = None
+    owner: Who | None = None
+    capability: Name | None = None
+    backend: Name | None = None
+    all: Literal[True] | None = None
 
 
 class Revoke(Request):

@@ -17,7 +17,7 @@ from broker.wire import Duration, Name, Request, Text
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from broker.catalog import Principal
+    from broker.catalog import Capability, Principal
     from broker.register import OwnerEntry, Register
 
 MAX_KEYS_CHARS = 16 * 1024
@@ -173,6 +173,18 @@ def principal_json(
         "due": list(due),
         "overdue_at": _time(overdue_at),
         "live_grants": live_grants,
+    }
+
+
+def usage_json(
+    principal: Principal, register: Register, capabilities: Mapping[str, Capability]
+) -> dict[str, Any]:
+    """What an agent may be granted, and what it has used, each when last."""
+    known = (capabilities[c] for c in sorted(principal.capabilities) if c in capabilities)
+    used = {c: at for (agent, c), at in register.uses.items() if agent == principal.name}
+    return {
+        "granted": [{"capability": c.name, "power": c.power} for c in known],
+        "used": [{"capability": c, "last_used_at": to_rfc3339(used[c])} for c in sorted(used)],
     }
 
 

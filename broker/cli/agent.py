@@ -17,6 +17,8 @@ from broker.cli.text import ago, plural, when
 from broker.clock import SystemClock
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from broker.client import MovedPrincipal, Principal
 
 Name = Annotated[str, Parameter(help="The principal's name.", metavar="NAME", name="name")]
@@ -65,11 +67,23 @@ Example:
 
   broker agent review report-writer --next 2027-06-30 --note "still needed"
 """
+_UNUSED: Final = """\
+List agents that are allowed what they didn't use, and what would be enough.
+
+One marked ? wasn't allowed, or watched, for that long: that says nothing yet.
+
+Example: broker agent unused --since 90d
+"""
 
 app = App(
     name="agent",
     group_commands="Commands",
     help="Add, list, suspend, retire and review principals: agents and whoever else may call.",
+)
+app.command(
+    "broker.cli.power:unused",
+    name="unused",
+    help=_UNUSED,
 )
 
 
@@ -221,13 +235,15 @@ def list_principals(
 
 @app.command
 def show(name: Name, /, *, connection: Connection = DEFAULT) -> None:
-    """Show one principal.
+    """Show one principal; of an agent also what it can do now, and what it has used.
 
     Example: broker agent show report-writer
     """
+    from broker.cli.power import of_principal
+
     with connection.client() as broker:
         found = broker.get_principal(name)
-    _show(found, connection)
+    _show(found, connection, of_principal(found, SystemClock().now()))
 
 
 @app.command(help_epilogue=_SUSPEND)
@@ -307,7 +323,9 @@ def _state(principal: Principal) -> str:
     return principal.state
 
 
-def _show(principal: Principal, connection: Connection) -> None:
+def _show(
+    principal: Principal, connection: Connection, more: Mapping[str, str | None] | None = None
+) -> None:
     if connection.json:
         output.model(principal)
         return
@@ -337,5 +355,6 @@ def _show(principal: Principal, connection: Connection) -> None:
             "note": principal.review_note,
             "due": ", ".join(principal.due),
             "live grants": str(principal.live_grants or ""),
+            **(more or {}),
         }
     )

@@ -49,6 +49,7 @@ _COMMANDS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("freeze", "broker.cli.freeze:freeze_app", _OPERATE, "Issue nothing more that matches."),
     ("thaw", "broker.cli.freeze:thaw_app", _OPERATE, "Lift a freeze."),
     ("freezes", "broker.cli.freeze:freezes_app", _OPERATE, "List the freezes in force."),
+    ("signal", "broker.cli.signal:app", _OPERATE, "Report risks of tasks, agents and owners."),
     ("keys", "broker.cli.keys:app", _OPERATE, "List and rotate the broker's signing keys."),
     ("agent", "broker.cli.agent:app", _OPERATE, "Add, suspend, retire and review principals."),
     ("owner", "broker.cli.owner:app", _OPERATE, "Say who left, and who takes over."),

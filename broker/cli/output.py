@@ -44,14 +44,14 @@ def document(value: Mapping[str, Any]) -> None:
 
 def model(instance: DataclassInstance, *, reveal: bool = False) -> None:
     """Print one answer of the broker's as a JSON document."""
-    from broker.client.models import encode
+    from broker.client.decoding import encode
 
     document(encode(instance, reveal=reveal))
 
 
 def page_document(page: Page[Any]) -> None:
     """Print a part of a list as a JSON document."""
-    from broker.client.models import encode
+    from broker.client.decoding import encode
 
     document({"items": [encode(item) for item in page.items], "next": page.next})
 

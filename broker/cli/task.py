@@ -48,8 +48,14 @@ _END: Final = """\
 Every credential under the task and its children is revoked. Some may not be \
 confirmed dead yet: `broker grant list --task TASK` follows them.
 """
+_POWER: Final = """\
+Show what a task and its chain can do now, taken together, and why.
+
+Example: broker task power tsk_…
+"""
 
 app = App(name="task", group_commands="Commands", help="Open, watch and end tasks.")
+app.command("broker.cli.power:task_power", name="power", help=_POWER)
 
 
 @app.command(name="open", help_epilogue=_OPEN)

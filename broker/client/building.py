@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, cast, overload
 from urllib.parse import quote
 
+from broker.client.decoding import decode
 from broker.client.errors import InvalidRequest, UnexpectedAnswer
 from broker.client.messages import Call, Page, PageCall, Request, Response, get
-from broker.client.models import decode
 from broker.durations import format_duration, parse_duration
 from broker.secret import Secret
 

@@ -18,6 +18,7 @@ from broker.client.building import (
     plain,
     selected,
 )
+from broker.client.decoding import decode
 from broker.client.errors import InvalidRequest, from_response
 from broker.client.messages import Call, PageCall, Request, Response, get, send_form, send_json
 from broker.client.models import (
@@ -29,13 +30,16 @@ from broker.client.models import (
     MovedPrincipal,
     Owner,
     Principal,
+    ReportedSignal,
     Revocation,
     RotatedKey,
+    ShownPrincipal,
+    Signal,
     SigningKey,
     Task,
     TaskEnd,
-    decode,
 )
+from broker.client.power import TaskPower, UnusedPower
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from broker.secret import Secret
 
 Outcome = Literal["completed", "failed", "cancelled"]
+Verdict = Literal["clean", "suspicious", "compromised"]
 
 
 def open_task(  # noqa: PLR0913  the members of the request
@@ -93,6 +98,11 @@ def list_tasks(
 def get_task(task_id: str) -> Call[Task]:
     """Read one task."""
     return one(Task, get(path_to("/v1/tasks", task_id)))
+
+
+def get_task_power(task_id: str) -> Call[TaskPower]:
+    """Read what a task and its chain can do now, taken together, and why."""
+    return one(TaskPower, get(path_to("/v1/tasks", task_id, "power")))
 
 
 def request_grant(
@@ -190,6 +200,58 @@ def list_freezes(*, cursor: str | None = None, limit: int | None = None) -> Page
     return page(Freeze, "/v1/freezes", {"cursor": cursor, "limit": limit})
 
 
+def report_signal(
+    selector: Mapping[str, str | bool],
+    reason: str,
+    *,
+    risk: int | None = None,
+    verdict: Verdict | None = None,
+    ttl: Duration | None = None,
+) -> Call[ReportedSignal]:
+    """Report a risk (0 to 100), a verdict or both of a ``task_id``, an ``agent`` or an ``owner``.
+
+    It takes the place of what was reported of them before. Live grants that policy doesn't allow
+    any more are revoked at once.
+    """
+    if risk is None and verdict is None:
+        raise InvalidRequest("a signal says a risk, a verdict, or both")
+    document = {
+        "selector": selected(selector),
+        "risk": risk,
+        "verdict": verdict,
+        "reason": reason,
+        "ttl": duration(ttl),
+    }
+    return one(ReportedSignal, send_json("POST", "/v1/signals", document, repeatable=True))
+
+
+def clear_signal(selector: Mapping[str, str | bool], reason: str) -> Call[dict[str, Any]]:
+    """Take back what is reported; what was revoked stays so."""
+    document = {"selector": selected(selector), "reason": reason}
+    return Call(send_json("DELETE", "/v1/signals", document), Response.mapping)
+
+
+def list_signals(*, cursor: str | None = None, limit: int | None = None) -> PageCall[Signal]:
+    """Read one page of what is reported and counts now, by selector."""
+    return page(Signal, "/v1/signals", {"cursor": cursor, "limit": limit})
+
+
+def unused_power(
+    *,
+    since: Duration | None = None,
+    everybody: bool = False,
+    cursor: str | None = None,
+    limit: int | None = None,
+) -> Call[UnusedPower]:
+    """Read which agents are allowed what they didn't use lately, and what would have been enough.
+
+    ``since`` is how far back, ``"30d"`` unless given; with ``everybody`` the other agents as well.
+    """
+    query: dict[str, object] = {"since": duration(since), "all": "true" if everybody else None}
+    query |= {"cursor": cursor, "limit": limit}
+    return one(UnusedPower, get("/v1/reports/unused-power", query))
+
+
 def list_keys() -> PageCall[SigningKey]:
     """Read the broker's signing keys, newest first; all on one page."""
     return page(SigningKey, "/v1/keys", {})
@@ -222,9 +284,9 @@ def list_principals(
     return page(Principal, "/v1/principals", query)
 
 
-def get_principal(name: str) -> Call[Principal]:
-    """Read one principal."""
-    return one(Principal, get(path_to("/v1/principals", name)))
+def get_principal(name: str) -> Call[ShownPrincipal]:
+    """Read one principal; of an agent also what it can do now, and what it has used."""
+    return one(ShownPrincipal, get(path_to("/v1/principals", name)))
 
 
 def add_principal(  # noqa: PLR0913  the members of the request

@@ -6,19 +6,15 @@ still reads a new broker's answers.
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, fields
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
-
-from broker.client.credential import Credential
-from broker.client.errors import UnexpectedAnswer
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+    from datetime import datetime
 
-    from _typeshed import DataclassInstance
-
-    M = TypeVar("M", bound=DataclassInstance)
+    from broker.client.credential import Credential
+    from broker.client.power import CapabilityUse, Power
 
 _mapping = dict[str, Any]
 Selector: TypeAlias = "Mapping[str, Any]"
@@ -127,6 +123,27 @@ class Freeze:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """What is reported of a task, an agent or an owner; without ``expires_at`` until taken back."""
+
+    selector: Selector
+    risk: int = 0
+    verdict: str = "clean"
+    by: str = ""
+    reason: str | None = None
+    at: datetime | None = None
+    expires_at: datetime | None = None
+    extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedSignal(Signal):
+    """A signal just reported, and what became of the grants that policy doesn't allow any more."""
+
+    reviewed: GrantCounts = GrantCounts()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:
     """A signing key of the broker's: ``next``, ``signing`` or ``retiring``."""
 
@@ -182,6 +199,15 @@ class Principal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShownPrincipal(Principal):
+    """A principal asked for by name: of an agent also what it can do now, and what it has used."""
+
+    effective_power: Power | None = None
+    granted: tuple[CapabilityUse, ...] = ()
+    used: tuple[CapabilityUse, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MovedPrincipal(Principal):
     """A principal in its new state, and what became of its grants."""
 
@@ -222,105 +248,3 @@ class AuditEvent:
     principal: str | None = None
     data: Mapping[str, Any] = field(default_factory=_mapping)
     extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError("text")
-    return value
-
-
-def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError("a whole number")
-    return value
-
-
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError("true or false")
-    return value
-
-
-def _time(value: object) -> datetime:
-    if isinstance(value, int):  # a freeze's time is the ledger's: epoch milliseconds
-        return datetime.fromtimestamp(value / 1000, UTC)
-    try:
-        return datetime.fromisoformat(_text(value)).astimezone(UTC)
-    except ValueError:
-        raise TypeError("an RFC 3339 time") from None
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise TypeError("a list of texts")
-    return tuple(_text(item) for item in cast("list[object]", value))
-
-
-def _object(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError("an object")
-    return cast("dict[str, Any]", value)
-
-
-def _selector(value: object) -> dict[str, Any]:
-    if not isinstance(value, str):
-        return _object(value)
-    name, _, text = value.partition(":")
-    return {name: text or True}
-
-
-_READERS: Final[dict[str, Callable[[object], Any]]] = {
-    "str": _text,
-    "str | None": _text,
-    "bool": _flag,
-    "int": _count,
-    "int | None": _count,
-    "datetime | None": _time,
-    "tuple[str, ...]": _texts,
-    "Mapping[str, Any]": _object,
-    "Mapping[str, Any] | None": _object,
-    "Selector": _selector,
-    "Credential": lambda value: Credential(_object(value)),
-    "GrantCounts": lambda value: decode(GrantCounts, value),
-}
-"""How a member is read, by the type its model declares."""
-
-
-def decode(model: type[M], document: object) -> M:
-    """Read a JSON object into a model. Null counts as absent.
-
-    Raises:
-        UnexpectedAnswer: a member is missing or has the wrong type; never shows its value.
-    """
-    kinds = {f.name: str(f.type) for f in fields(model) if f.name != "extra"}
-    values: dict[str, Any] = {}
-    extra: dict[str, Any] = {}
-    try:
-        for name, value in _object(document).items():
-            if name not in kinds:
-                extra[name] = value
-            elif value is not None:
-                values[name] = _READERS[kinds[name]](value)
-    except TypeError as error:
-        raise UnexpectedAnswer(f"The broker's {model.__name__} doesn't hold {error}") from None
-    for f in fields(model):
-        if f.name not in values and f.default is MISSING and f.default_factory is MISSING:
-            raise UnexpectedAnswer(f"The broker's {model.__name__} has no {f.name!r}")
-    return cast("Any", model)(**values, extra=extra)
-
-
-def encode(instance: DataclassInstance, *, reveal: bool = False) -> dict[str, Any]:
-    """Return a model as a JSON object; ``reveal`` shows a credential instead of redacting it."""
-    document: dict[str, Any] = {}
-    for f in fields(instance):
-        value = getattr(instance, f.name)
-        if isinstance(value, datetime):
-            value = value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        elif isinstance(value, Credential):
-            value = value.reveal() if reveal else value.redacted()
-        elif isinstance(value, GrantCounts):
-            value = encode(value)
-        document[f.name] = value
-    extra = document.pop("extra")
-    return {**document, **extra}

@@ -12,7 +12,10 @@ import broker
 from broker.http import api, authzen, oauth, problems
 from broker.http import keys as keys_api
 from broker.http import metrics as metrics_page
+from broker.http import power as power_api
 from broker.http import principals as principals_api
+from broker.http import reports as reports_api
+from broker.http import signals as signals_api
 from broker.http.limits import BodyLimit
 from broker.http.openapi import DescribedApp, operation_name
 from broker.http.tracing import RequestSpans
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
     from broker.http.metrics import Scrape
     from broker.keys import KeyRotation
+    from broker.oversight import Oversight
     from broker.owners import Owners
     from broker.principals import Principals
     from broker.service import Broker
@@ -85,15 +89,19 @@ def routed(
     app.include_router(authzen.reports)
     app.include_router(keys_api.router)
     app.include_router(principals_api.router)
+    app.include_router(signals_api.router)
+    app.include_router(power_api.router)
+    app.include_router(reports_api.router)
     return app
 
 
-def create_app(
+def create_app(  # noqa: PLR0913  the parts of the API
     service: Broker,
     *,
     keys: KeyRotation,
     principals: Principals,
     owners: Owners,
+    oversight: Oversight,
     max_body: int,
     trusted_proxies: Sequence[IPv4Network | IPv6Network] = (),
     ready: Callable[[], Awaitable[Readiness]],
@@ -107,6 +115,7 @@ def create_app(
     app.state.trusted_proxies = trusted_proxies
     app.state.principals = principals
     app.state.owners = owners
+    app.state.oversight = oversight
     parts = urlsplit(issuer)
     about = oauth.well_known("oauth-protected-resource", issuer)
     app.state.decisions = service.decisions

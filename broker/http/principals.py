@@ -8,9 +8,10 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
-from broker.catalog import PrincipalState
+from broker.catalog import Power, PrincipalState
 from broker.http.callers import By
 from broker.http.openapi import answers
+from broker.http.power import Powerful
 from broker.http.shapes import Answer, Count, Revocations, Time, Words
 from broker.identity.models import Role
 from broker.owners import Owners
@@ -49,6 +50,28 @@ class PrincipalAnswer(Answer):
     due: list[Literal["unused", "review"]]
     overdue_at: Time | None
     live_grants: Count
+
+
+class GrantedCapability(Answer):
+    """A capability that an agent may be granted, and its power."""
+
+    capability: Words
+    power: Power
+
+
+class LastUse(Answer):
+    """A capability that an agent has used, and when last."""
+
+    capability: Words
+    last_used_at: Time
+
+
+class ShownPrincipal(PrincipalAnswer):
+    """A principal, with what it can do now if it is an agent, and what it has used."""
+
+    effective_power: Powerful | None
+    granted: list[GrantedCapability]
+    used: list[LastUse]
 
 
 class PrincipalPage(Answer):
@@ -151,9 +174,9 @@ async def add_principal(principals: The, caller: By, ask: AddPrincipal) -> dict[
     return await principals.add(caller, ask)
 
 
-@router.get("/principals/{name}", responses=answers(200, PrincipalAnswer, 403, 404))
+@router.get("/principals/{name}", responses=answers(200, ShownPrincipal, 403, 404))
 async def show_principal(principals: The, caller: By, name: Name) -> dict[str, Any]:
-    """Show a principal."""
+    """Show a principal; of an agent also its effective power, and what it has used."""
     return await principals.principal(caller, name)
 
 

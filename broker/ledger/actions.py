@@ -1,4 +1,4 @@
-"""What tasks do: what policy is to know of it, calls it allowed, what became of them; signals."""
+"""What tasks do: what policy is to know of it, calls it allowed, what became of them."""
 
 from __future__ import annotations
 
@@ -126,26 +126,6 @@ class Actions:
         if answer == b"unknown":
             raise NotFound("There is no such decision of this task.")
         return answer == b"ok"
-
-    async def signal(
-        self,
-        selector: str,
-        *,
-        record: Mapping[str, Any] | None,
-        event: Mapping[str, Any],
-        event_shard: int,
-        actor: str,
-    ) -> None:
-        """Write what was reported about a selector in every shard, or take it back.
-
-        The event's shard goes first: what is not logged is not done.
-        """
-        args: dict[str, Any] = {"field": selector, "actor": actor}
-        if record is not None:
-            args["record"] = json.dumps(record)
-        rest = [shard for shard in range(self._redis.shards) if shard != event_shard]
-        await self._redis.run("signal", event_shard, {**args, "event": json.dumps(event)})
-        await self._redis.on_every_shard("signal", args, rest)
 
 
 def _survey(row: Mapping[str, Any], chain: bytes, version: bytes, signals: bytes) -> Survey:

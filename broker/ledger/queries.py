@@ -10,6 +10,7 @@ from broker.errors import InvalidRequest
 from broker.grants import Grant, GrantState
 from broker.ids import shard_of, time_of
 from broker.ledger import keys
+from broker.ledger.chains import Chains
 from broker.ledger.rows import event_row, grant_row, task_row
 from broker.register import MARKS
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 UNSETTLED: Final = (GrantState.PENDING, GrantState.REVOKING, GrantState.STUCK)
-SIGNAL: Final = "signal:"
 _CLOCKS_MS: Final = 60_000
 """How far the clocks of broker and server may be apart for a decision to be found again."""
 _SCAN: Final = 2000
@@ -67,6 +67,7 @@ class Queries:
         """Read through the same connection as the writes."""
         self._redis = connection
         self._backends = tuple(backends)
+        self.chains = Chains(connection)
 
     async def task(self, task_id: str) -> Task | None:
         """Return a task, or None."""
@@ -226,15 +227,6 @@ class Queries:
             if len(rows) < _SCAN:
                 return None
             start = f"({rows[-1][0].decode()}"
-
-    async def signals(self) -> dict[str, dict[str, Any]]:
-        """Return what was reported: selector to risk, verdict, who, when and why."""
-        pairs = _fields(await self._redis.command("HGETALL", keys.table(0, "frozen")))
-        return {
-            field.decode().removeprefix(SIGNAL): json.loads(text)
-            for field, text in pairs.items()
-            if field.startswith(SIGNAL.encode())
-        }
 
     async def events(
         self, *, after: str = "", task_id: str = "", since_ms: int = 0, limit: int = 100

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from broker.grants import Grant
     from broker.ledger.connection import Connection
     from broker.ledger.models import LedgerTimes
-    from broker.register import Mark
+    from broker.register import Mark, Pair
     from broker.tasks import Task
 
 BATCH: Final = 100
@@ -108,9 +108,27 @@ class Registry:
         args = {"item": item, "version": version}
         await self._redis.run("registry_settle", 0, args, own_key=keys.register())
 
-    async def note(self, *, used: Collection[str] = (), seen: Collection[str] = ()) -> None:
-        """Write down who got a token lately, and who is new in the configuration."""
-        args = {"used": list(used), "seen": list(seen)}
+    async def note(
+        self,
+        *,
+        used: Collection[str] = (),
+        seen: Collection[str] = (),
+        uses: Collection[Pair] = (),
+        allowed: Collection[Pair] = (),
+        gone: Collection[Pair] = (),
+    ) -> None:
+        """Write down who got a token lately, and who is new in the configuration.
+
+        And of pairs of an agent and a capability which were used, which are ``allowed`` now, and
+        of which that is ``gone``.
+        """
+        args = {
+            "used": list(used),
+            "seen": list(seen),
+            "uses": ["|".join(pair) for pair in uses],
+            "allowed": ["|".join(pair) for pair in allowed],
+            "gone": ["|".join(pair) for pair in gone],
+        }
         await self._redis.run("registry_note", 0, args, own_key=keys.register())
 
     async def spread(self, marks: Sequence[Mark], version: int) -> None:
@@ -189,7 +207,7 @@ def stopped_by(field: bytes) -> AccessDenied:
 
 
 def _read(rows: Mapping[str, bytes]) -> Register:
-    register: dict[str, dict[str, Any]] = {kind: {} for kind in "pouts"}
+    register: dict[str, dict[Any, Any]] = {kind: {} for kind in "poutsca"}
     for field, text in rows.items():
         kind, _, name = field.partition("|")
         match kind:
@@ -199,6 +217,9 @@ def _read(rows: Mapping[str, bytes]) -> Register:
                 register["o"][name] = read_owner(name, json.loads(text))
             case "u" | "s":
                 register[kind][name] = int(text)
+            case "c" | "a":
+                agent, _, capability = name.partition("|")
+                register[kind][agent, capability] = int(text)
             case "t":
                 version, _, at = text.partition(b"|")
                 register["t"][name] = (int(version), int(at))
@@ -211,6 +232,9 @@ def _read(rows: Mapping[str, bytes]) -> Register:
         used=register["u"],
         seen=register["s"],
         todo=register["t"],
+        uses=register["c"],
+        allowed=register["a"],
+        recorded_since=int(rows.get("recorded", 0)),
     )
 
 

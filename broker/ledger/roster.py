@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from broker.catalog import Catalog
     from broker.clock import Clock
     from broker.ledger.registry import Registry
+    from broker.register import Pair
 
 log = get_logger("roster")
 _AT_MOST_EVERY_S: Final = 1.0
@@ -36,6 +37,8 @@ class Roster:
         self._looked_at = float("-inf")
         self._looking = asyncio.Lock()
         self._used: set[str] = set()
+        self._uses: set[Pair] = set()
+        self._recording = False
 
     def adopt(self, register: Register) -> None:
         """Take this for the register."""
@@ -78,13 +81,25 @@ class Roster:
         if name in self.catalog.principals:
             self._used.add(name)
 
+    def used_capability(self, agent: str, capability: str) -> None:
+        """Note that an agent got a credential for a capability, or called a tool."""
+        self._uses.add((agent, capability))
+
     async def keep_up(self) -> None:
-        """Write down who was used, and look into the register. Call it every few seconds."""
-        if self._used:
-            used, self._used = self._used, set()
-            try:
-                await self.registry.note(used=used)
-            except LedgerUnavailable:
-                self._used |= used
-                raise
+        """Write down who and what was used, and look into the register; call it often."""
+        await self.write_down()
         await self.reload()
+
+    async def write_down(self) -> None:
+        """Write down who was used, and what, since the last time."""
+        if self._recording and not self._used and not self._uses:
+            return
+        used, self._used = self._used, set()
+        uses, self._uses = self._uses, set()
+        try:
+            await self.registry.note(used=used, uses=uses)
+            self._recording = True  # as of now, if nobody did before
+        except LedgerUnavailable:
+            self._used |= used
+            self._uses |= uses
+            raise

@@ -26,7 +26,8 @@ from broker.client import (
     calls,
     errors,
 )
-from broker.client.models import AuditEvent, decode
+from broker.client.decoding import decode
+from broker.client.models import AuditEvent
 from tests.unit.fake_broker import (
     DSN,
     EVENT,

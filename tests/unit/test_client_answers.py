@@ -30,9 +30,10 @@ from broker.client import (
     token_file,
     transport,
 )
+from broker.client.decoding import decode, encode
 from broker.client.environment import checked_url, from_environment
 from broker.client.messages import Response
-from broker.client.models import Freeze, IssuedGrant, decode, encode
+from broker.client.models import Freeze, IssuedGrant
 from tests.unit.fake_broker import (
     ISSUED,
     JWT,

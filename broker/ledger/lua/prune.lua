@@ -1,5 +1,11 @@
--- Forget what ended long ago: dead grants and closed tasks, and signals that are over. A = {limit, audit_ms, drained?}.
+-- Forget what ended long ago: dead grants and closed tasks, events, and signals that are over.
+-- A = {limit, audit_ms, drained?}.
 local gone = 0
+local function forget_signal(field)
+  redis.call('HDEL', FROZEN, 'signal:' .. field)
+  index(false, 'sg', field)
+  index(false, 'so', field)
+end
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', PURGE, '-inf', NOW, 'LIMIT', 0, A.limit)) do
   local kind, id = string.match(member, '^(.)|(.+)$')
   if kind == 'g' then
@@ -19,6 +25,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', PURGE, '-inf', NOW, 'LIMIT',
       if task.parent_id then index(false, 'tc', task.parent_id, stamp(task)) end
       for _, missing in ipairs(members('dm|' .. id .. '|')) do redis.call('ZREM', INDEX, missing) end
       redis.call('HDEL', TASKS, id)
+      forget_signal('task:' .. id)
       gone = gone + 1
     end
   end
@@ -34,12 +41,11 @@ if A.drained then
     oldest = last
   end
 end
-if oldest then if redis.call('HEXISTS', FROZEN, 'signal#') == 1 then
-  local fields = redis.call('HGETALL', FROZEN)
-  for i = 1, #fields, 2 do
-    local ends = string.match(fields[i], '^signal:') and cjson.decode(fields[i + 1]).until_ms
-    if ends and ends <= NOW then redis.call('HDEL', FROZEN, fields[i]) end
-  end
+if oldest then redis.call('XTRIM', AUDIT, 'MINID', '~', oldest) end
+for _, member in ipairs(members('sg|')) do
+  local field = string.sub(member, 4)
+  local text = redis.call('HGET', FROZEN, 'signal:' .. field)
+  local ends = text and cjson.decode(text).until_ms
+  if not text or (ends and ends <= NOW) then forget_signal(field) end
 end
-redis.call('XTRIM', AUDIT, 'MINID', '~', oldest) end
 return gone
