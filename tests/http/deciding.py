@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from typing import TYPE_CHECKING, Any, Final
 
-import tomlkit
+import tomli_w
 
 from broker.config import parse_config
 from broker.dev.config import FILE
@@ -188,7 +189,7 @@ def decision_config(
     ``policies`` is a folder of more policies; ``sections`` change settings.
     """
     file = stack.data / FILE
-    document: dict[str, Any] = tomlkit.parse(file.read_text("utf-8")).unwrap()
+    document: dict[str, Any] = tomllib.loads(file.read_text("utf-8"))
     document["principals"] += [RIVAL, OTHER_SERVICE]
     tools = [{"backend": "tool", **row} for row in _TOOLS]
     document["capabilities"] += [*tools, UPLINK, DEPLOY]
@@ -200,4 +201,4 @@ def decision_config(
         document["policy"] = {**document.get("policy", {}), "dir": str(policies)}
     for name, changes in sections.items():
         document[name] = {**document.get(name, {}), **changes}
-    return parse_config(tomlkit.dumps(document), file)
+    return parse_config(tomli_w.dumps(document), file)
