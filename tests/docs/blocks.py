@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import tomlkit
+import tomli_w
 
 from broker.config import parse_config
 from broker.dev.config import FILE
@@ -69,7 +69,7 @@ def configuration(stack: DevStack, document: Mapping[str, Any], *, as_written: b
     """
     file = stack.data / FILE
     merged = laid_over(tomllib.loads(file.read_text("utf-8")), document)
-    text = tomlkit.dumps(merged)
+    text = tomli_w.dumps(merged)
     return parse_config(text, file, files_may_be_missing=as_written)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+import tomllib
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote_plus
 
-import tomlkit
+import tomli_w
 
 from broker.config import parse_config
 from broker.dev.config import FILE, OWNER
@@ -141,7 +142,7 @@ def front_door(stack: DevStack, folder: Path, **sections: Mapping[str, Any]) -> 
     ``sections`` change settings, as those of ``party_world``.
     """
     file = stack.data / FILE
-    document: dict[str, Any] = tomlkit.parse(file.read_text("utf-8")).unwrap()
+    document: dict[str, Any] = tomllib.loads(file.read_text("utf-8"))
     (folder / "client.jwks.json").write_bytes(jwks(CLIENT_KEY))
     (folder / "staff.jwks.json").write_bytes(jwks(STAFF_KEY))
     document["identity"]["issuers"].append(
@@ -169,7 +170,7 @@ def front_door(stack: DevStack, folder: Path, **sections: Mapping[str, Any]) -> 
     ]
     for name, changes in sections.items():
         document[name] = {**document.get(name, {}), **changes}
-    return FrontDoor(stack.issuer, parse_config(tomlkit.dumps(document), file))
+    return FrontDoor(stack.issuer, parse_config(tomli_w.dumps(document), file))
 
 
 def _claims(lifetime: int, claims: dict[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from typing import TYPE_CHECKING, Any, Final
 
-import tomlkit
+import tomli_w
 
 from broker.config import parse_config
 from broker.dev.config import FILE, OWNER
@@ -64,7 +65,7 @@ def party_world(
     ``tasks={"max_depth": 1}``.
     """
     file = stack.data / FILE
-    document: dict[str, Any] = tomlkit.parse(file.read_text("utf-8")).unwrap()
+    document: dict[str, Any] = tomllib.loads(file.read_text("utf-8"))
     document["principals"] += [RIVAL, OTHER_SERVICE]
     document["capabilities"].append(DEPLOY)
     for principal in document["principals"]:
@@ -73,7 +74,7 @@ def party_world(
             principal["capabilities"] = list(dict.fromkeys(names))
     for name, changes in sections.items():
         document[name] = {**document.get(name, {}), **changes}
-    return PartyWorld(stack.issuer, parse_config(tomlkit.dumps(document), file))
+    return PartyWorld(stack.issuer, parse_config(tomli_w.dumps(document), file))
 
 
 def exchange_form(world: World, name: str, task_id: str | None = None) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import tomlkit
+import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,7 +32,7 @@ def settings(**entry: object) -> IssuerSettings:
         "redis": {"url": "redis://127.0.0.1"},
         "identity": {"issuers": [{**BASE, **entry}]},
     }
-    text = tomlkit.dumps(document)
+    text = tomli_w.dumps(document)
     return parse_config(text, PATH, files_may_be_missing=True).issuers()[0]
 
 

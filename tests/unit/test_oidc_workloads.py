@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import tomlkit
+import tomli_w
 
 from broker.config import parse_config
 from broker.errors import InvalidToken
@@ -33,7 +33,7 @@ NOBODY = "nobody"
 
 
 def config_of(heading: str) -> Config:
-    text = tomlkit.dumps(laid_over(BASE, BLOCKS[heading]))
+    text = tomli_w.dumps(laid_over(BASE, BLOCKS[heading]))
     return parse_config(text, Path("/nowhere/config.toml"), files_may_be_missing=True)
 
 
