@@ -47,12 +47,16 @@ async def test_every_key_is_a_table_or_expires(world: World) -> None:
         assert answer.status_code == status, answer.text
         nonce = answer.headers["dpop-nonce"]
     await world.app.reaper.look()  # writes down who was used
+    audit = world.app.audit
+    assert audit is not None
+    await audit.drain()
 
     before = await assert_no_immortal_keys(world)
     await world.complete(task)
     await world.call("operator", "POST", "/v1/revocations", {**freeze, "freeze": True})
     await world.sweep(ahead_ms=2_000_000)
     await assert_no_immortal_keys(world)
+    await audit.stop()
 
     kinds = {key.split(":")[2] for key in before}
     assert kinds >= EXPIRING | (PERSISTENT - {"purge"}), kinds
