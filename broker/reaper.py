@@ -9,6 +9,7 @@ from broker.logs import get_logger
 from broker.tracing import begin
 
 if TYPE_CHECKING:
+    from broker.audit_log import AuditLog
     from broker.ledger.models import Claimed
     from broker.metrics import Metrics
     from broker.pipeline import Pipeline
@@ -35,13 +36,19 @@ class Reaper:
     """Sweeps over the ledger. Any number of replicas may sweep at once: claims don't overlap."""
 
     def __init__(
-        self, pipeline: Pipeline, principals: Principals, detections: Detections, metrics: Metrics
+        self,
+        pipeline: Pipeline,
+        principals: Principals,
+        detections: Detections,
+        metrics: Metrics,
+        audit: AuditLog | None = None,
     ) -> None:
         """Revoke through the same pipeline as everybody else."""
         self._pipeline = pipeline
         self._principals = principals
         self._detections = detections
         self._metrics = metrics
+        self._audit = audit
 
     async def sweep(self, *, horizon_ms: int | None = None) -> SweepReport:
         """Claim what is due now, or would be at ``horizon_ms``, and set about revoking it.
@@ -88,8 +95,9 @@ class Reaper:
         return stuck
 
     async def prune(self) -> int:
-        """Forget what ended longer ago than is kept."""
-        return await self._pipeline.ledger.prune()
+        """Forget what ended longer ago than is kept; events only once they are in the log."""
+        drained = await self._audit.drained() if self._audit is not None else None
+        return await self._pipeline.ledger.prune(drained=drained)
 
     async def review(self) -> list[str]:
         """Put right what the shards know of principals, and suspend whom nobody reviewed."""

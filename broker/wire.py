@@ -317,6 +317,9 @@ def event_json(event: Event) -> dict[str, Any]:
         "task_id": event.task_id or None,
         "grant_id": event.grant_id or None,
         "principal": event.principal or None,
+        "chain": event.chain or None,
+        "decision": event.decision or None,
+        "traceparent": event.trace or None,
         "data": event.data,
     }
 
