@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 
 import broker
 from broker.http import api, authzen, oauth, problems
+from broker.http import audit as audit_api
 from broker.http import keys as keys_api
 from broker.http import metrics as metrics_page
 from broker.http import power as power_api
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
+    from broker.audit_log import AuditLog
     from broker.http.metrics import Scrape
     from broker.keys import KeyRotation
     from broker.oversight import Oversight
@@ -92,6 +94,7 @@ def routed(
     app.include_router(signals_api.router)
     app.include_router(power_api.router)
     app.include_router(reports_api.router)
+    app.include_router(audit_api.router)
     return app
 
 
@@ -102,6 +105,7 @@ def create_app(  # noqa: PLR0913  the parts of the API
     principals: Principals,
     owners: Owners,
     oversight: Oversight,
+    audit: AuditLog | None = None,
     max_body: int,
     trusted_proxies: Sequence[IPv4Network | IPv6Network] = (),
     ready: Callable[[], Awaitable[Readiness]],
@@ -116,6 +120,7 @@ def create_app(  # noqa: PLR0913  the parts of the API
     app.state.principals = principals
     app.state.owners = owners
     app.state.oversight = oversight
+    app.state.audit = audit
     parts = urlsplit(issuer)
     about = oauth.well_known("oauth-protected-resource", issuer)
     app.state.decisions = service.decisions
