@@ -93,7 +93,7 @@ def tend_at_once(
 ) -> None:
     events = Events()
     replica = Replica(Path(directory), ManualClock(now), events)
-    barrier.wait(30)
+    barrier.wait(60)
     asyncio.run(replica.rotation.tend())
     found.put([data["kid"] for data in events.of("key.rotated")])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jwt
@@ -25,6 +24,7 @@ from tests.unit.key_world import ec_key, kids, put_key
 if TYPE_CHECKING:
     import threading
     from multiprocessing.queues import Queue
+    from pathlib import Path
 
 
 def mode(path: Path) -> int:
@@ -173,25 +173,26 @@ def test_a_link_in_place_of_the_temporary_file_is_not_followed(tmp_path: Path) -
     assert not target.exists()
 
 
-def start_at_once(directory: str, barrier: threading.Barrier, found: Queue[list[str]]) -> None:
-    barrier.wait(30)
-    found.put(kids(KeyRing.load_or_create(Path(directory))))
+def start_at_once(
+    directories: list[Path], barrier: threading.Barrier, found: Queue[tuple[Path, list[str]]]
+) -> None:
+    for directory in directories:
+        barrier.wait(60)
+        found.put((directory, kids(KeyRing.load_or_create(directory))))
 
 
 def test_processes_that_start_at_once_have_the_same_key(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    for attempt in range(3):
-        directory = tmp_path / str(attempt)
-        barrier = context.Barrier(4)
-        found: Queue[list[str]] = context.Queue()
-        processes = [
-            context.Process(target=start_at_once, args=(str(directory), barrier, found))
-            for _ in range(4)
-        ]
-        for process in processes:
-            process.start()
-        results = [found.get(timeout=60) for _ in processes]
-        for process in processes:
-            process.join(30)
-            assert process.exitcode == 0
-        assert results == [kids(KeyRing.load_or_create(directory))] * 4
+    directories = [tmp_path / str(attempt) for attempt in range(3)]
+    found: Queue[tuple[Path, list[str]]] = context.Queue()
+    arguments = (directories, context.Barrier(4), found)
+    processes = [context.Process(target=start_at_once, args=arguments) for _ in range(4)]
+    for process in processes:
+        process.start()
+    results = [found.get(timeout=60) for _ in processes for _ in directories]
+    for process in processes:
+        process.join(30)
+        assert process.exitcode == 0
+    for directory in directories:
+        of_each = [names for place, names in results if place == directory]
+        assert of_each == [kids(KeyRing.load_or_create(directory))] * 4
