@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _FLAGS: Final = ("require_binding", "require_instant", "log_arguments")
 OBLIGATIONS: Final = ("require_approval", "max_ttl", "notify", *_FLAGS)
 KNOWN: Final = ("id", "advice", *OBLIGATIONS)
-_MAX_APPROVALS: Final = 10
+MAX_APPROVALS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +119,11 @@ def _obligations(
     approvals, ttl = 0, 0
     if "require_approval" in notes:
         text = notes["require_approval"] or "1"
-        if text.isascii() and text.isdigit() and 1 <= int(text) <= _MAX_APPROVALS:
+        if text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_APPROVALS:
             approvals = int(text)
         else:
             faults.append(
-                f'{source}: {name}: @require_approval takes a number from "1" to "{_MAX_APPROVALS}"'
+                f'{source}: {name}: @require_approval takes a number from "1" to "{MAX_APPROVALS}"'
             )
     if "max_ttl" in notes:
         try:
