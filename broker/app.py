@@ -44,8 +44,6 @@ from broker.metrics import Metrics
 from broker.oversight import Oversight
 from broker.owners import Owners
 from broker.pipeline import Pipeline
-from broker.policy.folder import default_sources, sources_in
-from broker.policy.policies import Policies, Sources
 from broker.possession import Possession
 from broker.principals import Principals
 from broker.rates import Rates
@@ -110,6 +108,8 @@ class Application:
         parts["revocation"] = f"warning: {stuck} credentials are stuck" if stuck else "ok"
         if self.audit is not None:
             parts["audit"] = self.audit.state()
+        bad = self.oversight.policing.problem
+        parts["policy"] = "warning: the policies in their folder can't be used" if bad else "ok"
         return parts
 
     def http(self) -> FastAPI:
@@ -147,7 +147,13 @@ class Application:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncGenerator[None]:
         scheduler = Scheduler(
-            self.reaper, self.clock, keys=self.rotation, metrics=self.metrics, audit=self.audit
+            self.reaper,
+            self.clock,
+            keys=self.rotation,
+            metrics=self.metrics,
+            policing=self.oversight.policing,
+            policy_s=(self.config.policy.reload or 60_000) // 1000,
+            audit=self.audit,
         )
         # Nothing is scanned before serving: the first sweep runs beside the first requests.
         with contextlib.suppress(BrokerError):
@@ -227,7 +233,7 @@ def build(
     )
     judge = Judge(
         catalog=catalog,
-        policies=load_policies(config, catalog),
+        policies=settings.policies(config, catalog),
         metrics=metrics,
         actions=Actions(connection),
         ledger=ledger,
@@ -248,7 +254,9 @@ def build(
         steps=Steps(metrics, before_step),
     )
     standing = Standing(pipeline, roster)
-    oversight = Oversight.over(pipeline, standing, connection)
+    oversight = Oversight.over(
+        pipeline, standing, connection, metrics, follow=config.policy.reload is not None
+    )
     principals = Principals(
         standing=standing,
         pipeline=pipeline,
@@ -309,22 +317,6 @@ def build(
         gauges=Gauges(pipeline, metrics, clock),
         audit=audit,
     )
-
-
-def load_policies(config: Config, catalog: Catalog) -> Policies:
-    """Load the policies of the package and of the configuration.
-
-    Raises:
-        ConfigError: they can't be read or used.
-    """
-    policy = config.policy
-
-    def read() -> Sources:
-        own = sources_in(policy.dir) if policy.dir else ()
-        tried = tuple((name, sources_in(folder)) for name, folder in policy.watched)
-        return Sources((*default_sources(), *own), tried)
-
-    return Policies(read, list(catalog.tools.values()))
 
 
 def connect(config: Config, metrics: Metrics | None = None) -> Connection:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.ledger.signals import SignalTable
+from broker.policing import Policing
 from broker.reach import Reach
 from broker.reports import Reports
 from broker.signals import Detections
@@ -13,6 +14,7 @@ from broker.watch import Watch
 
 if TYPE_CHECKING:
     from broker.ledger.connection import Connection
+    from broker.metrics import Metrics
     from broker.pipeline import Pipeline
     from broker.standing import Standing
 
@@ -25,10 +27,19 @@ class Oversight:
     detections: Detections
     reach: Reach
     reports: Reports
+    policing: Policing
 
     @classmethod
-    def over(cls, pipeline: Pipeline, standing: Standing, connection: Connection) -> Oversight:
-        """Watch over what a pipeline does."""
+    def over(
+        cls,
+        pipeline: Pipeline,
+        standing: Standing,
+        connection: Connection,
+        metrics: Metrics,
+        *,
+        follow: bool,
+    ) -> Oversight:
+        """Watch over what a pipeline does; ``follow`` policies that change in their folder."""
         watch, table = Watch(pipeline), SignalTable(connection)
         return cls(
             watch=watch,
@@ -37,4 +48,5 @@ class Oversight:
             ),
             reach=Reach(pipeline),
             reports=Reports(standing=standing, pipeline=pipeline),
+            policing=Policing(pipeline, watch, metrics, follow=follow),
         )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from broker.clock import Clock
     from broker.keys import KeyRotation
     from broker.metrics import Metrics
+    from broker.policing import Policing
     from broker.reaper import Reaper
 
 log = get_logger("scheduler")
@@ -43,12 +44,16 @@ class Scheduler:
         *,
         keys: KeyRotation,
         metrics: Metrics,
+        policing: Policing,
+        policy_s: int,
         audit: AuditLog | None = None,
     ) -> None:
-        """Nothing runs before ``start``."""
+        """Nothing runs before ``start``. Policies are looked at every ``policy_s`` seconds."""
         self._reaper = reaper
         self._keys = keys
         self._metrics = metrics
+        self._policing = policing
+        self._policy_s = policy_s
         self._audit = audit
         self._clock = clock
         # APScheduler has no types.
@@ -63,6 +68,7 @@ class Scheduler:
             ("prune", _PRUNE_S, self._reaper.prune),
             ("review", _REVIEW_S, self._reaper.review),
             ("keys", _LOOK_S, self._keys.tend),
+            ("policy", self._policy_s, self._policing.keep_up),
         ]
         if self._audit is not None:
             # By itself: whether issuing may go on mustn't depend on how the other jobs fare.

@@ -6,13 +6,18 @@ from typing import TYPE_CHECKING
 
 from broker.backends.vault_api import VaultLogin
 from broker.config import VaultAuth, read_secret_file
+from broker.config.policy import RemoteMode
 from broker.keys import RotationTimes
 from broker.ledger.models import LedgerTimes
+from broker.policy.authzen import RemoteDecisionPoint
+from broker.policy.folder import default_sources, sources_in
+from broker.policy.policies import Policies, Sources
 from broker.reviews import ReviewRules
 from broker.service import TaskLimits
 from broker.steps import Limits
 
 if TYPE_CHECKING:
+    from broker.catalog import Catalog
     from broker.config import Config, VaultSection
 
 
@@ -90,3 +95,28 @@ def vault_login(vault: VaultSection) -> VaultLogin:
         return {**read, "role": vault.role} if vault.role else read
 
     return VaultLogin(vault.auth, vault.auth_mount or "", body)
+
+
+def policies(config: Config, catalog: Catalog) -> Policies:
+    """Load the policies of the package and of the configuration.
+
+    Raises:
+        ConfigError: they can't be read or used.
+    """
+    policy = config.policy
+
+    def read() -> Sources:
+        own = sources_in(policy.dir) if policy.dir else ()
+        tried = tuple((name, sources_in(folder)) for name, folder in policy.watched)
+        return Sources((*default_sources(), *own), tried)
+
+    remote = None
+    if (there := policy.remote) is not None:
+        remote = RemoteDecisionPoint(
+            there.url,
+            instead=there.mode is RemoteMode.INSTEAD,
+            timeout_s=there.timeout / 1000,
+            token_file=there.token_file,
+            ca_file=there.ca_file,
+        )
+    return Policies(read, list(catalog.tools.values()), remote)

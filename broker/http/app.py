@@ -13,6 +13,7 @@ from broker.http import api, authzen, oauth, problems
 from broker.http import audit as audit_api
 from broker.http import keys as keys_api
 from broker.http import metrics as metrics_page
+from broker.http import policy as policy_api
 from broker.http import power as power_api
 from broker.http import principals as principals_api
 from broker.http import reports as reports_api
@@ -91,6 +92,7 @@ def routed(
     app.include_router(authzen.reports)
     app.include_router(keys_api.router)
     app.include_router(principals_api.router)
+    app.include_router(policy_api.router)
     app.include_router(signals_api.router)
     app.include_router(power_api.router)
     app.include_router(reports_api.router)
@@ -120,6 +122,7 @@ def create_app(  # noqa: PLR0913  the parts of the API
     app.state.principals = principals
     app.state.owners = owners
     app.state.oversight = oversight
+    app.state.policing = oversight.policing
     app.state.audit = audit
     parts = urlsplit(issuer)
     about = oauth.well_known("oauth-protected-resource", issuer)

@@ -127,6 +127,15 @@ class Actions:
             raise NotFound("There is no such decision of this task.")
         return answer == b"ok"
 
+    async def reviewed_by(self) -> str:
+        """Return the digest of the policies that live grants were last decided by."""
+        held = await self._redis.command("HGET", keys.table(0, "frozen"), keys.REVIEWED)
+        return held.decode() if held else ""
+
+    async def set_reviewed_by(self, digest: str) -> None:
+        """Note the policies that all live grants have been decided by."""
+        await self._redis.command("HSET", keys.table(0, "frozen"), keys.REVIEWED, digest)
+
 
 def _survey(row: Mapping[str, Any], chain: bytes, version: bytes, signals: bytes) -> Survey:
     known: dict[str, Any] = json.loads(chain) if chain else {}

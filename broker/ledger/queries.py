@@ -206,7 +206,9 @@ class Queries:
         return {
             field: json.loads(text)
             for field, text in frozen.items()
-            if field.partition(":")[0] not in MARKS and not field.startswith("signal")
+            if field.partition(":")[0] not in MARKS
+            and not field.startswith("signal")
+            and field != keys.REVIEWED
         }
 
     async def decision(self, decision_id: str) -> Event | None:

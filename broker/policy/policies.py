@@ -102,6 +102,13 @@ class Policies:
             },
         )
 
+    @property
+    def remote_mode(self) -> str | None:
+        """How a decision point elsewhere is asked: ``besides``, ``instead``, or not at all."""
+        if self._remote is None:
+            return None
+        return "instead" if self._remote.instead else "besides"
+
     def reload(self) -> bool:
         """Take the policies as they are now, all or nothing; says whether they had changed.
 
