@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from typing import TYPE_CHECKING, Any, Final
 
-import tomlkit
+import tomli_w
 
 from broker.config import parse_config
 from broker.dev.config import FILE, OWNER
@@ -126,7 +127,7 @@ class RiskWorld(DecisionWorld):
 def risk_config(stack: DevStack, policies: Path | None = None) -> Config:
     """The dev configuration with a detector and a third agent; all agents may have all there is."""
     file = stack.data / FILE
-    document: dict[str, Any] = tomlkit.parse(file.read_text("utf-8")).unwrap()
+    document: dict[str, Any] = tomllib.loads(file.read_text("utf-8"))
     document["principals"] += _PRINCIPALS
     document["capabilities"] += _CAPABILITIES
     for principal in document["principals"]:
@@ -135,4 +136,4 @@ def risk_config(stack: DevStack, policies: Path | None = None) -> Config:
     if policies is not None:
         document["policy"] = {**document.get("policy", {}), "dir": str(policies)}
     assert OWNER in {p["owner"] for p in document["principals"]}
-    return parse_config(tomlkit.dumps(document), file)
+    return parse_config(tomli_w.dumps(document), file)

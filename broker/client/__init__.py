@@ -48,6 +48,7 @@ from broker.client.models import (
 from broker.client.power import (
     AgentPower,
     CapabilityUse,
+    ChainPower,
     Power,
     PowerRange,
     TaskPower,
@@ -64,6 +65,7 @@ __all__ = [
     "AuditEvent",
     "BrokerClientError",
     "CapabilityUse",
+    "ChainPower",
     "Client",
     "Conflict",
     "ConnectionFailed",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from broker.client.credential import Credential
 from broker.client.errors import UnexpectedAnswer
 from broker.client.models import GrantCounts
-from broker.client.power import AgentPower, CapabilityUse, Power, PowerRange, TrailPower
+from broker.client.power import AgentPower, CapabilityUse, ChainPower, Power, PowerRange, TrailPower
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     M = TypeVar("M", bound=DataclassInstance)
 
-_NESTED: Final = (GrantCounts, Power, TrailPower, CapabilityUse, PowerRange, AgentPower)
+_NESTED: Final = (
+    *(GrantCounts, Power, TrailPower, ChainPower, CapabilityUse, PowerRange, AgentPower),
+)
 """Models that are members of others."""
 
 
@@ -72,6 +74,7 @@ _READERS: Final[dict[str, Callable[[object], Any]]] = {
     "str": _text,
     "str | None": _text,
     "bool": _flag,
+    "bool | None": _flag,
     "int": _count,
     "int | None": _count,
     "datetime | None": _time,

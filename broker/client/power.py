@@ -23,14 +23,20 @@ class Power:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrailPower(Power):
-    """What was done so far, and the power that decisions see in it; of a chain also its root."""
+    """What was done so far, and the power that decisions see in it."""
 
     effects: tuple[str, ...] = ()
     data_classes: tuple[str, ...] = ()
     grants: int = 0
     calls: int = 0
-    root_task_id: str | None = None
-    tasks: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainPower(TrailPower):
+    """What all tasks of a chain have done."""
+
+    root_task_id: str
+    tasks: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,22 +51,22 @@ class TaskPower(Power):
     exposure: Mapping[str, Any] = field(default_factory=_mapping)
     usable: tuple[str, ...] = ()
     own: TrailPower = TrailPower()
-    chain: TrailPower | None = None
+    chain: ChainPower | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapabilityUse:
-    """A capability of an agent's, and when it was last used.
+    """A capability of an agent's, and what was asked of it: its last use, for one.
 
-    With ``too_new`` it wasn't allowed or watched for long enough for that to say something;
+    With ``too_new`` it wasn't allowed or watched for long enough for no use to say something;
     ``watched_since`` is from when on a use would have been seen.
     """
 
     capability: str
-    power: str = ""
+    power: str | None = None
     last_used_at: datetime | None = None
     watched_since: datetime | None = None
-    too_new: bool = False
+    too_new: bool | None = None
     extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
 
 

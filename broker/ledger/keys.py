@@ -12,7 +12,8 @@ index      sorted set, by name         see ``prelude.lua``: by task, agent, owne
                                        backend, state, parent; and all, by time
 due        sorted set, by time (ms)    what a sweep must look at, and when
 purge      sorted set, by time (ms)    what may be forgotten, and when
-frozen     hash: selector → JSON       what an operator froze, and the marks of ``register.py``
+frozen     hash: selector → JSON       what an operator froze, the marks of ``register.py``, and
+                                       what was reported (``signals.py``)
 audit      stream                      events
 =========  ==========================  =====================================================
 

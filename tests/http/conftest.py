@@ -10,6 +10,7 @@ from tests.http.deciding import DecisionWorld, decision_config
 from tests.http.front_door import FrontDoor, front_door
 from tests.http.parties import PartyWorld, party_world
 from tests.register_world import RegisterWorld, replica
+from tests.risk_world import DETECTS, RiskWorld, risk_config
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -77,5 +78,23 @@ async def beside(
 ) -> AsyncGenerator[DecisionWorld]:
     """Another replica on the ledger of ``deciding``."""
     made = DecisionWorld(engines[0].issuer, deciding.config)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def risky(engines: tuple[DevStack, Config], tmp_path: Path) -> AsyncGenerator[RiskWorld]:
+    """A broker whose policies let a detector report, and an empty ledger."""
+    (tmp_path / "detectors.cedar").write_text(DETECTS)
+    made = RiskWorld(engines[0].issuer, risk_config(engines[0], tmp_path))
+    await made.app.connection.command("FLUSHALL")
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def twin(engines: tuple[DevStack, Config], risky: RiskWorld) -> AsyncGenerator[RiskWorld]:
+    """Another replica on the ledger of ``risky``."""
+    made = RiskWorld(engines[0].issuer, risky.config)
     yield made
     await made.close()

@@ -23,7 +23,8 @@ CAPABILITIES: Final = ["orders-read", "orders-api"]
 NAME: Final = "^[a-z0-9][a-z0-9._-]{0,63}$"
 
 _NULL: Final = {"type": "null"}
-_DURATION: Final = {"anyOf": [{"type": "string", "pattern": "^[1-9][0-9]{0,2}[smh]$"}, _NULL]}
+_SHORT: Final = {"type": "string", "pattern": "^[1-9][0-9]{0,2}[smh]$"}
+_DURATION: Final = {"anyOf": [_SHORT, _NULL]}
 _DAY: Final = {"type": "string", "pattern": "^20[5-8][0-9]-0[1-9]-1[0-9]$"}
 _AGENT: Final = {"enum": AGENTS}
 _CAPABILITY: Final = {"enum": CAPABILITIES}
@@ -43,6 +44,8 @@ _KNOWN: Final[dict[str, dict[str, Any]]] = {
         "parameters": {"enum": [None, {}]},
     },
     "Selector": {"agent": _AGENT, "capability": _CAPABILITY},
+    "Concerned": {"agent": _AGENT},
+    "ReportSignal": {"ttl": _DURATION},
     "AddPrincipal": {
         "capabilities": {"type": "array", "items": _CAPABILITY},
         "resource": _NULL,
@@ -73,6 +76,9 @@ def sharpened(document: dict[str, Any]) -> dict[str, Any]:
         assert set(members) <= set(properties)
         properties.update(members)
     schemas["ProvedBy"] = _PROOF
+    for parameter in sharp["paths"]["/v1/reports/unused-power"]["get"]["parameters"]:
+        if parameter["name"] == "since":
+            parameter["schema"] = _SHORT
     return sharp
 
 
@@ -100,6 +106,8 @@ def _aim_body(served: Served, operation: str, body: dict[str, Any]) -> None:
             body["token"] = served.run(served.world.token("orchestrator"))
         case "thaw" if "grant_id" not in body["selector"]:
             served.call("operator", "POST", "/v1/freezes", body)
+        case "clear_signal" if body["selector"].get("agent"):
+            served.call("operator", "POST", "/v1/signals", {**body, "risk": 1})
         case "retire_owner":
             body["owner"] = served.principal()["owner"]
         case "reinstate_owner":

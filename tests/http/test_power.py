@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pytest
 
@@ -12,13 +12,7 @@ from broker.ledger import keys
 from tests.http.parties import UNKNOWN_TASK, assert_problem
 from tests.keys_check import assert_no_immortal_keys
 from tests.register_world import newcomer
-from tests.risk_world import ALL, WHY, RiskWorld, risk_config
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from broker.config import Config
-    from broker.dev.stack import DevStack
+from tests.risk_world import ALL, WHY, RiskWorld
 
 LETHAL: Final = (
     "private data (confidential), untrusted input (ingests:untrusted)"
@@ -26,23 +20,6 @@ LETHAL: Final = (
 )
 TASK: Final = ("customers", "pages", "mail-out", "orders-post", "orders-api")
 DAY_MS: Final = 86_400_000
-
-
-@pytest.fixture
-async def risky(engines: tuple[DevStack, Config]) -> AsyncGenerator[RiskWorld]:
-    """A broker with an empty ledger."""
-    made = RiskWorld(engines[0].issuer, risk_config(engines[0]))
-    await made.app.connection.command("FLUSHALL")
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def twin(engines: tuple[DevStack, Config], risky: RiskWorld) -> AsyncGenerator[RiskWorld]:
-    """Another replica on the same ledger."""
-    made = RiskWorld(engines[0].issuer, risky.config)
-    yield made
-    await made.close()
 
 
 async def shown(world: RiskWorld, name: str = "report-writer") -> dict[str, Any]:

@@ -44,13 +44,22 @@ ENTITLED: Final = (
 )
 """Who may call what begins so."""
 
-BEYOND_WORDS: Final = r"^/oauth/|^/v1/(revocations|freezes|principals|owners/retire|keys/rotate)$"
+BEYOND_WORDS: Final = (
+    r"^/oauth/|^/v1/(revocations|freezes|signals|principals|owners/retire|keys/rotate)$"
+)
 """Paths where data that fits the document may be refused: it can't say all that must hold."""
 
-UPSETTING: Final = ("/keys/rotate", "/freezes", "/revocations", "/suspend", "/retire")
+UPSETTING: Final = (
+    "/keys/rotate",
+    "/freezes",
+    "/signals",
+    "/revocations",
+    "/suspend",
+    "/retire",
+)
 """Paths after which tokens are dead, or callers stopped, or everything frozen."""
 
-STOPPING: Final = "/(freezes|revocations|rotate|suspend|retire)$"
+STOPPING: Final = "/(freezes|signals|revocations|rotate|suspend|retire)$"
 """Paths after which there is little life left to go along."""
 
 CONFIG: Final[dict[str, Any]] = {
