@@ -50,6 +50,7 @@ _COMMANDS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("thaw", "broker.cli.freeze:thaw_app", _OPERATE, "Lift a freeze."),
     ("freezes", "broker.cli.freeze:freezes_app", _OPERATE, "List the freezes in force."),
     ("signal", "broker.cli.signal:app", _OPERATE, "Report risks of tasks, agents and owners."),
+    ("policy", "broker.cli.policy:app", _OPERATE, "Check, test and explain policies."),
     ("keys", "broker.cli.keys:app", _OPERATE, "List and rotate the broker's signing keys."),
     ("agent", "broker.cli.agent:app", _OPERATE, "Add, suspend, retire and review principals."),
     ("owner", "broker.cli.owner:app", _OPERATE, "Say who left, and who takes over."),

@@ -67,6 +67,11 @@ def line(text: str) -> None:
     sys.stdout.write(clean(text) + "\n")
 
 
+def text(lines: str) -> None:
+    """Print lines as they are, to standard output: of our own making, nobody else's words."""
+    sys.stdout.write(lines)
+
+
 def note(text: str) -> None:
     """Print one line for the person, to standard error, out of a script's way."""
     sys.stderr.write(clean(text) + "\n")

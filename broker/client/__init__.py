@@ -45,6 +45,15 @@ from broker.client.models import (
     Task,
     TaskEnd,
 )
+from broker.client.policy import (
+    Candidate,
+    ExplainedDecision,
+    Policies,
+    Policy,
+    PolicySet,
+    ReloadedPolicies,
+    WhoCan,
+)
 from broker.client.power import (
     AgentPower,
     CapabilityUse,
@@ -64,6 +73,7 @@ __all__ = [
     "AsyncClient",
     "AuditEvent",
     "BrokerClientError",
+    "Candidate",
     "CapabilityUse",
     "ChainPower",
     "Client",
@@ -71,6 +81,7 @@ __all__ = [
     "ConnectionFailed",
     "Credential",
     "Denied",
+    "ExplainedDecision",
     "Freeze",
     "Grant",
     "GrantCounts",
@@ -82,10 +93,14 @@ __all__ = [
     "NotFound",
     "Owner",
     "Page",
+    "Policies",
+    "Policy",
+    "PolicySet",
     "Power",
     "PowerRange",
     "Principal",
     "RateLimited",
+    "ReloadedPolicies",
     "ReportedSignal",
     "Revocation",
     "RotatedKey",
@@ -101,5 +116,6 @@ __all__ = [
     "Unavailable",
     "UnexpectedAnswer",
     "UnusedPower",
+    "WhoCan",
     "token_file",
 ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from broker.client.credential import Credential
 from broker.client.errors import UnexpectedAnswer
 from broker.client.models import GrantCounts
+from broker.client.policy import Candidate, Policy, PolicySet
 from broker.client.power import AgentPower, CapabilityUse, ChainPower, Power, PowerRange, TrailPower
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _NESTED: Final = (
     *(GrantCounts, Power, TrailPower, ChainPower, CapabilityUse, PowerRange, AgentPower),
+    *(Policy, PolicySet, Candidate),
 )
 """Models that are members of others."""
 

@@ -25,6 +25,7 @@ from broker.client import (
     UnexpectedAnswer,
     calls,
     errors,
+    policy_calls,
 )
 from broker.client.decoding import decode
 from broker.client.models import AuditEvent
@@ -260,8 +261,12 @@ def methods(kind: type) -> dict[str, str]:
 
 def test_both_clients_have_every_call_with_the_same_arguments() -> None:
     assert methods(Client) == methods(AsyncClient)
-    made = {name for name, f in inspect.getmembers(calls, inspect.isfunction) if f.__doc__}
-    made = {name for name in made if getattr(calls, name).__module__ == calls.__name__}
+    made = {
+        name
+        for module in (calls, policy_calls)
+        for name, f in inspect.getmembers(module, inspect.isfunction)
+        if f.__doc__ and f.__module__ == module.__name__
+    }
     assert {name for name in methods(Client) if not name.startswith("iter_")} == made
     assert "Task" in str(inspect.signature(Client.open_task))
 
