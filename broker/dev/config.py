@@ -23,17 +23,18 @@ FILE: Final = "config.toml"
 OWNER: Final = "you@example.com"
 ORDERS_API: Final = "https://orders.example.com"
 
+_TOOLS: Final = ("customer-lookup", "fetch-page", "send-email")
 _PRINCIPALS: Final[list[dict[str, Any]]] = [
     {"name": "orchestrator", "role": "orchestrator"},
     {
         "name": "report-writer",
         "role": "agent",
-        "capabilities": ["orders-read", "orders-api"],
+        "capabilities": ["orders-read", "orders-api", *_TOOLS],
     },
     {
         "name": "order-clerk",
         "role": "agent",
-        "capabilities": ["orders-read", "orders-write"],
+        "capabilities": ["orders-read", "orders-write", *_TOOLS],
     },
     {"name": "operator", "role": "operator"},
     {"name": "auditor", "role": "auditor"},
@@ -69,6 +70,31 @@ _CAPABILITIES: Final[list[dict[str, Any]]] = [
         "ttl": "5m",
         "max_ttl": "15m",
         "effects": ["reads:orders"],
+    },
+    # What is called and not handed out. The three together are what policy watches for.
+    {
+        "name": "customer-lookup",
+        "power": "read",
+        "backend": "tool",
+        "data_class": "confidential",
+        "effects": ["reads:customer-pii"],
+        "arguments": {"customer": "string"},
+    },
+    {
+        "name": "fetch-page",
+        "power": "read",
+        "backend": "tool",
+        "data_class": "public",
+        "effects": ["ingests:untrusted"],
+        "arguments": {"url": "string"},
+    },
+    {
+        "name": "send-email",
+        "power": "operate",
+        "backend": "tool",
+        "data_class": "internal",
+        "effects": ["egress:internet"],
+        "arguments": {"to": "strings", "subject": "string", "body": "string?"},
     },
 ]
 
