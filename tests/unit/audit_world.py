@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.audit.head import Head, Position
+from broker.audit.head import GENESIS, Head, Position
 from broker.audit.log import LogWriter
 from broker.audit.note import Signer
-from broker.audit.record import advance, cloud_event
+from broker.audit.record import advance, cloud_event, record_hash, record_line
+from broker.audit.segments import segment_file, segments
 from broker.audit.verify import verify
 from broker.events import Event
 from tests.clocks import ManualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from broker.audit.report import Report
+    from broker.audit.report import Kind, Report
 
 ORIGIN: Final = "broker.example/audit"
 ISSUER: Final = "https://broker.example"
@@ -96,3 +98,38 @@ class LogWorld:
 def positions(**shards: tuple[str, int]) -> Mapping[int, Position]:
     """A cursor, with the shards' numbers after a letter: ``s3=("1-0", 1)``."""
     return {int(name[1:]): Position(*place) for name, place in shards.items()}
+
+
+def records(folder: Path) -> list[int]:
+    """The numbers of all records, segment after segment."""
+    found: list[int] = []
+    for _, path in segments(folder):
+        found += [json.loads(line)["seq"] for line in path.read_bytes().splitlines()[1:]]
+    return found
+
+
+def read(world: LogWorld, first: int = 0) -> list[bytes]:
+    """The lines of a segment, its header first."""
+    return segment_file(world.folder, first).read_bytes().splitlines(keepends=True)
+
+
+def write(world: LogWorld, lines: Sequence[bytes], first: int = 0) -> None:
+    """Put other lines into a segment."""
+    segment_file(world.folder, first).write_bytes(b"".join(lines))
+
+
+def found(world: LogWorld, **more: Any) -> list[tuple[Kind, str | None, int | None, int | None]]:
+    """Kind, file, line and record of each finding."""
+    return [(f.kind, f.file, f.line, f.seq) for f in world.verify(**more).findings]
+
+
+def rewritten(world: LogWorld, number: int) -> list[bytes]:
+    """The segment with one record forged, and the chain computed again from there on."""
+    header, *lines = read(world)
+    prev, made = GENESIS, [header]
+    for seq in range(len(lines)):
+        row = event(seq, kind="forged") if seq == number else event(seq)
+        line = record_line(row, seq=seq, prev=prev)
+        prev = record_hash(line)
+        made.append(line + b"\n")
+    return made

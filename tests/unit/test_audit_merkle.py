@@ -201,6 +201,17 @@ def test_subtrees_fit_only_where_they_belong() -> None:
         tree.append_subtree(root_of(leaves[:2]), 1)
 
 
+def test_a_proof_of_a_smaller_tree_is_none_of_a_larger_one() -> None:
+    leaves = data(3)
+    pair, leaf = root_of(leaves[:2]), leaf_hash(leaves[0])
+    sibling = [leaf_hash(leaves[1])]
+    assert inclusion_holds(leaf, 0, 2, sibling, pair)
+    assert not inclusion_holds(leaf, 0, 3, sibling, pair)
+    assert not inclusion_holds(leaf, 0, 1, sibling, pair)
+    assert inclusion_holds(leaf, 0, 1, [], leaf)
+    assert not inclusion_holds(leaf, 0, 2, [], leaf)
+
+
 def test_what_cannot_be_proved_is_not_asked_for() -> None:
     with pytest.raises(ValueError, match="3 is not in a tree of 3"):
         inclusion_spans(3, 3)

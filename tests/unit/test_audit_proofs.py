@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from pymerkle import InclusionProof, InmemoryTree
 from pymerkle import InvalidProof as TheirInvalidProof
 
-from broker.audit.checkpoint import CheckpointFolder, open_checkpoint
+from broker.audit.checkpoint import Checkpoint, CheckpointFolder, open_checkpoint
 from broker.audit.errors import InvalidProof, LogDamaged, NotProvable
+from broker.audit.head import GENESIS
 from broker.audit.merkle import leaf_hash
 from broker.audit.proofs import (
     check_consistency,
@@ -20,9 +21,10 @@ from broker.audit.proofs import (
     prove_inclusion,
     tlog_proof,
 )
+from broker.audit.record import record_line
 from broker.audit.segments import segment_file, segments
 from broker.audit.spans import find_event, read_line
-from tests.unit.audit_world import START, STEP_MS, LogWorld, event, signer
+from tests.unit.audit_world import ORIGIN, START, STEP_MS, LogWorld, event, signer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -191,6 +193,21 @@ def test_a_touched_document_proves_nothing(world: LogWorld) -> None:
     with pytest.raises(InvalidProof, match="not signed by a key that is known"):
         check_inclusion(good, [signer(2).key])
     check_inclusion(good, keys)
+
+
+def test_a_record_is_only_proved_under_its_own_number() -> None:
+    line = record_line(event(7), seq=7, prev=GENESIS)
+    checkpoint = Checkpoint(ORIGIN, 1, leaf_hash(line))
+    document: dict[str, Any] = {
+        "kind": "inclusion",
+        "record": line.decode(),
+        "seq": 0,
+        "size": 1,
+        "proof": [],
+        "checkpoint": signer().sign(checkpoint.text()),
+    }
+    with pytest.raises(InvalidProof, match="another number"):
+        check_inclusion(document, [signer().key])
 
 
 def test_a_touched_document_shows_no_growth(world: LogWorld) -> None:
