@@ -198,6 +198,21 @@ async def test_amounts_add_up_over_the_chain(strict: DecisionWorld) -> None:
     assert (await pay(other, 100))["decision"], "another chain has its own sum"
 
 
+async def test_a_sum_stays_exact_however_large(
+    deciding: DecisionWorld, beside: DecisionWorld
+) -> None:
+    task = await deciding.task()
+    for one in (deciding, beside) * 5:
+        assert await one.allows(task, "pay", arguments={"to": "x", "amount": 10**9})
+    for one in (deciding, beside):
+        assert await one.allows(task, "pay", arguments={"to": "x", "amount": 0.0001})
+
+    last = (await deciding.decisions(task))[-1]["data"]["question"]["context"]
+
+    assert last["chain"]["amount"]["__extn"]["arg"] == "10000000000.0001"
+    assert last["after"]["amount"]["__extn"]["arg"] == "10000000000.0002"
+
+
 async def test_a_chain_calls_so_often_and_no_more(strict: DecisionWorld) -> None:
     task = await strict.task()
     child = await strict.child(task, "order-clerk")

@@ -136,6 +136,21 @@ async def test_the_later_of_two_was_decided_on_the_earlier(
                 pytest.fail(f"allowed in this order: {other_order}")
 
 
+async def test_nobody_is_refused_on_what_was_so_before(
+    deciding: DecisionWorld, beside: DecisionWorld
+) -> None:
+    task = await deciding.task()
+    about = {"selector": {"task_id": task["task_id"]}, "reason": "a test"}
+    await beside.post("/v1/signals", {**about, "risk": 60}, by="operator")
+    assert await deciding.allows(task, "note"), "reading is allowed, and the risk remembered"
+    assert not await deciding.allows(task, "pay")
+    assert await deciding.allows(task, "note")
+
+    await beside.post("/v1/signals", {**about, "risk": 0}, by="operator")
+
+    assert await deciding.allows(task, "pay")
+
+
 async def test_exactly_so_many_of_fifty_at_once(
     pair: tuple[DecisionWorld, DecisionWorld],
 ) -> None:
