@@ -11,6 +11,7 @@ methods to await. Every error is a ``BrokerClientError``.
 
 from broker.client.aio import AsyncClient
 from broker.client.credential import Credential
+from broker.client.decisions import Execution, ToolDecision
 from broker.client.environment import Identity, token_file
 from broker.client.errors import (
     ApprovalPending,
@@ -81,6 +82,7 @@ __all__ = [
     "ConnectionFailed",
     "Credential",
     "Denied",
+    "Execution",
     "ExplainedDecision",
     "Freeze",
     "Grant",
@@ -111,6 +113,7 @@ __all__ = [
     "Task",
     "TaskEnd",
     "TaskPower",
+    "ToolDecision",
     "TrailPower",
     "Unauthenticated",
     "Unavailable",

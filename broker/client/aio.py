@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx2
 
-from broker.client import calls, policy_calls, transport
+from broker.client import calls, decisions, policy_calls, transport
 from broker.client.errors import ConnectionFailed
 from broker.client.methods import describe
 from broker.client.session import Session
@@ -126,6 +126,8 @@ class AsyncClient:
     list_signals = _one(calls.list_signals)
     iter_signals = _each(calls.list_signals)
     unused_power = _one(calls.unused_power)
+    check_tool_call = _one(decisions.check_tool_call)
+    report_execution = _one(decisions.report_execution)
     get_policies = _one(policy_calls.get_policies)
     reload_policies = _one(policy_calls.reload_policies)
     who_can = _one(policy_calls.who_can)

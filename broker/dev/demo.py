@@ -127,9 +127,11 @@ def tell(broker: DemoBroker, screen: Terminal) -> int:
     first = demo_story.whole_life(story)
     demo_story.dies_by_itself(story)
     demo_story.token(story)
+    demo_story.tool_calls(story)
     demo_story.crash(story)
     demo_story.revoke_all(story)
     demo_story.audit(story, first)
+    demo_story.signed_log(story)
     return story.claims
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from broker.client import Client
 from broker.clock import SystemClock
-from broker.dev.config import subject_of
+from broker.dev.config import FILE, subject_of
 from broker.dev.engines.process import dies_with_us
 from broker.dev.issuer import DevIssuer
 
@@ -112,6 +112,32 @@ class DemoBroker:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def verify_log(self) -> tuple[str, bool]:
+        """Verify the audit log as anybody can who has its files and its public key.
+
+        Returns what was found, empty if the log doesn't verify, and whether a copy of it with one
+        letter changed is found out.
+        """
+        config = str(self.data / FILE)
+        key = self._run("audit", "key", "--config", config).stdout.strip()
+        log = self.data / "broker" / "audit"
+        true = self._run("audit", "verify", str(log), "--key", key)
+        with tempfile.TemporaryDirectory(prefix="broker-demo-") as folder:
+            copy = Path(folder) / "audit"
+            shutil.copytree(log, copy)
+            first = min(copy.glob("*.jsonl"))
+            text = first.read_text("utf-8")
+            first.write_text(text.replace("report-writer", "report-reader", 1), "utf-8")
+            spoilt = self._run("audit", "verify", str(copy), "--key", key)
+        return (true.stdout.strip() if true.returncode == 0 else ""), spoilt.returncode == 1
+
+    @staticmethod
+    def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        program = str(Path(sysconfig.get_path("scripts")) / "broker")
+        return subprocess.run(
+            [program, *arguments], capture_output=True, text=True, timeout=_STOP_S, check=False
+        )
 
     def _identity(self, name: str) -> Secret:
         return DevIssuer(self.data, SystemClock()).token(subject_of(name, self.data))

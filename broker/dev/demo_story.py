@@ -6,7 +6,7 @@ import json
 import math
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from broker.client import BrokerClientError, Secret
 from broker.clock import SystemClock
@@ -229,6 +229,45 @@ def crash(story: Story) -> None:
     end = story.orchestrator.complete(task.task_id, "failed", summary="crashed")
     story.check("its task is ended: revoked", expected=1, found=end.grants.revoked)
     story.check("PostgreSQL refuses it", expected=True, found=refusal(dsn) is not None)
+
+
+def tool_calls(story: Story) -> None:
+    """Each call is decided on what the whole chain has done before."""
+    screen = story.screen
+    screen.step("Before each tool call the agent asks; the chain is judged as a whole")
+    tools = ("customer-lookup", "fetch-page", "send-email")
+    lead = story.open("report-writer", "answer a customer", *tools)
+    child = story.orchestrator.open_task(
+        "order-clerk", "read what they link to", ["fetch-page"], parent_task_id=lead.task_id
+    )
+    mail = {"to": ["c@example.com"], "subject": "Your order"}
+    calls: tuple[tuple[str, Task, str, dict[str, Any], bool], ...] = (
+        ("mail may go out while nothing private was read", lead, "send-email", mail, True),
+        ("private data may be read", lead, "customer-lookup", {"customer": "c-7"}, True),
+        ("a child may take in a page", child, "fetch-page", {"url": "https://x.example/"}, True),
+        ("now its parent may send nothing out unapproved", lead, "send-email", mail, False),
+        ("an argument nobody declared is refused", child, "fetch-page", {"uri": "x"}, False),
+    )
+    for claim, task, tool, arguments, expected in calls:
+        agent = story.broker.client(task.agent, task.task_id)
+        answer = agent.check_tool_call(task.task_id, tool, arguments)
+        story.check(claim, expected=expected, found=answer.decision)
+        if answer.decision:
+            agent.report_execution(task.task_id, answer.decision_id, "succeeded")
+        else:
+            said = answer.context.get("advice") or answer.context["reason_user"].values()
+            screen.say(" ".join(said))
+    story.orchestrator.complete(lead.task_id)
+
+
+def signed_log(story: Story) -> None:
+    """What was written is signed, and verified without the broker."""
+    screen = story.screen
+    screen.step("All of it is in a log that can't be changed quietly")
+    report, spoilt = story.broker.verify_log()
+    screen.say(report)
+    story.check("nothing in it was changed, by its signed checkpoints", expected=True, found=bool(report))
+    story.check("and one changed byte is found", expected=True, found=spoilt)
 
 
 def revoke_all(story: Story) -> None:
