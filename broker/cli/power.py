@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from broker.cli import output
 from broker.cli.connection import DEFAULT, Connection, duration
-from broker.cli.text import ago, when
+from broker.cli.text import ago, plural, when
 from broker.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def _lines(found: TaskPower) -> Mapping[str, str | None]:
 
 def _done(trail: TrailPower) -> str:
     touched = [*trail.effects, *(f"{name} data" for name in trail.data_classes)]
-    return f"{trail.grants} grants, {trail.calls} calls: {', '.join(touched) or 'no effects'}"
+    counts = f"{plural(trail.grants, 'grant')}, {plural(trail.calls, 'call')}"
+    return f"{counts}: {', '.join(touched) or 'no effects'}"
 
 
 def unused(
