@@ -266,7 +266,8 @@ def signed_log(story: Story) -> None:
     screen.step("All of it is in a log that can't be changed quietly")
     report, spoilt = story.broker.verify_log()
     screen.say(report)
-    story.check("nothing in it was changed, by its signed checkpoints", expected=True, found=bool(report))
+    claim = "nothing in it was changed, by its signed checkpoints"
+    story.check(claim, expected=True, found=bool(report))
     story.check("and one changed byte is found", expected=True, found=spoilt)
 
 

@@ -71,7 +71,7 @@ def test_it_shows_that_every_claim_is_true(tmp_path: Path) -> None:
     )
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
     steps = re.findall(r"^ ?(\d+)\. ", ran.stdout, re.MULTILINE)
-    assert steps == [str(n) for n in range(1, 11)]
+    assert steps == [str(n) for n in range(1, 13)]
     passed = ran.stdout.count("    ✓ ")
     assert f"All {passed} claims were checked and are true" in ran.stdout
     assert passed > 20

@@ -263,7 +263,7 @@ def test_both_clients_have_every_call_with_the_same_arguments() -> None:
     assert methods(Client) == methods(AsyncClient)
     made = {
         name
-        for module in (calls, policy_calls)
+        for module in (calls, decisions, policy_calls)
         for name, f in inspect.getmembers(module, inspect.isfunction)
         if f.__doc__ and f.__module__ == module.__name__
     }
