@@ -24,6 +24,7 @@ from broker.client import (
     Unauthenticated,
     UnexpectedAnswer,
     calls,
+    decisions,
     errors,
     policy_calls,
 )
