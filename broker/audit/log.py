@@ -55,12 +55,14 @@ class LogWriter:
     """Appends records to the log in a folder. Not thread-safe: one call at a time.
 
     ``head`` is where the log stands: after ``open`` what was asked for, later what ``append``
-    returned. ``cut`` is where ``open`` put records that were never committed, if it found any:
-    worth an alarm.
+    returned. ``cut`` is where ``open`` put records that were never committed, if it found any, and
+    ``lacks`` how many committed ones just before ``head`` aren't in this folder: they are on the disk
+    of another replica, or lost. Both are worth an alarm.
     """
 
     head: Head
     cut: Path | None
+    lacks: int
 
     def __init__(
         self,
@@ -201,6 +203,7 @@ class LogWriter:
         self._offset = standing.at.offset
         self._signed, self._note = standing.signed, standing.note
         self._follows = standing.follows
+        self.lacks = head.size - standing.follows[0]
         if self._note and self._checkpoints.read(self.signed) is None:
             self._checkpoints.write(self.signed, self._note)
         if self._path is not None:

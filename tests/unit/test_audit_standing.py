@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from broker.audit.checkpoint import CheckpointFolder
 from broker.audit.errors import LedgerBehindLog, LogDamaged
@@ -18,9 +21,6 @@ from tests.unit.audit_world import (
     records,
     signer,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -226,3 +226,68 @@ def test_records_that_changed_before_they_were_signed_are_not_signed(world: LogW
             world.append(writer, 1)
         path.write_bytes(good)
         assert writer.checkpoint().splitlines()[1] == "4"
+
+
+# Whatever happened.
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 3000), st.binary(max_size=40), st.booleans())
+def test_whatever_a_crash_left_after_the_head_a_writer_goes_on(
+    kept: int, junk: bytes, signed: bool
+) -> None:
+    with TemporaryDirectory() as temporary:
+        world = LogWorld(Path(temporary) / "audit", segment_bytes=1 << 20)
+        with world.open() as writer:
+            world.append(writer, 3)
+            if signed:
+                writer.checkpoint()
+            path = segments(world.folder)[-1][1]
+            committed = path.read_bytes()
+            world.append(writer, 4, commit=False)
+        written = path.read_bytes()[len(committed) :][:kept] + junk
+        path.write_bytes(committed + written)
+        with world.open() as writer:
+            assert path.read_bytes() == committed
+            assert (writer.cut.read_bytes() if writer.cut else b"") == written
+            world.append(writer, 2)
+            writer.checkpoint()
+        report = world.verify(head=world.head)
+        assert (report.findings, report.records, report.unsigned) == ([], 5, 0)
+
+
+@pytest.mark.parametrize("lost", [1, 50, 1000])
+def test_what_a_disk_lost_of_committed_records_is_a_hole_for_good(
+    world: LogWorld, lost: int
+) -> None:
+    world.segment_bytes = 1 << 20
+    world.fill(2)
+    with world.open() as writer:
+        world.append(writer, 4)  # committed, and not signed
+    path = segments(world.folder)[-1][1]
+    content = path.read_bytes()
+    path.write_bytes(content[:-lost])
+    left = content[:-lost].count(b"\n") - 1
+    with world.open() as writer:
+        assert (writer.cut is not None) is not content[:-lost].endswith(b"\n")
+        assert writer.lacks == 6 - left
+        world.append(writer, 1)
+        writer.checkpoint()
+    report = world.verify(head=world.head)
+    assert [(a.first, a.last, a.reason) for a in report.absent] == [(left, 5, "elsewhere")]
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_no_changed_byte_before_the_head_is_gone_on_from(draw: st.DataObject) -> None:
+    with TemporaryDirectory() as temporary:
+        world = LogWorld(Path(temporary) / "audit", segment_bytes=1 << 20)
+        world.fill(2)
+        with world.open() as writer:
+            world.append(writer, 2)  # committed, and not signed
+        path = segments(world.folder)[-1][1]
+        content = bytearray(path.read_bytes())
+        content[draw.draw(st.integers(0, len(content) - 2))] ^= draw.draw(st.integers(1, 255))
+        path.write_bytes(content)
+        with pytest.raises(LogDamaged):
+            world.open()
