@@ -56,8 +56,8 @@ class LogWriter:
 
     ``head`` is where the log stands: after ``open`` what was asked for, later what ``append``
     returned. ``cut`` is where ``open`` put records that were never committed, if it found any, and
-    ``lacks`` how many committed ones just before ``head`` aren't in this folder: they are on the disk
-    of another replica, or lost. Both are worth an alarm.
+    ``lacks`` how many committed ones just before ``head`` aren't in this folder: they are on the
+    disk of another replica, or lost. Both are worth an alarm.
     """
 
     head: Head
