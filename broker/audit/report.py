@@ -52,9 +52,9 @@ class Finding:
 class Absence:
     """Records from ``first`` to ``last`` aren't in the folder, and that is signed.
 
-    ``reason`` is ``forgotten`` (removed after the retention) or ``elsewhere`` (they weren't here
-    when a writer went on in this folder: another replica wrote them to its own disk, or this one lost
-    them).
+    ``reason`` is ``forgotten`` (removed after the retention) or ``elsewhere``: they weren't here
+    when a writer went on in this folder. Another replica wrote them to its own disk, or this one
+    lost them.
     """
 
     first: int
