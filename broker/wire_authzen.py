@@ -26,7 +26,8 @@ MAX_TEXT: Final = 1000
 MAX_EFFECTS: Final = 20
 MAX_DEPTH: Final = 32
 """Levels of nesting: every encoder must be able to write what was read."""
-_EFFECT: Final = re.compile(r"[a-z]{1,30}:[a-z0-9._-]{1,70}")
+EFFECT: Final = "[a-z]{1,30}:[a-z0-9._-]{1,70}"
+_EFFECT: Final = re.compile(EFFECT)
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _OBJECTS: Final = ("subject", "action", "resource", "context")
 _PROPERTIES: Final[Mapping[str, type]] = {
@@ -164,8 +165,6 @@ def read_batch(body: Mapping[str, Any]) -> Batch | None:
     if not isinstance(items, list):
         raise _wrong("evaluations", "an array")
     given = cast("list[object]", items)
-    if not given:
-        return None
     if len(given) > MAX_BATCH:
         raise InvalidRequest(f"evaluations: at most {MAX_BATCH}", field="evaluations")
     options = _object(body, "options", optional=True)
@@ -173,7 +172,9 @@ def read_batch(body: Mapping[str, Any]) -> Batch | None:
     if semantic not in get_args(Semantic):
         known = ", ".join(get_args(Semantic))
         raise InvalidRequest(f"options.evaluations_semantic: one of {known}")
-    defaults = {name: body[name] for name in _OBJECTS if name in body}
+    if not given:
+        return None
+    defaults = {name: _object(body, name) for name in _OBJECTS if name in body}
     return Batch(tuple(_item(defaults, item) for item in given), semantic)
 
 

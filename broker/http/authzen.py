@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import Field
 
 from broker.decisions import must_ask
 from broker.errors import BrokerError, InvalidRequest
-from broker.http import shapes
 from broker.http.api import TaskId
+from broker.http.authzen_shapes import (
+    AccessDecision,
+    AccessDecisions,
+    AccessEvaluation,
+    AccessEvaluations,
+    Execution,
+)
 from broker.http.callers import By, The, authenticated
 from broker.http.openapi import answers, body
 from broker.http.problems import NO_STORE, status_of
@@ -27,7 +32,6 @@ from broker.policy.arguments import REASONS as ARGUMENT_REASONS
 from broker.refusals import advised, refusal
 from broker.wire import ReportExecution
 from broker.wire_authzen import (
-    MAX_BATCH,
     Evaluation,
     Semantic,
     read_batch,
@@ -67,52 +71,6 @@ _SAID: Final = {
     "task_not_active": "The task is not active: it has ended, or its time is up.",
 }
 """Reasons that are told as they are, besides those of ``refusals.py``."""
-
-_Object = dict[str, Any]
-_Members = Annotated[dict[str, Any], Field(default_factory=dict)]
-
-
-class AccessEvaluation(shapes.Answer):
-    """A question (Authorization API 1.0 section 6.1)."""
-
-    subject: _Object
-    action: _Object
-    resource: _Object
-    context: _Members
-
-
-class AccessEvaluations(shapes.Answer):
-    """Several questions (section 7.1); each inherits what stands beside them."""
-
-    subject: _Members
-    action: _Members
-    resource: _Members
-    context: _Members
-    options: _Members
-    evaluations: Annotated[list[_Object], Field(max_length=MAX_BATCH)]
-
-
-class AccessDecision(shapes.Answer):
-    """The answer: whether, and in its context the decision's id and reasons."""
-
-    decision: bool
-    context: dict[str, Any]
-
-
-class AccessDecisions(shapes.Answer):
-    """The answers, in the order of the questions; or one, where there was one question."""
-
-    evaluations: Annotated[list[AccessDecision], Field(default_factory=list)]
-    decision: bool | None = None
-    context: _Members
-
-
-class Execution(shapes.Answer):
-    """A decision that is closed."""
-
-    task_id: shapes.TaskId
-    decision_id: Annotated[str, Field(pattern=f"^dec_{shapes.RANDOM}$")]
-    outcome: Literal["succeeded", "failed", "not_executed"]
 
 
 def metadata(issuer: str) -> dict[str, str]:

@@ -84,6 +84,18 @@ class Served:
         opened = self.run(self.world.open(capabilities=["orders-read", "orders-api"]))
         return opened["task_id"]
 
+    def decision(self) -> tuple[str, str]:
+        """A new task, and a call in it that was allowed."""
+        opened = self.run(self.world.open(capabilities=["fetch-page"]))
+        page = {"arguments": {"url": "https://example.com/"}}
+        ask = {
+            "subject": {"type": "task", "id": opened["task_id"]},
+            "action": {"name": "call_tool"},
+            "resource": {"type": "tool", "id": "fetch-page", "properties": page},
+        }
+        found = self.call("orchestrator", "POST", "/access/v1/evaluation", ask)
+        return opened["task_id"], found["context"]["decision_id"]
+
     def grant(self) -> dict[str, Any]:
         """A new grant under a new task: a token for orders-service."""
         ask = {"capability": "orders-api"}

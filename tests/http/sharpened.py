@@ -46,6 +46,7 @@ _KNOWN: Final[dict[str, dict[str, Any]]] = {
     "Selector": {"agent": _AGENT, "capability": _CAPABILITY},
     "Concerned": {"agent": _AGENT},
     "ReportSignal": {"ttl": _DURATION},
+    "ReportExecution": {"duration": _DURATION},
     "AddPrincipal": {
         "capabilities": {"type": "array", "items": _CAPABILITY},
         "resource": _NULL,
@@ -92,7 +93,10 @@ def aim(served: Served, case: Case[Any]) -> None:
     if re.match(NAME, str(ids.get("name"))):
         ids["name"] = served.principal()["name"]
     if isinstance(case.body, dict) and case.meta and case.meta.generation.mode.is_positive:
-        _aim_body(served, case.operation.definition.raw["operationId"], case.body)
+        operation = case.operation.definition.raw["operationId"]
+        if operation == "report_execution":
+            ids["task_id"], case.body["decision_id"] = served.decision()
+        _aim_body(served, operation, case.body)
 
 
 def _aim_body(served: Served, operation: str, body: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ ENTITLED: Final = (
     ("/v1/tasks", "orchestrator"),
     ("/v1/grants", "orchestrator"),
     ("/v1/", "operator"),
+    ("/access/v1/", "orchestrator"),
     ("/oauth/introspect", "orders-service"),
     ("/oauth/revoke", "orchestrator"),
     ("", ""),
