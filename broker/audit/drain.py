@@ -226,6 +226,8 @@ class Drain:
         self._writer = writer
         if writer.cut is not None:
             log.warning("records that were never committed were cut off", kept_in=str(writer.cut))
+        if writer.lacks:
+            log.error("committed records are not in this folder", count=writer.lacks)
         self._on_commit(writer.head.size)
         return writer
 

@@ -23,11 +23,13 @@ import psycopg
 
 from broker.client import Client
 from broker.clock import SystemClock
+from broker.dev import bench_decisions
 from broker.dev.bench_exchange import AGENT, CONNECTIONS, ExchangeBench, median_rate
 from broker.dev.config import subject_of
 from broker.dev.issuer import DevIssuer
 from broker.ledger.connection import Connection
 from broker.secret import Secret
+from broker.token_request import EXCHANGE, TYPE_JWT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,7 +42,7 @@ PER_TASK: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table. ``better`` says which way is good, ``target`` the ratio to reach."""
+    """One line of the table. ``better`` says which way is good, ``target`` what to reach, or 0."""
 
     row: str
     ours: float
@@ -63,14 +65,20 @@ def main() -> int:
         try:
             assert process.stdout is not None  # noqa: S101  it was asked for as a pipe
             bench = Bench(json.loads(process.stdout.readline()))
-            rows = [*bench.exchanges(), *bench.time_to_dead(rounds), *bench.memory(GRANTS)]
+            rows = [
+                *bench.decisions(),
+                *bench.exchanges(),
+                *bench.time_to_dead(rounds),
+                *bench.memory(GRANTS),
+            ]
         finally:
             process.terminate()
             process.wait(30)
     for row in rows:
+        wanted = f" (to reach: {row.target})" if row.target else ""
         sys.stdout.write(
             f"{row.row}: {row.ours:.2f} {row.unit} against {row.reference:.2f} {row.unit}, "
-            f"ratio {row.ratio:.2f} (to reach: {row.target})\n"
+            f"ratio {row.ratio:.2f}{wanted}\n"
         )
     return 0
 
@@ -87,6 +95,7 @@ class Bench:
         def identity(name: str) -> Callable[[], Secret]:
             return lambda: issuer.token(subject_of(name, data))
 
+        self._identity = identity
         self._orchestrator = Client(ready["url"], identity("orchestrator"))
         root = Path(ready["vault_token_file"]).read_text("utf-8").strip()
         self._vault = httpx2.Client(
@@ -105,6 +114,38 @@ class Bench:
         rate, reference = median_rate(ours), median_rate(theirs)
         name = f"tracked token exchanges, {CONNECTIONS} connections"
         return [Row(name, rate, reference, "per s", rate / reference, 2.0, "higher")]
+
+    def decisions(self) -> list[Row]:
+        """Decisions a second at 32 connections, against a bare echo; and one by itself."""
+        url: str = self._ready["url"]
+        tokens: list[tuple[str, str]] = []
+        opened = [
+            self._orchestrator.open_task(AGENT, "bench", [bench_decisions.TOOL], ttl="1h")
+            for _ in range(bench_decisions.TASKS)
+        ]
+        for task in opened:
+            detail = [{"type": "broker_task", "task_id": task.task_id}]
+            form = {
+                "grant_type": EXCHANGE,
+                "subject_token_type": TYPE_JWT,
+                "subject_token": self._identity(AGENT)().reveal(),
+                "authorization_details": json.dumps(detail),
+            }
+            answer = httpx2.post(f"{url}/oauth/token", data=form, trust_env=False)
+            tokens.append((task.task_id, answer.raise_for_status().json()["access_token"]))
+        ours, echoes = bench_decisions.measure(url, tokens)
+        for task in opened:
+            self._orchestrator.complete(task.task_id)
+        rate, reference = median_rate(ours), median_rate(echoes)
+        name = f"tool-call decisions, {bench_decisions.CONNECTIONS} connections"
+        rows = [Row(name, rate, reference, "per s", rate / reference, 0.4, "higher")]
+        few = bench_decisions.alone(bench_decisions.COUNTS[0])
+        for count in bench_decisions.COUNTS:
+            found = few if count == bench_decisions.COUNTS[0] else bench_decisions.alone(count)
+            for percent, took, base in zip((50, 99), found, few, strict=True):
+                name = f"one decision by {count} policies and ours, p{percent}"
+                rows.append(Row(name, took, base, "ms", took / base, 0.0, "lower"))
+        return rows
 
     def time_to_dead(self, rounds: int) -> list[Row]:
         """Time from ending a task to its credential refused and confirmed, against a sync revoke.
