@@ -111,9 +111,10 @@ class Known:
     def assume(self, expr: Expr, truth: bool) -> None:  # noqa: FBT001  a pair, as in Assumption
         """Assume one more thing; ``expr`` is normal, and neither ``&&`` nor ``||``."""
         known = self.holds(expr)
-        if known is not None:
-            self.impossible |= known is not truth
+        if known is not None and known is not truth:
+            self.impossible = True
             return
+        # What is known already is learnt all the same: it was said.
         match expr:
             case pst.UnaryOp("not", inner):
                 self.assume(inner, not truth)

@@ -151,6 +151,13 @@ def test_what_may_apply_is_not(when: str) -> None:
     assert "unreachable" not in codes(text)
 
 
+def test_of_the_only_capability_it_is_known_what_it_is_as_well() -> None:
+    only = Catalog([], [CATALOG.capabilities["orders"]])
+    same = forbid('resource == Capability::"orders" && resource.power == "privileged"')
+    assert codes(same, only) == ["unreachable"]
+    assert "too-wide" not in codes(permit(ISSUE + ' == Capability::"orders"'), only)
+
+
 def test_unless_is_understood_as_well() -> None:
     text = f'@id("own") forbid ({ISSUE}) unless {{ context.risk >= 0 || context.after.private }};'
     assert codes(text) == ["unreachable"]
