@@ -8,12 +8,14 @@ so that a crash in between, or a start with other policies, leaves none undecide
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.clock import to_rfc3339
 from broker.errors import ConfigError, Conflict, NotFound
 from broker.ids import shard_of
 from broker.logs import get_logger
+from broker.policy.arguments import BadArgument, canonical
 from broker.policy.decision import Decision, Effect
 from broker.policy.explain import explain, facts_json
 from broker.policy.question import Question
@@ -24,6 +26,7 @@ from broker.visibility import must_operate, must_see_all
 
 if TYPE_CHECKING:
     from broker.access import Caller
+    from broker.catalog import Catalog
     from broker.events import Event
     from broker.metrics import Metrics
     from broker.pipeline import Pipeline
@@ -160,7 +163,8 @@ class Policing:
             msg = "There is no such decision in the ledger; `broker audit` looks into the log."
             raise NotFound(msg)
         enforced = self._policies.loaded.enforced
-        explained = await asyncio.to_thread(_explained, enforced, event)
+        catalog = self._pipeline.judge.catalog
+        explained = await asyncio.to_thread(_explained, enforced, event, catalog)
         said = {k: v for k, v in event.data.items() if k not in ("id", "question")}
         return {
             "decision_id": decision_id,
@@ -178,14 +182,17 @@ def _listed(policies: CedarPolicies, beyond: CedarPolicies | None = None) -> lis
     return [facts_json(fact) for fact in policies.facts.values() if fact.name not in known]
 
 
-def _explained(policies: CedarPolicies, event: Event) -> dict[str, Any] | None:
+def _explained(policies: CedarPolicies, event: Event, catalog: Catalog) -> dict[str, Any] | None:
     """Explain a decision from its event; None where the catalogue alone decided."""
     data = event.data
     if "question" not in data:
         return None
     question = Question.read(data["question"])
-    if data.get("arguments_logged") and "arguments" in data:
-        question = question.with_context(arguments=data["arguments"])
+    tool = catalog.capabilities.get(question.resource[1])
+    if data.get("arguments_logged") and tool is not None:
+        # They are logged as they came. A tool that has other ones now is asked about without.
+        with contextlib.suppress(BadArgument):
+            question = question.with_context(arguments=canonical(tool, data.get("arguments", {})))
     decision = Decision(
         Effect(data["effect"]),
         tuple(str(data["reasons"]).split(",")),
