@@ -18,6 +18,7 @@ from broker.config import read_secret_file
 from broker.decisions import DecisionPoint
 from broker.errors import BrokerError
 from broker.exchange import Exchange
+from broker.executions import Executions
 from broker.gauges import Gauges
 from broker.http.app import Readiness, create_app
 from broker.http.metrics import Scrape
@@ -287,6 +288,7 @@ def build(
             Fingerprints.load_or_create(config.audit.fingerprint_key(config.broker.state_dir)),
             report_ms=config.policy.report_within,
         ),
+        executions=Executions(judge.actions, queries),
         limits=settings.task_limits(config),
         shards=config.redis.shards,
     )

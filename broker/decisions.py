@@ -1,12 +1,12 @@
-"""The decision point: one decision for each tool call, and what became of it.
+"""The decision point: one decision for each tool call, before it is made.
 
  1. Whose task is it, and may the caller ask for it?
  2. What does the catalogue say of the tool? Are its arguments and destination of their form?
  3. The policies decide, on what the whole chain has done so far
  4. An allowed call is written with its effects, on the state that was decided on, or decided again
- 5. Its execution is reported, which closes it; what is never reported shows
 
 A denial is an answer, not an error: whatever is wrong with what is asked for is a reason of it.
+What became of an allowed call is reported afterwards (``executions.py``).
 """
 
 from __future__ import annotations
@@ -18,15 +18,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from broker.errors import (
     AccessDenied,
-    Conflict,
     Frozen,
-    InvalidRequest,
-    NotFound,
     PrincipalSuspended,
     TaskNotActive,
 )
 from broker.identity.models import Role
-from broker.ids import shard_of
 from broker.judge import TRIES, Ruling, step_of, too_busy
 from broker.ledger.models import Changed
 from broker.policy import Action, UseContext, decide_call
@@ -35,8 +31,8 @@ from broker.policy.decision import deny
 from broker.policy.destination import destination
 from broker.policy.question import Use, using
 from broker.tasks import TaskState
-from broker.trail import Step, Survey
-from broker.visibility import concerns, must_run
+from broker.trail import MAX_EFFECTS, Step, Survey
+from broker.visibility import concerns
 from broker.wire import RequestGrant
 
 if TYPE_CHECKING:
@@ -46,13 +42,10 @@ if TYPE_CHECKING:
     from broker.pipeline import Pipeline
     from broker.policy.decision import Decision
     from broker.tasks import Task
-    from broker.wire import ReportExecution
     from broker.wire_authzen import Evaluation
 
 ASKERS: Final = (Role.AGENT, Role.ORCHESTRATOR, Role.RESOURCE_SERVER)
 TOOL: Final = "tool"
-MAX_EFFECTS: Final = 200
-"""Different effects a chain can leave: they are looked at with each of its decisions."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,63}")
 _CAPABILITY: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _NOTHING: Final = Step(frozenset())
@@ -91,7 +84,7 @@ class Known:
 
 
 class DecisionPoint:
-    """Answers before each tool call, and takes the report after it."""
+    """Answers before each tool call."""
 
     def __init__(self, pipeline: Pipeline, fingerprints: Fingerprints, *, report_ms: int) -> None:
         """``report_ms`` is how long an allowed call may stay unreported."""
@@ -131,11 +124,9 @@ class DecisionPoint:
             return caller.task if named else None
         task_id = name if kind == "task" else ask.task_id
         task = await self._pipeline.queries.task(task_id) if task_id else None
-        if (
-            task is None
-            or (kind == "agent" and task.agent != name)
-            or kind not in ("task", "agent")
-        ):
+        if task is None or ask.task_id not in ("", task.id):
+            return None
+        if kind not in ("task", "agent") or (kind == "agent" and task.agent != name):
             return None
         if caller.principal.role is Role.RESOURCE_SERVER:
             return task if self._is_served_by(caller, ask) else None
@@ -302,44 +293,6 @@ class DecisionPoint:
         )
         await self._judge.log(caller, task_id, ruling)
         return ruling
-
-    # 5. What became of it.
-
-    async def report(self, caller: Caller, task_id: str, ask: ReportExecution) -> dict[str, Any]:
-        """Close an allowed call.
-
-        Raises:
-            NotFound: there is no such task or decision that concerns the caller.
-            Conflict: the decision was reported before, is too old, or allowed no call.
-        """
-        task, survey = await self._judge.actions.survey(task_id)
-        asked_only = caller.principal.role is Role.RESOURCE_SERVER
-        if not asked_only:
-            if not concerns(caller, task):
-                raise NotFound("There is no such task.")
-            must_run(caller, task)
-        effects = frozenset(ask.effects)
-        if len(survey.chain.effects | effects) > MAX_EFFECTS:
-            raise InvalidRequest("effects: the chain has too many different ones", field="effects")
-        unknown = NotFound("There is no such decision of this task.")
-        if shard_of(ask.decision_id, "dec") is None:
-            raise unknown
-        closed = await self._judge.actions.report(
-            task.id,
-            ask.decision_id,
-            {"decision": ask.decision_id, **ask.told()},
-            step=Step(effects, reported=True) if effects else None,
-            only_own=asked_only,
-            actor=caller.name,
-        )
-        self._known.drop(task.id)
-        if not closed:
-            event = await self._pipeline.queries.decision(ask.decision_id)
-            theirs = event is not None and asked_only and event.principal != caller.name
-            if event is None or event.task_id != task.id or theirs:
-                raise unknown
-            raise Conflict("The decision is closed: it was reported, or it allowed no call.")
-        return {"task_id": task.id, "decision_id": ask.decision_id, "outcome": ask.outcome}
 
 
 class _Refused(Exception):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from broker.access import Access, Caller
     from broker.decisions import DecisionPoint
     from broker.exchange import Exchange
+    from broker.executions import Executions
     from broker.introspection import Introspection
     from broker.judge import Ruling
     from broker.pipeline import Pipeline
@@ -66,6 +67,7 @@ class Broker:
         exchange: Exchange,
         introspection: Introspection,
         decisions: DecisionPoint,
+        executions: Executions,
         limits: TaskLimits,
         shards: int,
     ) -> None:
@@ -75,6 +77,7 @@ class Broker:
         self.exchange = exchange
         self.introspection = introspection
         self.decisions = decisions
+        self.executions = executions
         self.operators = Operators(pipeline, shards)
         self._ledger = pipeline.ledger
         self._queries = pipeline.queries

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 AMOUNT_SCALE: Final = 10_000
 """Amounts are counted in ten-thousandths, the finest that Cedar's decimal has."""
 
+MAX_EFFECTS: Final = 200
+"""Different effects a chain can leave: they are looked at with each of its decisions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trail:

@@ -229,4 +229,4 @@ async def report_execution(
     broker: The, caller: By, task_id: TaskId, ask: ReportExecution
 ) -> dict[str, Any]:
     """Say what became of a call that was allowed: it closes the decision."""
-    return await broker.decisions.report(caller, task_id, ask)
+    return await broker.executions.report(caller, task_id, ask)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -83,6 +84,19 @@ async def test_a_token_changed_by_one_letter_is_no_proof(deciding: DecisionWorld
     answer = await deciding.post(
         EVALUATION, question(task, "note"), headers={"Authorization": forged}
     )
+
+    assert_problem(answer, 401, "invalid_token")
+
+
+async def test_an_expired_token_is_no_proof(deciding: DecisionWorld) -> None:
+    task = await deciding.task()
+    good = (await deciding.headers("report-writer", task["task_id"]))["Authorization"]
+    tokens = deciding.app.tokens
+    claims = tokens.verify(good.partition(" ")[2], None)
+    old = replace(claims, issued_at=claims.issued_at - 7200, expires_at=claims.issued_at - 3600)
+    headers = {"Authorization": f"Bearer {tokens.mint(old).reveal()}"}
+
+    answer = await deciding.post(EVALUATION, question(task, "note"), headers=headers)
 
     assert_problem(answer, 401, "invalid_token")
 
@@ -184,6 +198,10 @@ async def test_an_orchestrator_asks_for_its_own_chains_alone(deciding: DecisionW
         assert (await deciding.post(EVALUATION, body, by="orchestrator")).json()["decision"] is True
     unknown = plain(await deciding.decide({"task_id": UNKNOWN_TASK}, "note", by="rival"))
     assert plain(await deciding.decide(task, "note", by="rival")) == unknown
+    body = question(task, "note")
+    body["subject"]["properties"] = {"task_id": child["task_id"]}
+    contradiction = await deciding.post(EVALUATION, body, by="orchestrator")
+    assert contradiction.json()["decision"] is False
     nameless = {**question(task, "note"), "subject": {"type": "agent", "id": "report-writer"}}
     answer = await deciding.post(EVALUATION, nameless, by="orchestrator")
     assert answer.json()["context"]["reason_admin"]["en"] == SUBJECT_UNKNOWN
