@@ -133,7 +133,7 @@ async def test_each_request_has_a_number_of_its_own(server: Loopback) -> None:
             Obligations(require_instant=True, log_arguments=True),
         ),
     ],
-    ids=str,
+    ids=lambda value: "" if isinstance(value, Obligations) else str(value),
 )
 async def test_obligations_are_read(
     server: Loopback, asked: dict[str, Any], found: Obligations
