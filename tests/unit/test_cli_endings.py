@@ -254,8 +254,7 @@ def test_every_command_has_help_json_and_where_to_connect(
 ) -> None:
     ran = run(*command, "--help")
     assert ran.code == 0
-    for option in ("--json", "--server", "--token-file"):
+    for option in ("--json", "--server", "--token-file", "BROKER_URL"):
         assert option in ran.out or command in ON_FILES
     assert ("--server" in ran.out) is (command not in ON_FILES)
-    assert "BROKER_URL" in ran.out
     assert max(map(len, ran.out.splitlines())) <= 80
