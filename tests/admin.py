@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import ssl
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +12,7 @@ import psycopg
 from broker.clock import SystemClock
 from broker.dev.engines.postgres import ORDERS_READ_CREATION, REVOCATION
 from broker.dev.stack import DevStack
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -24,12 +24,6 @@ if TYPE_CHECKING:
 READ_PATH: Final = "database/creds/orders-read"
 _NO_AUTHORITIES: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """A client without one reads all the world's authorities, which takes longer than any call here."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -16,15 +16,8 @@ import redis
 from broker.client import Client, Secret
 from broker.dev.engines import OpenBao, Valkey
 from broker.dev.engines.process import setpriv
-from tests.dev.broker_process import (
-    Server,
-    alive,
-    broker,
-    engine_pids,
-    eventually,
-    free_port,
-    listens,
-)
+from tests.dev.broker_process import Server, alive, broker, engine_pids, eventually, listens
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

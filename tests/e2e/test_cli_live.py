@@ -19,7 +19,8 @@ import tomli_w
 from broker.clock import SystemClock
 from broker.dev.engines import OpenBao
 from broker.dev.vault import admin, mount_orders
-from tests.dev.broker_process import PROGRAM, Ran, Server, broker, environment, free_port
+from tests.dev.broker_process import PROGRAM, Ran, Server, broker, environment
+from tests.ports import free_port
 from tests.world import SUBJECTS
 
 if TYPE_CHECKING:
