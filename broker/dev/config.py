@@ -15,6 +15,7 @@ from broker.dev.engines.process import write_private
 from broker.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from broker.config import Config
@@ -187,8 +188,9 @@ class Draft:
         issuers: list[Any] = document.setdefault("identity", {}).setdefault("issuers", [])
         if not any(entry.get("name") == issuer.NAME for entry in issuers):
             issuers.append(_dev_issuer(data))
-        document.setdefault("principals", [_identified(row) for row in _PRINCIPALS])
         capabilities = document.setdefault("capabilities", [dict(row) for row in _CAPABILITIES])
+        known = {capability.get("name") for capability in capabilities}
+        document.setdefault("principals", [_identified(row, known) for row in _PRINCIPALS])
         for capability in capabilities:
             if parts.postgres_dsn and str(capability.get("path", "")).startswith("database/creds/"):
                 capability.setdefault("dsn", parts.postgres_dsn)
@@ -222,9 +224,16 @@ def _well_formed(document: dict[str, Any]) -> bool:
     )
 
 
-def _identified(principal: dict[str, Any]) -> dict[str, Any]:
+def _identified(principal: dict[str, Any], known: Collection[object]) -> dict[str, Any]:
+    """Return a principal of ours; of a given catalogue it may have what it would have of ours."""
     identity = {"issuer": issuer.NAME, "subject": subject(principal)}
-    return {**principal, "owner": OWNER, "identity": identity}
+    allowed = [name for name in principal.get("capabilities", ()) if name in known]
+    return {
+        **principal,
+        **({"capabilities": allowed} if "capabilities" in principal else {}),
+        "owner": OWNER,
+        "identity": identity,
+    }
 
 
 def _dev_issuer(data: Path) -> dict[str, Any]:

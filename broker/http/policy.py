@@ -92,7 +92,7 @@ async def policing_of(request: Request) -> Policing:
 
 
 With = Annotated[Policing, Depends(policing_of)]
-DecisionId = Annotated[str, Path(max_length=64, json_schema_extra={"pattern": _DECISION})]
+DecisionId = Annotated[str, Path(json_schema_extra={"pattern": _DECISION})]
 Capability = Annotated[str, Query(min_length=1, max_length=64)]
 
 

@@ -10,7 +10,7 @@ import copy
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from broker.http.shapes import GRANT_ID, TASK_ID
+from broker.http.shapes import GRANT_ID, RANDOM, TASK_ID
 from tests.http.parties import exchange_form
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 AGENTS: Final = ["report-writer", "order-clerk"]
 CAPABILITIES: Final = ["orders-read", "orders-api"]
+DECISION_ID: Final = f"^dec_{RANDOM}$"
 NAME: Final = "^[a-z0-9][a-z0-9._-]{0,63}$"
 
 _NULL: Final = {"type": "null"}
@@ -77,6 +78,9 @@ def sharpened(document: dict[str, Any]) -> dict[str, Any]:
         assert set(members) <= set(properties)
         properties.update(members)
     schemas["ProvedBy"] = _PROOF
+    for parameter in sharp["paths"]["/v1/policy/who-can"]["get"]["parameters"]:
+        if parameter["name"] == "capability":
+            parameter["schema"] = _CAPABILITY
     for parameter in sharp["paths"]["/v1/reports/unused-power"]["get"]["parameters"]:
         if parameter["name"] == "since":
             parameter["schema"] = _SHORT
@@ -90,6 +94,8 @@ def aim(served: Served, case: Case[Any]) -> None:
         ids["task_id"] = served.task()
     if re.match(GRANT_ID, str(ids.get("grant_id"))):
         ids["grant_id"] = served.grant()["grant_id"]
+    if re.match(DECISION_ID, str(ids.get("decision_id"))):
+        ids["decision_id"] = served.decision()[1]
     if re.match(NAME, str(ids.get("name"))):
         ids["name"] = served.principal()["name"]
     if isinstance(case.body, dict) and case.meta and case.meta.generation.mode.is_positive:
@@ -112,6 +118,8 @@ def _aim_body(served: Served, operation: str, body: dict[str, Any]) -> None:
             served.call("operator", "POST", "/v1/freezes", body)
         case "clear_signal" if body["selector"].get("agent"):
             served.call("operator", "POST", "/v1/signals", {**body, "risk": 1})
+        case "report_signal":
+            body |= {"selector": {"agent": "report-writer"}, "risk": 1, "verdict": None}
         case "retire_owner":
             body["owner"] = served.principal()["owner"]
         case "reinstate_owner":

@@ -84,7 +84,12 @@ CONFIG: Final[dict[str, Any]] = {
         {
             "include-path-regex": BEYOND_WORDS,
             "checks": {"positive_data_acceptance": {"enabled": False}},
-        }
+        },
+        {
+            # Another decision of the task than its own is not found, though the task is there.
+            "include-path-regex": "/executions$",
+            "checks": {"ensure_resource_availability": {"enabled": False}},
+        },
     ],
 }
 # Typed no further: the library leaves most of its own types open.
@@ -114,6 +119,9 @@ def running(
             oauth={"rate": 1_000_000},
         )
     )
+    served.task()
+    assert served.world.app.audit is not None
+    served.run(served.world.app.audit.stop())  # from here on there is a checkpoint to be had
     yield served
     served.close()
 
@@ -143,8 +151,8 @@ def as_caller(served: Served, name: str) -> dict[str, Any]:
 
 
 def check(served: Served, answered: Counter[tuple[str, int]], case: Case[Any], name: str) -> None:
-    aim(served, case)
     arguments = as_caller(served, name)
+    aim(served, case)
     answer = case.call(**arguments)
     answered[case.operation.label, answer.status_code] += 1
     if case.operation.path.endswith(UPSETTING) and answer.status_code < 300:
