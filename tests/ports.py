@@ -10,7 +10,7 @@ from typing import Final
 _WORKERS: Final = 16
 _WORKER: Final = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _PORTS: Final = iter(random.sample(range(20_000 + _WORKER % _WORKERS, 32_000, _WORKERS), 700))
-"""No other worker's, and none that a system gives to who asks for any, or connects from."""
+"""No other worker's, nor any that a system gives to who asks for none in particular."""
 
 
 def free_port(host: str = "127.0.0.1") -> int:
