@@ -1,19 +1,15 @@
 """A replica that kills itself, with SIGKILL, at one point of one scenario.
 
-    python -m tests.crash.replica DATA SCENARIO POINT NTH
-
-Prints one JSON line before the point is reached: what it did so far.
+Each is a process of its own, forked from one that has read the modules and done nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import multiprocessing
 import os
 import signal
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from broker.backends.vault import VaultBackend
 from broker.clock import SystemClock
@@ -22,8 +18,14 @@ from broker.dev.issuer import DevIssuer
 from tests.world import World
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from pathlib import Path
+
     from broker.ledger.redis import RedisLedger
     from broker.steps import Step
+
+_FORKS: Final = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload([__name__])
 
 
 class Killer:
@@ -70,12 +72,24 @@ class KillingHandles:
         return answer
 
 
-def _say(**what: Any) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
+def crashed(data: Path, scenario: str, point: str, nth: int) -> dict[str, Any]:
+    """Let a replica play a scenario until it dies; return what it had done before that point."""
+    heard, says = _FORKS.Pipe(duplex=False)
+    process = _FORKS.Process(target=_live, args=(says, data, scenario, Killer(point, nth)))
+    process.start()
+    says.close()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, "the point was never reached"
+    process.close()
+    with heard:
+        return heard.recv()
 
 
-async def _play(data: Path, scenario: str, killer: Killer) -> None:
+def _live(says: Connection, data: Path, scenario: str, killer: Killer) -> None:
+    asyncio.run(_play(says, data, scenario, killer))
+
+
+async def _play(says: Connection, data: Path, scenario: str, killer: Killer) -> None:
     config = load_config(data / "config.toml")
     world = World(DevIssuer(data, SystemClock()), config, before_step=killer.before_step)
     pipeline = world.app.pipeline
@@ -91,12 +105,12 @@ async def _play(data: Path, scenario: str, killer: Killer) -> None:
     capability = "orders-api" if scenario == "issue-token" else "orders-read"
     task = await world.open(capabilities=[capability])
     if scenario.startswith("issue"):
-        _say(task_id=task["task_id"], credentials=[])
+        says.send({"task_id": task["task_id"], "credentials": []})
         killer.armed = True
         await world.grant(task, capability)
         return
     granted = [await world.grant(task) for _ in range(3)]
-    _say(task_id=task["task_id"], credentials=[g["credential"] for g in granted])
+    says.send({"task_id": task["task_id"], "credentials": [g["credential"] for g in granted]})
     killer.armed = True
     if scenario == "complete":
         await world.complete(task)
@@ -106,8 +120,3 @@ async def _play(data: Path, scenario: str, killer: Killer) -> None:
         selector = {"selector": {"all": True}, "reason": "crash test"}
         await world.call("operator", "POST", "/v1/revocations", selector)
     await pipeline.work.drain(20)
-
-
-if __name__ == "__main__":
-    _, folder, what, where, times = sys.argv
-    asyncio.run(_play(Path(folder), what, Killer(where, int(times))))

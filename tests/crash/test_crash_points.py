@@ -7,9 +7,6 @@ The replica is a process of its own and kills itself with SIGKILL, so nothing of
 from __future__ import annotations
 
 import asyncio
-import json
-import signal
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +16,7 @@ import pytest
 from broker.backends.vault import VaultBackend
 from broker.backends.vault_api import VaultGone
 from broker.ledger.live_tokens import LiveTokens
+from tests.crash.replica import crashed
 from tests.world import World, logs_in
 
 if TYPE_CHECKING:
@@ -37,20 +35,7 @@ BEYOND_CLAIMS_MS = 31_000
 
 
 async def crash(engines: Engines, scenario: str, point: str, nth: int = 1) -> dict[str, Any]:
-    """Let a replica play a scenario until it dies; return what it had said by then."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.crash.replica",
-        str(engines[0].data),
-        scenario,
-        point,
-        str(nth),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    out, _ = await process.communicate()
-    assert process.returncode == -signal.SIGKILL, "the point was never reached"
-    return json.loads(out.splitlines()[0])
+    return await asyncio.to_thread(crashed, engines[0].data, scenario, point, nth)
 
 
 async def roles(engines: Engines) -> set[str]:

@@ -147,8 +147,9 @@ async def test_a_uri_that_is_not_ascii() -> None:
 
 @pytest.mark.filterwarnings("ignore:Parsed a serial number")
 async def test_a_serial_number_that_is_negative() -> None:
-    number = x509.load_der_x509_certificate(GOOD).serial_number.to_bytes(20, "big").lstrip(b"\x00")
-    spoiled = GOOD.replace(number, bytes([number[0] | 0x80]) + number[1:])
+    serial = x509.load_der_x509_certificate(GOOD).serial_number
+    number = serial.to_bytes(serial.bit_length() // 8 + 1, "big")  # as DER has it: its sign first
+    spoiled = GOOD.replace(number, b"\x80" + number[1:])
     with pytest.raises(InvalidToken, match="serial number"):
         await domain_with(ROOT).verify_certificate([spoiled])
 
