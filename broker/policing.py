@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 log = get_logger("policy")
 _ACTOR: Final = "broker"
+_SETTLED_MS: Final = 3_600_000
+"""Longer than any replica takes to notice that policies have changed."""
 
 
 class Policing:
@@ -47,14 +49,17 @@ class Policing:
         self._watch = watch
         self._metrics = metrics
         self._follow = follow
-        self._reviewed = ""
+        self._to_log = False
+        self._to_review: bool | None = None  # not known before the ledger has been asked
+        self._one_at_a_time = asyncio.Lock()
         self.problem = ""
         """Why the policies in their folder can't be used, if they can't: others are in force."""
 
     async def keep_up(self) -> None:
         """Load the policies if they have changed. Call it every few seconds."""
         if not self._follow:
-            await self._decide_again()
+            async with self._one_at_a_time:
+                await self._decide_again()
             return
         try:
             await self.refresh(_ACTOR)
@@ -71,16 +76,20 @@ class Policing:
         Raises:
             ConfigError: they can't be used; those in force stay.
         """
-        try:
-            changed = await asyncio.to_thread(self._policies.reload)
-        except ConfigError:
-            self._metrics.policies_read(ok=False)
-            raise
-        self.problem = ""
-        if changed:
-            self._metrics.policies_read(ok=True)
-            await self._log(actor)
-        return changed, await self._decide_again()
+        async with self._one_at_a_time:
+            try:
+                changed = await asyncio.to_thread(self._policies.reload)
+            except ConfigError:
+                self._metrics.policies_read(ok=False)
+                raise
+            self.problem = ""
+            if changed:
+                self._metrics.policies_read(ok=True)
+                self._to_log = self._to_review = True
+            if self._to_log:
+                await self._log(actor)
+                self._to_log = False
+            return changed, await self._decide_again()
 
     async def _log(self, actor: str) -> None:
         loaded = self._policies.loaded
@@ -89,15 +98,20 @@ class Policing:
         await self._pipeline.ledger.record("policy.reloaded", shard=0, actor=actor, data=about)
 
     async def _decide_again(self) -> Outcome:
-        """Unless another replica with the same policies has done it."""
-        digest = self._policies.loaded.digest
-        if digest == self._reviewed:
-            return Outcome()
+        """Decide live grants by the policies in force, unless that is done.
+
+        Whoever has loaded others does it: until then it has issued by the old ones, whatever
+        another replica has decided meanwhile. At a start it is left out where these policies have
+        been in force for long, as no replica can have issued by others since.
+        """
+        digest, actions = self._policies.loaded.digest, self._pipeline.judge.actions
+        if self._to_review is None:
+            self._to_review = not await actions.in_force(digest, for_ms=_SETTLED_MS)
         outcome = Outcome()
-        if await self._pipeline.judge.actions.reviewed_by() != digest:
+        if self._to_review:
             outcome = await self._watch.review(reason="policy_changed")
-            await self._pipeline.judge.actions.set_reviewed_by(digest)
-        self._reviewed = digest
+            await actions.put_in_force(digest)
+        self._to_review = False
         return outcome
 
     async def show(self, caller: Caller) -> dict[str, Any]:

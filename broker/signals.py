@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.clock import to_rfc3339
-from broker.errors import NotFound
+from broker.errors import NotFound, Unavailable
 from broker.identity.models import Role
 from broker.ledger.signals import Statement
 from broker.logs import get_logger
@@ -55,6 +55,7 @@ class Detections:
         Raises:
             AccessDenied: policy doesn't let the caller, or it would lower what stands.
             NotFound: there is no such task, agent or owner.
+            Unavailable: it counts from now on, and some live grants are still to be decided about.
         """
         operates = caller.principal.role is Role.OPERATOR
         # Policies that can't be evaluated don't keep an operator from stopping somebody.
@@ -96,11 +97,17 @@ class Detections:
         found = await self._table.unsettled()
         now = await self._queries.now() if found else 0
         left = [signal for signal in found if now - signal.at >= older_than_ms]
+        done: list[str] = []
         for signal in left:
-            await self._take_effect(signal)
-        if left:
-            log.warning("finished what a replica had left", signals=[s.selector for s in left])
-        return [signal.selector for signal in left]
+            try:
+                await self._take_effect(signal)
+            except Unavailable as error:  # the others don't wait for it, and it stays open
+                log.warning("not finished yet", signal=signal.selector, error=error.detail)
+            else:
+                done.append(signal.selector)
+        if done:
+            log.warning("finished what a replica had left", signals=done)
+        return done
 
     async def _take_effect(self, signal: Signal) -> Outcome:
         await self._table.spread(signal)

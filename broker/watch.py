@@ -1,8 +1,9 @@
 """Step 8, for policy: live grants are decided again, and those no longer allowed are revoked.
 
 Asked when other policies come into force, and when something is reported of an agent, a task or an
-owner. A grant that can't be decided about stays: issuing fails closed, and so does revoking what
-policy itself says no to; but policies that can't be evaluated are no reason to stop all work.
+owner. Policies that can't be evaluated, such as when a decision point elsewhere is down, are no
+reason to stop all work: what can't be decided about stays, and whoever asked for the review is told,
+and asks again until it is decided.
 """
 
 from __future__ import annotations
@@ -11,21 +12,22 @@ import asyncio
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from broker.errors import NotFound
+from broker.errors import NotFound, Unavailable
 from broker.grants import GrantState
 from broker.logs import get_logger
 from broker.policy.policies import POLICY_ERROR
+from broker.steps import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from broker.grants import Grant
     from broker.pipeline import Pipeline
-    from broker.steps import Outcome
 
 log = get_logger("watch")
 _CHUNK: Final = 200
-"""Grants decided before others get their turn: some tens of milliseconds."""
+"""Grants read, decided and marked together."""
+_RETRY_S: Final = 5
 
 
 class Watch:
@@ -40,6 +42,9 @@ class Watch:
 
         A task's include those of every task below it, an orchestrator's those of its chains.
         Returns what became of those revoked.
+
+        Raises:
+            Unavailable: some could not be decided about; those that could have been.
         """
         kind, _, value = selector.partition(":")
         chains = self._pipeline.queries.chains
@@ -48,22 +53,34 @@ class Watch:
             ids = [grant.id for grant in await chains.grants(m.task.id for m in members)]
         else:
             ids = await self._pipeline.queries.live_under("gc|")
-        refused = await self._refused(ids)
-        marked: list[Grant] = []
-        for start in range(0, len(refused), _CHUNK):
-            chunk = refused[start : start + _CHUNK]
-            marked += await self._pipeline.ledger.begin_revoke(chunk, reason=reason, actor="broker")
-        return await self._pipeline.revoke(marked)
+        undecided = 0
+        reviewed: list[asyncio.Task[Outcome]] = []
+        for start in range(0, len(ids), _CHUNK):
+            # What is refused goes at once, however many there are still to be decided.
+            refused, unclear = await self._refused(ids[start : start + _CHUNK])
+            undecided += unclear
+            marked = await self._pipeline.ledger.begin_revoke(
+                refused, reason=reason, actor="broker"
+            )
+            reviewed.append(self._pipeline.work.spawn(self._pipeline.revoke(marked)))
+        outcomes = await asyncio.gather(*reviewed)
+        if undecided:
+            log.error("live grants can't be decided about", grants=undecided, reason=reason)
+            msg = (
+                f"{undecided} live grants could not be decided about, since the policies can't be "
+                "evaluated; that is tried again. Revoke them if you don't want to wait."
+            )
+            raise Unavailable(msg, retry_after=_RETRY_S)
+        return Outcome(sum(o.revoked for o in outcomes), sum(o.revoking for o in outcomes))
 
-    async def _refused(self, ids: Iterable[str]) -> list[str]:
-        """Return those of some grants that policy doesn't allow any more."""
+    async def _refused(self, ids: Sequence[str]) -> tuple[list[str], int]:
+        """Return which of some grants policy doesn't allow any more, and how many it can't tell."""
         by_task: defaultdict[str, list[Grant]] = defaultdict(list)
-        for grant_id in ids:
-            grant = await self._pipeline.queries.grant(grant_id)
-            if grant is not None and grant.state in (GrantState.PENDING, GrantState.ACTIVE):
+        for grant in await self._pipeline.queries.chains.grant_rows(ids):
+            if grant.state in (GrantState.PENDING, GrantState.ACTIVE):
                 by_task[grant.task_id].append(grant)
         refused: list[str] = []
-        decided = 0
+        unclear = 0
         for task_id, grants in by_task.items():
             try:
                 task, survey = await self._pipeline.judge.actions.survey(task_id)
@@ -73,13 +90,11 @@ class Watch:
                 decision = await self._pipeline.judge.again(
                     grant, task, survey, durable=self._pipeline.ledger_durable
                 )
+                await asyncio.sleep(0)  # each takes Cedar a while, and others wait for their turn
                 if decision is None or decision.allowed:
                     continue
                 if POLICY_ERROR in decision.reasons:
-                    log.error("a live grant can't be decided about", grant=grant.id)
-                    continue
-                refused.append(grant.id)
-                decided += 1
-                if decided % _CHUNK == 0:
-                    await asyncio.sleep(0)
-        return refused
+                    unclear += 1
+                else:
+                    refused.append(grant.id)
+        return refused, unclear

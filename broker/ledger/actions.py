@@ -127,14 +127,25 @@ class Actions:
             raise NotFound("There is no such decision of this task.")
         return answer == b"ok"
 
-    async def reviewed_by(self) -> str:
-        """Return the digest of the policies that live grants were last decided by."""
-        held = await self._redis.command("HGET", keys.table(0, "frozen"), keys.REVIEWED)
-        return held.decode() if held else ""
+    async def in_force(self, digest: str, *, for_ms: int) -> bool:
+        """Say whether all live grants were decided by these policies, so long ago at least."""
+        held, at = await self._in_force()
+        return held == digest and await self._now() - at >= for_ms
 
-    async def set_reviewed_by(self, digest: str) -> None:
-        """Note the policies that all live grants have been decided by."""
-        await self._redis.command("HSET", keys.table(0, "frozen"), keys.REVIEWED, digest)
+    async def put_in_force(self, digest: str) -> None:
+        """Note that all live grants have been decided by these policies."""
+        if (await self._in_force())[0] != digest:
+            text = f"{digest}|{await self._now()}"
+            await self._redis.command("HSET", keys.table(0, "frozen"), keys.IN_FORCE, text)
+
+    async def _in_force(self) -> tuple[str, int]:
+        text = await self._redis.command("HGET", keys.table(0, "frozen"), keys.IN_FORCE)
+        digest, _, at = text.decode().partition("|") if text else ("", "", "0")
+        return digest, int(at)
+
+    async def _now(self) -> int:
+        seconds, micros = await self._redis.command("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
 
 
 def _survey(row: Mapping[str, Any], chain: bytes, version: bytes, signals: bytes) -> Survey:

@@ -34,8 +34,8 @@ from typing import Final
 PREFIX: Final = "broker"
 TABLES: Final = ("tasks", "grants", "index", "due", "purge", "frozen", "audit")
 REGISTER: Final = "principals"
-REVIEWED: Final = "policy#"
-"""Field of the first shard's ``frozen``: the policies that live grants were last decided by."""
+IN_FORCE: Final = "policy#"
+"""Field of the first shard's ``frozen``: by which policies live grants were decided, since when."""
 HEAD: Final = "head"
 PERSISTENT: Final = frozenset({*TABLES, REGISTER, HEAD})
 EXPIRING: Final = frozenset({"token", "idem", "replay", "nonce", "lease"})

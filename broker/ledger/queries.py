@@ -208,7 +208,7 @@ class Queries:
             for field, text in frozen.items()
             if field.partition(":")[0] not in MARKS
             and not field.startswith("signal")
-            and field != keys.REVIEWED
+            and field != keys.IN_FORCE
         }
 
     async def decision(self, decision_id: str) -> Event | None:

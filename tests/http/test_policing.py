@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from broker.config.policy import ObserveEntry
-from broker.errors import AccessDenied
+from broker.config.policy import ObserveEntry, RemoteMode, RemoteSection
+from broker.errors import AccessDenied, LedgerUnavailable
 from broker.identity.models import Transport
 from broker.wire import RequestGrant
 from tests.http.parties import assert_problem
+from tests.issuers import Answer
+from tests.loopback import Loopback
 from tests.risk_world import RiskWorld, risk_config
 from tests.waiting import wait_until
 
@@ -131,6 +134,96 @@ async def test_what_a_crash_after_loading_left_undecided_the_next_start_decides(
     await there.app.oversight.policing.keep_up()
 
     assert await state(here, grants["pages"]) == "revoked"
+
+
+async def test_what_a_replica_issued_by_old_policies_is_decided_again_when_it_has_the_new(
+    here: RiskWorld, there: RiskWorld, folder: Path
+) -> None:
+    await there.app.oversight.policing.keep_up()
+    (folder / FILE).write_text(NO_PAGES, "utf-8")
+    assert (await reload(here))["changed"] is True  # and has decided all that was live
+    late = await granted(there, "pages")  # which hasn't looked yet
+
+    await there.app.oversight.policing.keep_up()
+
+    assert await state(here, late["pages"]) == "revoked"
+
+
+async def test_what_a_replica_issued_by_old_policies_is_decided_again_after_its_crash(
+    engines: tuple[DevStack, Config], here: RiskWorld, there: RiskWorld, folder: Path
+) -> None:
+    (folder / FILE).write_text(NO_PAGES, "utf-8")
+    await reload(here)
+    late = await granted(there, "pages")
+    # It dies before it has looked, and comes back with the new ones.
+    back = RiskWorld(engines[0].issuer, risk_config(engines[0], folder))
+    try:
+        await back.app.oversight.policing.keep_up()
+
+        assert await state(here, late["pages"]) == "revoked"
+    finally:
+        await back.close()
+
+
+async def test_a_review_that_was_cut_short_is_made_up_for(here: RiskWorld, folder: Path) -> None:
+    grants = await granted(here, "pages")
+    (folder / FILE).write_text(NO_PAGES, "utf-8")
+    redis: Any = here.app.connection.client
+    await redis.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
+    with pytest.raises(LedgerUnavailable):
+        await here.app.oversight.policing.refresh("operator")
+    await redis.execute_command("CLIENT", "UNPAUSE")
+
+    await here.app.oversight.policing.keep_up()
+
+    assert await state(here, grants["pages"]) == "revoked"
+
+
+async def test_two_who_load_at_once_load_once(here: RiskWorld, folder: Path) -> None:
+    before = here.app.pipeline.judge.policies.loaded.generation
+    (folder / FILE).write_text(NO_PAGES, "utf-8")
+    policing = here.app.oversight.policing
+
+    outcomes = await asyncio.gather(*(policing.refresh("operator") for _ in range(5)))
+
+    assert [changed for changed, _ in outcomes].count(True) == 1
+    assert here.app.pipeline.judge.policies.loaded.generation == before + 1
+
+
+async def test_what_cant_be_decided_about_stays_is_told_and_is_decided_once_it_can_be(
+    engines: tuple[DevStack, Config], folder: Path
+) -> None:
+    answer = Answer(b'{"decision": true}', headers={"content-type": "application/json"})
+    with Loopback(lambda _: answer) as elsewhere:
+        config = risk_config(engines[0], folder)
+        remote = RemoteSection.model_construct(
+            url=elsewhere.url,
+            mode=RemoteMode.BESIDES,
+            timeout=5000,
+            token_file=None,
+            ca_file=None,
+        )
+        policy = config.policy.model_copy(update={"remote": remote})
+        world = RiskWorld(engines[0].issuer, config.model_copy(update={"policy": policy}))
+        try:
+            await world.app.connection.command("FLUSHALL")
+            grants = await granted(world, "customers", "pages")
+            elsewhere.answer = lambda _: Answer(b"", 500)
+
+            told = await world.signal({"agent": "report-writer"}, risk=60)
+
+            assert_problem(told, 503, "unavailable")
+            assert [row["risk"] for row in (await world.signals())["items"]] == [60]
+            assert await state(world, grants["pages"]) == "active"
+            detections = world.app.oversight.detections
+            assert await detections.finish(older_than_ms=0) == []
+
+            elsewhere.answer = lambda _: Answer(b'{"decision": false}', headers=answer.headers)
+            assert await detections.finish(older_than_ms=0) == ["agent:report-writer"]
+            for grant in grants.values():
+                assert await state(world, grant) == "revoked"
+        finally:
+            await world.close()
 
 
 async def test_policies_that_cant_be_used_leave_those_in_force(
