@@ -2,8 +2,8 @@
 
 Asked when other policies come into force, and when something is reported of an agent, a task or an
 owner. Policies that can't be evaluated, such as when a decision point elsewhere is down, are no
-reason to stop all work: what can't be decided about stays, and whoever asked for the review is told,
-and asks again until it is decided.
+reason to stop all work: what can't be decided about stays, whoever asked for the review is told,
+and it is asked again until it is decided.
 """
 
 from __future__ import annotations
