@@ -52,6 +52,10 @@ _SAID: Final[dict[str, tuple[type[BrokerError], str]]] = {
         InvalidRequest,
         "This is a tool: nothing is issued for it. Ask POST /access/v1/evaluation before a call.",
     ),
+    "denied_by_policy": (
+        AccessDenied,
+        "A policy forbids this as it stands. An operator can have the decision explained.",
+    ),
     "policy_error": (
         AccessDenied,
         "The policies can't be evaluated, so nothing is allowed. An operator has to look.",

@@ -6,7 +6,7 @@ import difflib
 import json as jsonlib
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from cyclopts import CycloptsError
 from cyclopts.exceptions import UnknownCommandError
@@ -69,6 +69,8 @@ def report(error: Exception, *, json: bool, commands: Sequence[str] = ()) -> int
     elif isinstance(error, client.BrokerClientError | server.BrokerError):
         problem = _problem(error)
         hint = _HINTS_BY_CODE.get(str(problem["code"])) or _first(_HINTS, error, "")
+        if isinstance(error, client.Denied) and (decision := problem.get("decision_id")):
+            hint = f"an operator sees why: `broker policy explain {clean(str(decision))}`"
         code = _first(_EXIT_CODES, error, FAILED)
     else:
         return None
@@ -84,6 +86,9 @@ def _words(problem: dict[str, Any], hint: str) -> str:
     text = "error: " + "\n       ".join(clean(line) for line in lines)
     if "approval_id" in problem:
         text += f"\napproval: {clean(str(problem['approval_id']))}"
+    advice = problem.get("advice")
+    if isinstance(advice, list):
+        text += "".join(f"\nadvice: {clean(str(line))}" for line in cast("list[object]", advice))
     if "retry_after" in problem:
         text += f"\ntry again in {problem['retry_after']}s"
     return text + (f"\nhint: {hint}\n" if hint else "\n")

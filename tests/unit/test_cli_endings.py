@@ -70,6 +70,25 @@ def test_exit_codes_of_refusals(fake: FakeBroker, run: Run, status: int, code: i
     assert (error["code"], error["status"], error["decision_id"]) == ("a_code", status, "d")
 
 
+def test_a_denial_says_what_policy_advises_and_how_to_have_it_explained(
+    fake: FakeBroker, run: Run
+) -> None:
+    advised = problem(
+        403, "access_denied", "No.", decision_id="dec_1", advice=["Ask for less.\x1b"]
+    )
+    fake.answers["GET /v1/tasks/t"].append(advised)
+    ran = run("task", "show", "t")
+    assert ran.code == 4
+    assert "advice: Ask for less." in ran.err
+    assert "\x1b" not in ran.err
+    assert "`broker policy explain dec_1`" in ran.err
+
+
+def test_advice_of_another_form_is_left_out(fake: FakeBroker, run: Run) -> None:
+    fake.answers["GET /v1/tasks/t"].append(problem(403, "access_denied", "No.", advice=7))
+    assert "advice" not in run("task", "show", "t").err
+
+
 def test_every_error_of_ours_and_of_the_servers_ends_with_words() -> None:
     def below(kind: type) -> set[type[Exception]]:
         return {kind, *(k for sub in kind.__subclasses__() for k in below(sub))}
