@@ -16,6 +16,9 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from broker.approvals import Yeses
+from broker.consents import Wanted
+from broker.elevations import elevated_to
 from broker.errors import (
     AccessDenied,
     Frozen,
@@ -23,13 +26,13 @@ from broker.errors import (
     TaskNotActive,
 )
 from broker.identity.models import Role
-from broker.judge import TRIES, Ruling, step_of, too_busy
 from broker.ledger.models import Changed
 from broker.policy import Action, UseContext, decide_call
 from broker.policy.arguments import BadArgument, amount_of, canonical
 from broker.policy.decision import deny
 from broker.policy.destination import destination
 from broker.policy.question import Use, using
+from broker.rulings import TRIES, Ruling, consent, marked, step_of, too_busy
 from broker.tasks import TaskState
 from broker.trail import MAX_EFFECTS, Step, Survey
 from broker.visibility import concerns
@@ -38,6 +41,7 @@ from broker.wire import RequestGrant
 if TYPE_CHECKING:
     from broker.access import Caller
     from broker.catalog import Capability
+    from broker.elevations import Elevation
     from broker.errors import BrokerError
     from broker.pipeline import Pipeline
     from broker.policy.decision import Decision
@@ -148,12 +152,13 @@ class DecisionPoint:
             for _ in range(TRIES):
                 known = self._known.get(task.id)
                 task, survey = known or await self._judge.actions.survey(task.id)
-                ruling = await self._decide(caller, task, tool, ask, survey)
+                ruling = await self._decide(caller, task, tool, ask, survey, Yeses())
+                if known is not None and not ruling.decision.allowed:
+                    self._known.drop(task.id)  # nobody is refused on a guess
+                    continue
+                ruling = await self._settle(caller, task, tool, ask, ruling)
                 if not ruling.decision.allowed or tool is None:
-                    if known is not None:  # nobody is refused on a guess
-                        self._known.drop(task.id)
-                        continue
-                    await self._judge.log(caller, task.id, ruling)
+                    await self._judge.refuse(caller, task.id, ruling)
                     return ruling
                 try:
                     version = await self._write(caller, task, tool, ruling)
@@ -175,10 +180,42 @@ class DecisionPoint:
                 return ruling
         raise too_busy()
 
-    async def _decide(
-        self, caller: Caller, task: Task, tool: Capability | None, ask: Evaluation, survey: Survey
+    async def _settle(
+        self, caller: Caller, task: Task, tool: Capability | None, ask: Evaluation, ruling: Ruling
     ) -> Ruling:
-        decision, step, question = self._floor(caller, task, tool), _NOTHING, None
+        """Find the human yes to exactly this call, or ask for it."""
+        if tool is None:
+            return ruling
+
+        async def again(yeses: Yeses) -> Ruling:
+            return await self._decide(caller, task, tool, ask, ruling.survey, yeses)
+
+        wanted = Wanted(
+            action=Action.CALL_TOOL,
+            task=task,
+            requester=caller.name,
+            capability=tool.name,
+            power=tool.power,
+            details={
+                "arguments": dict(ask.arguments),
+                "destination": ask.destination,
+                "effects": sorted(ask.effects),
+            },
+            intent=ask.intent,
+        )
+        return await self._judge.consents.settle(caller, wanted, ruling, again)
+
+    async def _decide(
+        self,
+        caller: Caller,
+        task: Task,
+        tool: Capability | None,
+        ask: Evaluation,
+        survey: Survey,
+        yeses: Yeses,
+    ) -> Ruling:
+        elevation = elevated_to(task, tool.name, self._judge.now_ms()) if tool else None
+        decision, step, question = self._floor(caller, task, tool, elevation), _NOTHING, None
         agent = self._judge.catalog.principals.get(task.agent)
         if decision.allowed and tool is not None and agent is not None:
             try:
@@ -186,18 +223,23 @@ class DecisionPoint:
             except _Refused as error:
                 decision = error.decision
             else:
-                moment = self._judge.moment(caller, survey.signals)
+                if elevation is not None:
+                    intent = use.intent or elevation.intent
+                    broken = elevation.break_glass
+                    use = replace(use, elevated=True, glass_broken=broken, intent=intent)
+                moment = self._judge.moment(caller, survey.signals, consent(yeses, elevation))
                 question = using(agent, tool, task, survey, step, use, moment)
                 about = {
                     "gen_ai.operation.name": "execute_tool",
                     "gen_ai.tool.name": tool.tool or tool.name,
                     "gen_ai.agent.name": task.agent,
                 }
-                decision = await self._judge.ask(question, decision, about)
-        about = self._about(tool, ask, decision)
-        return self._judge.ruled(
+                decision = await self._judge.ask_elevated(question, decision, elevation, about)
+        about = {**self._about(tool, ask, decision), **marked(elevation)}
+        ruling = self._judge.ruled(
             Action.CALL_TOOL, task.id, decision, survey, step, question=question, about=about
         )
+        return replace(ruling, elevation=elevation.id if elevation else "")
 
     def _stopped(
         self, task: Task, tool: Capability, ask: Evaluation, ruling: Ruling, error: BrokerError
@@ -214,7 +256,9 @@ class DecisionPoint:
             about=self._about(tool, ask, decision),
         )
 
-    def _floor(self, caller: Caller, task: Task, tool: Capability | None) -> Decision:
+    def _floor(
+        self, caller: Caller, task: Task, tool: Capability | None, elevation: Elevation | None
+    ) -> Decision:
         if task.state is not TaskState.ACTIVE:
             return deny("task_over")
         return decide_call(
@@ -227,6 +271,7 @@ class DecisionPoint:
                 now_ms=self._judge.now_ms(),
                 bound=bool(caller.cnf),
                 narrowed_to=caller.capabilities,
+                elevated=elevation.capability if elevation else "",
             )
         )
 
@@ -265,6 +310,8 @@ class DecisionPoint:
             report_ms=self._report_ms,
             tokens=caller.lineage,
             actor=caller.name,
+            approval=(ruling.approval.id, ruling.approval.digest) if ruling.approval else None,
+            elevation=ruling.elevation,
         )
         self._judge.used(task.agent, tool.name)
         return version
@@ -330,6 +377,7 @@ def _use(caller: Caller, tool: Capability, ask: Evaluation, survey: Survey) -> t
         raise _Refused(deny("too_many_effects"))
     use = Use(
         caller=caller.principal.role,
+        asker=caller.name,
         ttl_ms=0,
         intent=ask.intent,
         destination=where,

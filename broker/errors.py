@@ -18,7 +18,8 @@
     │   └── InvalidDpopProof        the sender doesn't prove that it holds its key
     │       └── UseDpopNonce
     ├── AccessDenied              proved, and not allowed
-    │   ├── ApprovalRequired
+    │   ├── ApprovalRequired        a human has to say yes first, and is asked
+    │   ├── ApprovalDenied          a human said no
     │   ├── BindingRequired         a token bound to a key is needed
     │   ├── Frozen
     │   └── PrincipalSuspended      by an operator, or since its owner left
@@ -193,6 +194,13 @@ class ApprovalRequired(AccessDenied):
 
     code = "approval_required"
     title = "Approval required"
+
+
+class ApprovalDenied(AccessDenied):
+    """A human was asked whether exactly this may happen, and said no."""
+
+    code = "approval_denied"
+    title = "Approval denied"
 
 
 class BindingRequired(AccessDenied):

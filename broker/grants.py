@@ -49,7 +49,8 @@ class Grant:
     ``parameters`` is what was asked of the capability, ``cnf`` the key the credential is bound to
     (RFC 7800), ``via`` the ids of the tokens it was asked with: it ends with any of them.
     ``decision_id`` is the decision that it was issued by, ``method`` how the identity of the one
-    who asked was proved.
+    who asked was proved. ``approvals`` are the human yeses it was issued with, by group (empty for
+    all), given by ``approval_id``; with ``elevation_id`` it ends.
     ``revoke_at`` is when revocation was asked for, ``ended_at`` when death was confirmed.
     """
 
@@ -79,3 +80,6 @@ class Grant:
     via: tuple[str, ...] = ()
     decision_id: str = ""
     method: str = ""
+    approval_id: str = ""
+    approvals: Mapping[str, int] = field(default_factory=dict[str, int])
+    elevation_id: str = ""

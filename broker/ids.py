@@ -11,7 +11,7 @@ import re
 import secrets
 from typing import Final, Literal
 
-Kind = Literal["tsk", "grt", "jti", "dec", "rev", "evt"]
+Kind = Literal["tsk", "grt", "jti", "dec", "rev", "evt", "apr", "elv"]
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _RANDOM_CHARS: Final = 24

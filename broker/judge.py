@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from broker.errors import AccessDenied, Unavailable
+from broker.approvals import Yeses
+from broker.consents import Wanted
+from broker.elevations import elevated_to
+from broker.errors import AccessDenied
 from broker.ids import shard_of, timed_id
 from broker.logs import get_logger
 from broker.policy import Action, Effect, OpenContext, UseContext, decide_issue, decide_open
 from broker.policy.decision import Decision
 from broker.policy.policies import POLICY_ERROR
 from broker.policy.question import Moment, Use, opening, operating, using
+from broker.policy.rules import clamp
 from broker.power import PRIVATE
 from broker.refusals import advised, refusal
+from broker.rulings import Ruling, consent, marked, step_of
 from broker.tracing import note, span
 from broker.trail import Signals, Step, Survey
 
@@ -28,45 +33,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from broker.access import Caller
-    from broker.catalog import Capability, Catalog
+    from broker.catalog import Catalog
     from broker.clock import Clock
-    from broker.grants import Grant
+    from broker.consents import Consents
+    from broker.elevations import Elevation
     from broker.ledger.actions import Actions
+    from broker.ledger.models import Idempotency
     from broker.ledger.redis import RedisLedger
     from broker.metrics import Metrics
     from broker.policy.policies import Policies
     from broker.policy.question import Question
+    from broker.rulings import Health
     from broker.tasks import Task
     from broker.tracing import Attributes
     from broker.wire import OpenTask, RequestGrant
 
 log = get_logger("judge")
-TRIES: Final = 20
-"""How often a request is decided again because others change its chain at the same time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ruling:
-    """A decision with its id, and what it was made on. ``about`` is the data of its event."""
-
-    id: str
-    decision: Decision
-    about: Mapping[str, Any]
-    survey: Survey
-    step: Step
-    question: Question | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
-    """What the broker knows of itself when it decides to issue.
-
-    ``backlog`` is how many credentials of the capability could not be revoked within their budget.
-    """
-
-    durable: bool = True
-    backlog: int = 0
-    backlog_limit: int = 1
 
 
 class Judge:
@@ -81,6 +63,7 @@ class Judge:
         ledger: RedisLedger,
         clock: Clock,
         metrics: Metrics,
+        consents: Consents,
         environment: str = "",
         private: frozenset[str] = PRIVATE,
         used: Callable[[str, str], None] = lambda _agent, _capability: None,
@@ -97,6 +80,7 @@ class Judge:
         self.private = private
         self.used = used
         self.admit = admit
+        self.consents = consents
         self._ledger = ledger
         self._clock = clock
         self._metrics = metrics
@@ -114,16 +98,22 @@ class Judge:
         """Return the time that decisions are made at, in epoch milliseconds."""
         return int(self._clock.now() * 1000)
 
-    def moment(self, caller: Caller, signals: Signals, approvals: int = 0) -> Moment:
+    def moment(self, caller: Caller, signals: Signals, approvals: Yeses | None = None) -> Moment:
         """Return the circumstances of a caller's request."""
+        return self.then(
+            caller.method, bound=bool(caller.cnf), signals=signals, yeses=approvals or Yeses()
+        )
+
+    def then(self, method: str, *, bound: bool, signals: Signals, yeses: Yeses) -> Moment:
+        """Return the circumstances of a request by whoever had proved itself so."""
         return Moment(
             now_ms=self.now_ms(),
             environment=self._environment,
-            method=caller.method,
-            bound=bool(caller.cnf),
+            method=method,
+            bound=bound,
             private=self.private,
             signals=signals,
-            approvals=approvals,
+            approvals=yeses,
         )
 
     async def ask(
@@ -136,33 +126,89 @@ class Judge:
             self._metrics.policy_failed()
         return decision
 
+    async def ask_elevated(
+        self,
+        question: Question,
+        floor: Decision,
+        elevation: Elevation | None,
+        about: Attributes | None = None,
+    ) -> Decision:
+        """Decide what may be asked for under an elevation.
+
+        Where the glass is broken nobody has to approve. All else holds, and what is said of
+        breaking it must allow this use too, for whoever broke it.
+        """
+        decision = await self.ask(question, floor, about)
+        if elevation is None or not elevation.break_glass or not decision.allowed:
+            return decision
+        breaker = self.catalog.principals.get(elevation.by)
+        if breaker is None:
+            return decision.denied("agent_not_registered")
+        glass = await self.ask(question.breaking_glass(breaker.role, breaker.name), decision)
+        return replace(
+            glass,
+            policies=decision.policies + glass.policies,
+            obligations=decision.obligations | glass.obligations,
+        )
+
     # Credentials.
 
-    async def issue(self, caller: Caller, task: Task, ask: RequestGrant, health: Health) -> Ruling:
+    async def issue(
+        self,
+        caller: Caller,
+        task: Task,
+        ask: RequestGrant,
+        health: Health,
+        idempotency: Idempotency | None = None,
+    ) -> Ruling:
         """Decide whether a credential is issued, and for how long.
 
         Raises:
+            ApprovalRequired: a human has to say yes first, and is asked.
             BrokerError: policy refused, and it is logged.
             AuditUnavailable: nothing is issued at all.
         """
         self.admit()
         task, survey = await self.actions.survey(task.id)
-        ruling = await self._judged_issue(caller, task, ask, health, survey)
+
+        async def decide(yeses: Yeses) -> Ruling:
+            return await self._judged_issue(caller, task, ask, health, survey, yeses)
+
+        capability = self.catalog.capabilities.get(ask.capability)
+        wanted = Wanted(
+            action=Action.ISSUE_GRANT,
+            task=task,
+            requester=caller.name,
+            capability=ask.capability,
+            power=capability.power if capability else "",
+            details={"parameters": ask.parameters or {}, "ttl_ms": ask.ttl or 0},
+            intent=ask.intent or "",
+        )
+        ruling = await self.consents.settle(
+            caller, wanted, await decide(Yeses()), decide, idempotency
+        )
         if ruling.decision.allowed:
             return ruling
-        await self.log(caller, task.id, ruling)
-        raise refusal(ruling.decision, ruling.id)
+        await self.refuse(caller, task.id, ruling)
+        raise refusal(ruling)
 
     async def would_issue(
         self, caller: Caller, task: Task, ask: RequestGrant, health: Health
     ) -> Ruling:
         """Decide as ``issue`` does, and do nothing about it."""
         task, survey = await self.actions.survey(task.id)
-        return await self._judged_issue(caller, task, ask, health, survey)
+        return await self._judged_issue(caller, task, ask, health, survey, Yeses())
 
     async def _judged_issue(
-        self, caller: Caller, task: Task, ask: RequestGrant, health: Health, survey: Survey
+        self,
+        caller: Caller,
+        task: Task,
+        ask: RequestGrant,
+        health: Health,
+        survey: Survey,
+        yeses: Yeses,
     ) -> Ruling:
+        elevation = elevated_to(task, ask.capability, self.now_ms())
         capability = self.catalog.capabilities.get(ask.capability)
         agent = self.catalog.principals.get(task.agent)
         floor = decide_issue(
@@ -177,52 +223,35 @@ class Judge:
                 backlog_limit=health.backlog_limit,
                 bound=bool(caller.cnf),
                 narrowed_to=caller.capabilities,
+                elevated=elevation.capability if elevation else "",
             )
         )
+        intent = ask.intent or ""
+        if elevation is not None and floor.allowed:
+            left_ms = elevation.expires_at - self.now_ms()
+            ttl_ms, notes = clamp(floor.ttl_ms, left_ms, "what is left of the elevation")
+            floor = replace(floor, ttl_ms=max(ttl_ms, 1), notes=floor.notes + notes)
+            intent = intent or elevation.intent
         step = step_of(capability) if capability else Step(frozenset())
         question = None
         if floor.allowed and capability is not None and agent is not None:
             use = Use(
                 caller=caller.principal.role,
+                asker=caller.name,
                 ttl_ms=floor.ttl_ms,
-                intent=ask.intent or "",
+                intent=intent,
                 ledger_durable=health.durable,
+                elevated=elevation is not None,
+                glass_broken=elevation is not None and elevation.break_glass,
             )
-            moment = self.moment(caller, survey.signals)
+            moment = self.moment(caller, survey.signals, consent(yeses, elevation))
             question = using(agent, capability, task, survey, step, use, moment)
-            floor = await self.ask(question, floor)
-        about = {"capability": ask.capability, "intent": ask.intent or ""}
-        return self.ruled(
+            floor = await self.ask_elevated(question, floor, elevation)
+        about = {"capability": ask.capability, "intent": intent, **marked(elevation)}
+        ruling = self.ruled(
             Action.ISSUE_GRANT, task.id, floor, survey, step, question=question, about=about
         )
-
-    async def again(
-        self, grant: Grant, task: Task, survey: Survey, *, durable: bool
-    ) -> Decision | None:
-        """Decide a grant that exists once more; None where only the catalogue has changed."""
-        capability = self.catalog.capabilities.get(grant.capability)
-        agent = self.catalog.principals.get(task.agent)
-        if capability is None or agent is None:
-            return None
-        left_ms = max(grant.expires_at - self.now_ms(), 1)
-        step = Step(frozenset())  # it has been taken
-        use = Use(caller="agent", ttl_ms=left_ms, intent=grant.intent, ledger_durable=durable)
-        moment = Moment(
-            now_ms=self.now_ms(),
-            environment=self._environment,
-            method=grant.method,
-            bound=bool(grant.cnf),
-            private=self.private,
-            signals=survey.signals,
-        )
-        question = using(agent, capability, task, survey, step, use, moment)
-        return await self.ask(question, Decision(Effect.ALLOW, (), left_ms))
-
-    async def still_allowed(self, grant: Grant, *, durable: bool) -> bool:
-        """Say whether a grant that exists would be allowed now, by what is known now."""
-        task, survey = await self.actions.survey(grant.task_id)
-        decision = await self.again(grant, task, survey, durable=durable)
-        return decision is None or decision.allowed
+        return replace(ruling, elevation=elevation.id if elevation else "")
 
     # Tasks.
 
@@ -234,6 +263,7 @@ class Judge:
         *,
         task_id: str,
         on_behalf_of: str,
+        yeses: Yeses | None = None,
     ) -> Ruling:
         """Decide whether a task is opened, and for how long. The caller logs a refusal.
 
@@ -257,7 +287,7 @@ class Judge:
                 ttl_ms=decision.ttl_ms,
                 parent=parent,
                 survey=survey,
-                moment=self.moment(caller, survey.signals),
+                moment=self.moment(caller, survey.signals, yeses),
             )
             decision = await self.ask(question, decision)
         about = {"agent": ask.agent, "capabilities": ",".join(ask.capabilities)}
@@ -327,6 +357,11 @@ class Judge:
         data = decision.for_audit(id=decision_id, action=action, **about, **signals, **asked)
         return Ruling(decision_id, decision, data, survey, step, question)
 
+    async def refuse(self, caller: Caller, task_id: str, ruling: Ruling) -> None:
+        """Log what isn't allowed; what waits for approval is logged with asking for that."""
+        if ruling.decision.effect is not Effect.NEEDS_APPROVAL:
+            await self.log(caller, task_id, ruling)
+
     async def log(self, caller: Caller, task_id: str, ruling: Ruling) -> None:
         """Log a decision that no write goes with: a refusal."""
         await self._ledger.record(
@@ -337,22 +372,3 @@ class Judge:
             data=ruling.about,
             decision_id=ruling.id,
         )
-
-
-def step_of(
-    capability: Capability, *, effects: frozenset[str] = frozenset(), amount: int = 0
-) -> Step:
-    """Return what using a capability adds to a trail; ``effects`` come on top of its own."""
-    return Step(
-        effects=capability.effects | effects,
-        data_class=capability.data_class,
-        lasting=not capability.is_tool,
-        rank=capability.power.rank,
-        amount=amount,
-    )
-
-
-def too_busy() -> Unavailable:
-    """Say that a chain changes faster than this request can be decided."""
-    msg = "The task's chain is changed by others all the time; nothing was done. Try again."
-    return Unavailable(msg, retry_after=1)

@@ -21,6 +21,7 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from broker.again import still_allowed
 from broker.catalog import Revocability
 from broker.errors import (
     AccessDenied,
@@ -31,11 +32,11 @@ from broker.errors import (
     Unavailable,
 )
 from broker.grants import GrantState
-from broker.judge import TRIES, Health, too_busy
 from broker.lanes import Lanes
 from broker.ledger.models import Changed, HandleRetired, is_dead
 from broker.logs import get_logger
 from broker.refusals import cannot_issue, replayed
+from broker.rulings import TRIES, Health, too_busy
 from broker.steps import Issued, Limits, Outcome, Step, Steps, Work, pending_grant
 
 if TYPE_CHECKING:
@@ -46,10 +47,11 @@ if TYPE_CHECKING:
     from broker.catalog import Capability, Catalog
     from broker.clock import Clock
     from broker.grants import Grant
-    from broker.judge import Judge, Ruling
+    from broker.judge import Judge
     from broker.ledger.models import Claimed, Idempotency
     from broker.ledger.queries import Queries
     from broker.ledger.redis import RedisLedger
+    from broker.rulings import Ruling
     from broker.tasks import Task
     from broker.wire import RequestGrant
 
@@ -96,18 +98,22 @@ class Pipeline:
         """Issue a credential under a task the caller was found to be concerned with."""
         with self.steps.take(Step.RESOLVE, task=task.id):
             capability = self.catalog.capabilities.get(ask.capability)
-        ruling = await self._decide(caller, task, ask)
+        ruling = await self._decide(caller, task, ask, idempotency)
         assert capability is not None  # noqa: S101  policy allows no unknown capability
         # What follows is finished even if the caller hangs up: a half-made credential is worse.
         with self.steps.metrics.issuing(capability.backend):
             work = self._issue(caller, task, capability, ask, ruling, idempotency)
             return await asyncio.shield(self.work.spawn(work))
 
-    async def _decide(self, caller: Caller, task: Task, ask: RequestGrant) -> Ruling:
+    async def _decide(
+        self, caller: Caller, task: Task, ask: RequestGrant, idempotency: Idempotency | None
+    ) -> Ruling:
         with self.steps.take(Step.DECIDE, task=task.id):
-            return await self.judge.issue(caller, task, ask, self._health(ask.capability))
+            health = self.health(ask.capability)
+            return await self.judge.issue(caller, task, ask, health, idempotency)
 
-    def _health(self, capability: str) -> Health:
+    def health(self, capability: str) -> Health:
+        """Return what is known of the broker that a decision about a capability looks at."""
         return Health(
             durable=self.ledger_durable,
             backlog=self.stuck.get(capability, 0),
@@ -116,7 +122,7 @@ class Pipeline:
 
     async def would_issue(self, caller: Caller, task: Task, ask: RequestGrant) -> Ruling:
         """Say what would be decided if a credential were asked for."""
-        return await self.judge.would_issue(caller, task, ask, self._health(ask.capability))
+        return await self.judge.would_issue(caller, task, ask, self.health(ask.capability))
 
     async def _issue(
         self,
@@ -169,7 +175,7 @@ class Pipeline:
             return Issued(active, minted, decision.notes)
 
     async def _review_one(self, grant: Grant) -> None:
-        if await self.judge.still_allowed(grant, durable=self.ledger_durable):
+        if await still_allowed(self.judge, grant, durable=self.ledger_durable):
             return
         await self.revoke(
             await self.ledger.begin_revoke([grant.id], reason="policy_changed", actor=_ACTOR)
@@ -193,7 +199,7 @@ class Pipeline:
         retired = False
         async with self.judge.chain(task.root_id):
             for _ in range(TRIES):
-                grant = pending_grant(caller, task, capability, ask, prepared, ruling.id)
+                grant = pending_grant(caller, task, capability, ask, prepared, ruling)
                 try:
                     with self.steps.take(Step.RESERVE, task=task.id, grant=grant.id):
                         reserved = await self.ledger.reserve(
@@ -204,10 +210,11 @@ class Pipeline:
                             actor=caller.name,
                             seen=ruling.survey.version,
                             step=ruling.step,
+                            approved=ruling.approval.digest if ruling.approval else "",
                             idempotency=idempotency,
                         )
                 except Changed:
-                    ruling = await self._decide(caller, task, ask)
+                    ruling = await self._decide(caller, task, ask, idempotency)
                     continue
                 except HandleRetired:
                     backend.forget(task.id)

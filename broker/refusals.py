@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from broker.clock import to_rfc3339
 from broker.errors import (
     AccessDenied,
     AlreadyDelivered,
+    ApprovalDenied,
     ApprovalRequired,
     BackendUnavailable,
     BindingRequired,
     BrokerError,
+    IdempotencyConflict,
     InvalidRequest,
     RequestInProgress,
     TaskNotActive,
@@ -21,8 +24,10 @@ from broker.logs import get_logger
 from broker.policy import Effect
 
 if TYPE_CHECKING:
+    from broker.approvals import Approval
     from broker.grants import Grant
     from broker.policy import Decision
+    from broker.rulings import Ruling
 
 log = get_logger("pipeline")
 
@@ -31,7 +36,11 @@ _REFUSED: Final = (
     "Policy refused this request: there is no such capability, or this task or its agent may not "
     "have it. An operator can look the decision up in the audit log."
 )
-_NEEDS_APPROVAL: Final = "This needs a human's approval, and approvals are not available yet."
+_NEEDS_APPROVAL: Final = (
+    "A human has to approve exactly this request. Ask again, in the same words, once that is done."
+)
+POLL_S: Final = 5
+"""How long to wait before asking again whether an approval is decided."""
 _SAID: Final[dict[str, tuple[type[BrokerError], str]]] = {
     "task_over": (TaskNotActive, "The task is not active: its time is up."),
     "backend_backlog": (
@@ -56,6 +65,10 @@ _SAID: Final[dict[str, tuple[type[BrokerError], str]]] = {
         AccessDenied,
         "A policy forbids this as it stands. An operator can have the decision explained.",
     ),
+    "approval_denied": (
+        ApprovalDenied,
+        "An approver said no to exactly this request. It can be asked for again later.",
+    ),
     "policy_error": (
         AccessDenied,
         "The policies can't be evaluated, so nothing is allowed. An operator has to look.",
@@ -64,14 +77,30 @@ _SAID: Final[dict[str, tuple[type[BrokerError], str]]] = {
 """Reasons that whoever asked may know, and how they are told."""
 
 
-def refusal(decision: Decision, decision_id: str) -> BrokerError:
+def refusal(ruling: Ruling) -> BrokerError:
     """Say what policy refused, and nothing that only insiders should know."""
+    decision, about = ruling.decision, advised(ruling.decision)
+    about["decision_id"] = ruling.id
+    if ruling.approval is not None:
+        about["approval_id"] = ruling.approval.id
     if decision.effect is Effect.NEEDS_APPROVAL:
-        kind, detail = ApprovalRequired, _NEEDS_APPROVAL
-    else:
-        kind, detail = _SAID.get(decision.reasons[0], (AccessDenied, _REFUSED))
+        if ruling.approval is not None:
+            about |= waiting_for(ruling.approval)
+        return ApprovalRequired(_NEEDS_APPROVAL, retry_after=POLL_S, **about)
+    kind, detail = _SAID.get(decision.reasons[0], (AccessDenied, _REFUSED))
     wait = 30 if kind is BackendUnavailable else None
-    return kind(detail, retry_after=wait, decision_id=decision_id, **advised(decision))
+    return kind(detail, retry_after=wait, **about)
+
+
+def waiting_for(approval: Approval) -> dict[str, Any]:
+    """Return what is told of an approval that a request waits for."""
+    return {
+        "approval_id": approval.id,
+        "state": str(approval.state),
+        "task_id": approval.task_id,
+        "capability": approval.capability,
+        "expires_at": to_rfc3339(approval.expires_at),
+    }
 
 
 def advised(decision: Decision) -> dict[str, Any]:
@@ -85,23 +114,27 @@ _TOLD: Final = frozenset(
 """Reasons that say nothing the caller didn't know."""
 
 
-def not_opened(decision: Decision, decision_id: str) -> BrokerError:
+def not_opened(ruling: Ruling) -> BrokerError:
     """Say that a task was not opened."""
+    decision = ruling.decision
     reason = decision.reasons[0]
     if reason in _TOLD:
         words = reason.replace("_", " ")
         return AccessDenied(f"Policy refused the task: {words}.", reason=reason)
     if decision.effect is Effect.NEEDS_APPROVAL:
-        return refusal(decision, decision_id)
+        return refusal(ruling)
     msg = (
         "Policy refused the task: there is no such agent or capability, or the agent may not have "
         "one of these capabilities. An operator can look the decision up in the audit log."
     )
-    return AccessDenied(msg, decision_id=decision_id, **advised(decision))
+    return AccessDenied(msg, decision_id=ruling.id, **advised(decision))
 
 
-def replayed(grant: Grant) -> BrokerError:
-    """Answer a repeated request: the first one has made this grant."""
+def replayed(grant: Grant | None) -> BrokerError:
+    """Answer a repeated request: the first one has made this grant, or one that is forgotten."""
+    if grant is None:
+        msg = "This Idempotency-Key was used before. Use a new key for a new request."
+        return IdempotencyConflict(msg)
     if grant.state is GrantState.PENDING:
         return RequestInProgress(
             "The first request with this key is still going on.", retry_after=1

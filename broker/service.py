@@ -16,12 +16,12 @@ from broker.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded
 from broker.grants import Grant, GrantState
 from broker.identity.models import Role
 from broker.ids import new_id, shard_of
-from broker.judge import TRIES, too_busy
 from broker.ledger.keys import shard_for
 from broker.ledger.models import Changed, Idempotency
 from broker.operators import Operators
 from broker.policy import OpenContext
 from broker.refusals import not_opened
+from broker.rulings import TRIES, too_busy
 from broker.steps import Outcome
 from broker.tasks import Task, TaskState
 from broker.visibility import concerns, must_run, sees_all
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from broker.exchange import Exchange
     from broker.executions import Executions
     from broker.introspection import Introspection
-    from broker.judge import Ruling
     from broker.pipeline import Pipeline
+    from broker.rulings import Ruling
     from broker.steps import Issued
     from broker.wire import CompleteTask, OpenTask, RequestGrant
 
@@ -150,7 +150,7 @@ class Broker:
         ruling = await judge.open(caller, ask, context, task_id=task_id, on_behalf_of=subject)
         if not ruling.decision.allowed:
             await judge.log(caller, task_id, ruling)
-            raise not_opened(ruling.decision, ruling.id)
+            raise not_opened(ruling)
         return ruling
 
     def _place(

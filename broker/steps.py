@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from broker.approvals import ANYBODY
 from broker.errors import BrokerError
 from broker.grants import Grant, GrantState
 from broker.ids import new_id, shard_of
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from broker.access import Caller
+    from broker.approvals import Yeses
     from broker.backends.protocol import Minted, Prepared
     from broker.catalog import Capability
     from broker.metrics import Metrics
+    from broker.rulings import Ruling
     from broker.tasks import Task
     from broker.wire import RequestGrant
 
@@ -128,13 +131,20 @@ class Work:
                 await asyncio.wait(self._jobs)
 
 
+def counted(yeses: Yeses | None) -> dict[str, int]:
+    """Return yeses as rows hold them: by group, all of them under no name."""
+    if yeses is None or not yeses.total:
+        return {}
+    return {ANYBODY: yeses.total, **(yeses.groups or {})}
+
+
 def pending_grant(
     caller: Caller,
     task: Task,
     capability: Capability,
     ask: RequestGrant,
     prepared: Prepared,
-    decision_id: str,
+    ruling: Ruling,
 ) -> Grant:
     """Return the grant as it is reserved; the ledger sets its times."""
     return Grant(
@@ -155,6 +165,9 @@ def pending_grant(
         parameters=ask.parameters or {},
         cnf=caller.cnf,
         via=caller.lineage,
-        decision_id=decision_id,
+        decision_id=ruling.id,
         method=caller.method,
+        approval_id=ruling.approval.id if ruling.approval else "",
+        approvals=counted(ruling.yeses),
+        elevation_id=ruling.elevation,
     )

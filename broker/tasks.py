@@ -50,7 +50,8 @@ class Task:
     ``via`` are the ids of the agent's tokens it was opened with: it ends with any of them.
     ``closed_at`` is 0 until everything below the task is confirmed dead. ``handles`` is what can
     kill its credentials at a backend: for Vault, by nonce, the accessor of each token made for the
-    task (empty while the answer is not known).
+    task (empty while the answer is not known). ``elevations`` are its windows with more, by id, as
+    ``elevations.py`` reads them.
     """
 
     id: str
@@ -77,3 +78,4 @@ class Task:
     context: str = "{}"
     via: tuple[str, ...] = ()
     handles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])
+    elevations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])

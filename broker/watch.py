@@ -12,6 +12,7 @@ import asyncio
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
+from broker.again import decided_again
 from broker.errors import NotFound, Unavailable
 from broker.grants import GrantState
 from broker.logs import get_logger
@@ -87,8 +88,12 @@ class Watch:
             except NotFound:
                 continue
             for grant in grants:
-                decision = await self._pipeline.judge.again(
-                    grant, task, survey, durable=self._pipeline.ledger_durable
+                decision = await decided_again(
+                    self._pipeline.judge,
+                    grant,
+                    task,
+                    survey,
+                    durable=self._pipeline.ledger_durable,
                 )
                 await asyncio.sleep(0)  # each takes Cedar a while, and others wait for their turn
                 if decision is None or decision.allowed:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError, ValidationInfo, field_validator
 
 from broker.catalog import Catalog
+from broker.config.approvals import ApprovalsSection, ElevationSection
 from broker.config.audit import AuditSection
 from broker.config.entries import CapabilityEntry, IdentitySection, PrincipalEntry
 from broker.config.fields import Many  # noqa: TC001  pydantic reads the annotations below
@@ -58,6 +59,8 @@ class Config(Table):
     review: ReviewSection = ReviewSection()
     metrics: MetricsSection = MetricsSection()
     audit: AuditSection = AuditSection()
+    approvals: ApprovalsSection = ApprovalsSection()
+    elevation: ElevationSection = ElevationSection()
     identity: IdentitySection = IdentitySection()
     principals: Many[PrincipalEntry] = ()
     capabilities: Many[CapabilityEntry] = ()

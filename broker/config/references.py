@@ -19,6 +19,13 @@ Entries = list[tuple[Loc, Raw]]
 
 _ISSUERS: Final = ("identity", "issuers")
 _TRUST_DOMAINS: Final = ("identity", "trust_domains")
+_KINDS: Final = {
+    "capabilities": ("capability", "capabilities"),
+    "identity": ("issuer", "identity.issuers"),
+    "members": ("operator", "principals"),
+    "escalate_to": ("group", "approvals.groups"),
+}
+"""What a key names, and where those are."""
 
 
 def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
@@ -29,7 +36,8 @@ def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
     domains = _entries(data, *_TRUST_DOMAINS)
     sinks = _entries(data, "audit", "sinks")
     watched = _entries(data, "policy", "observe")
-    for entries in ([*issuers, *domains], principals, capabilities, sinks, watched):
+    groups = _entries(data, "approvals", "groups")
+    for entries in ([*issuers, *domains], principals, capabilities, sinks, watched, groups):
         yield from _repeats(entries, ("name",))
     yield from _same_tool(capabilities)
     yield from _repeats(issuers, ("issuer",))
@@ -43,6 +51,11 @@ def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
         yield from _foreign_workload(loc, principal, domains)
         for index in range(len(_list(principal.get("capabilities")))):
             yield from _unknown(loc, principal, ("capabilities", index), _names(capabilities))
+    operators = [p for p in principals if p[1].get("role") == "operator"]
+    for loc, group in groups:
+        yield from _unknown(loc, group, ("escalate_to",), _names(groups))
+        for index in range(len(_list(group.get("members")))):
+            yield from _unknown(loc, group, ("members", index), _names(operators))
     for loc, capability in capabilities:
         if capability.get("backend") == "vault" and "vault" not in data:
             yield (
@@ -116,8 +129,7 @@ def _same_tool(capabilities: Entries) -> Iterator[tuple[Loc, Fault]]:
 def _unknown(loc: Loc, entry: Raw, way: Loc, known: list[str]) -> Iterator[tuple[Loc, Fault]]:
     name = _dig(entry, way)
     if isinstance(name, str) and name not in known:
-        what = "capability" if "capabilities" in way else "issuer"
-        section = "capabilities" if "capabilities" in way else dotted(_ISSUERS)
+        what, section = _KINDS[str(way[0])]
         yield (
             (*loc, *way),
             Fault(

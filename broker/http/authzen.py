@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
     from broker.access import Caller
     from broker.decisions import DecisionPoint
-    from broker.judge import Ruling
     from broker.policy import Decision
+    from broker.rulings import Ruling
 
 router = APIRouter(default_response_class=JSONResponse)
 reports = APIRouter(prefix="/v1", default_response_class=JSONResponse)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from broker.errors import InvalidToken, NotFound, TaskNotActive
+from broker.errors import NotFound
 from broker.ids import shard_of
 from broker.ledger import keys
 from broker.ledger.models import Changed
 from broker.ledger.registry import stopped_by
 from broker.ledger.rows import task_row
+from broker.ledger.writes import not_active, token_ended, tokens_in
 from broker.trail import Signals, Survey, Trail
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Actions:
         text, *rest = await self._redis.run("survey", shard, args)
         return _survey(json.loads(text) if text else {}, *rest)
 
-    async def call(
+    async def call(  # noqa: PLR0913  all that an allowed call leaves behind
         self,
         task: Task,
         *,
@@ -59,18 +60,22 @@ class Actions:
         report_ms: int,
         tokens: Sequence[str],
         actor: str,
+        approval: tuple[str, str] | None = None,
+        elevation: str = "",
     ) -> str:
         """Write an allowed tool call: its decision, its effects, and that a report is due.
 
         ``seen`` is the version that was decided on, ``tokens`` are the ids of the tokens it was
-        asked with. Returns the version it has made.
+        asked with. ``approval`` is used up: its id, and the digest that it must be for.
+        ``elevation`` is that under which it is allowed. Returns the version it has made.
 
         Raises:
-            Changed: the version is another by now; nothing was written.
+            Changed: the version is another by now, or the approval or the elevation is over;
+                nothing was written.
             TaskNotActive, InvalidToken, Frozen, PrincipalSuspended: it can't be any more.
         """
         shard = _shard(task.id)
-        known = [keys.token(shard, jti) for jti in tokens if shard_of(jti, "jti") == shard]
+        known = tokens_in(shard, tokens)
         args = {
             "task_id": task.id,
             "capability": capability,
@@ -81,6 +86,8 @@ class Actions:
             "report_ms": report_ms,
             "tokens": len(known),
             "actor": actor,
+            **({"approval": approval[0], "approved": approval[1]} if approval else {}),
+            **({"elevation": elevation} if elevation else {}),
         }
         status, *rest = await self._redis.run("call", shard, args, more_keys=known)
         match status:
@@ -89,11 +96,11 @@ class Actions:
             case b"changed":
                 raise Changed
             case b"token_ended":
-                raise InvalidToken("The token was revoked while it was being used.")
+                raise token_ended()
             case b"frozen":
                 raise stopped_by(rest[0])
             case _:
-                raise TaskNotActive("The task is not active: it has ended, or its time is up.")
+                raise not_active()
 
     async def report(
         self,

@@ -71,7 +71,7 @@ class Connection:
         own_key: str | None = None,
         more_keys: Sequence[str] = (),
     ) -> Any:  # noqa: ANN401  each script has its own answer; redis.py types them
-        """Run a script on one shard. ``own_key`` is the eighth key of those that have one.
+        """Run a script on one shard. ``own_key`` is the ninth key of those that have one.
 
         ``more_keys`` come last; they are of the same shard.
         """

@@ -1,6 +1,6 @@
 """The ledger's keys.
 
-A shard is seven tables that share a hash tag, so that one script changes a whole chain at once and
+A shard is eight tables that share a hash tag, so that one script changes a whole chain at once and
 Redis Cluster keeps them together. The tables are fixed; what expires by itself has its own key.
 
 =========  ==========================  =====================================================
@@ -15,15 +15,17 @@ purge      sorted set, by time (ms)    what may be forgotten, and when
 frozen     hash: selector → JSON       what an operator froze, the marks of ``register.py``, and
                                        what was reported (``signals.py``)
 audit      stream                      events
+approvals  hash: id → JSON             every approval, as long as its task
 =========  ==========================  =====================================================
 
-The first shard has an eighth, ``principals``: the register of who was added, suspended, handed over
-or reviewed at run time. Its scripts are given it as their own key. A ninth, ``head``, says how far
+The first shard has a ninth, ``principals``: the register of who was added, suspended, handed over
+or reviewed at run time. Its scripts are given it as their own key. A tenth, ``head``, says how far
 the events are in the signed log.
 
 These don't expire (``PERSISTENT``): rows are removed by the prune job once they are dead.
-Tokens, idempotency keys, proofs already used (``replay``), DPoP nonces and the ``lease`` of whoever
-writes the log (``EXPIRING``) always carry an expiry.
+Tokens, idempotency keys, proofs already used (``replay``), DPoP nonces, the ``lease`` of whoever
+writes the log and the mark of an agent that has broken the ``glass`` (``EXPIRING``) always carry an
+expiry.
 """
 
 from __future__ import annotations
@@ -32,13 +34,22 @@ import hashlib
 from typing import Final
 
 PREFIX: Final = "broker"
-TABLES: Final = ("tasks", "grants", "index", "due", "purge", "frozen", "audit")
+TABLES: Final = (
+    "tasks",
+    "grants",
+    "index",
+    "due",
+    "purge",
+    "frozen",
+    "audit",
+    "approvals",
+)
 REGISTER: Final = "principals"
 IN_FORCE: Final = "policy#"
 """Field of the first shard's ``frozen``: by which policies live grants were decided, since when."""
 HEAD: Final = "head"
 PERSISTENT: Final = frozenset({*TABLES, REGISTER, HEAD})
-EXPIRING: Final = frozenset({"token", "idem", "replay", "nonce", "lease"})
+EXPIRING: Final = frozenset({"token", "idem", "replay", "nonce", "lease", "glass"})
 
 
 def table(shard: int, name: str) -> str:
@@ -81,6 +92,11 @@ def replay(kind: str, key: str, shards: int) -> str:
     """Return the key that remembers that a proof of some kind was used."""
     digest = hashlib.sha256(f"{kind}\0{key}".encode()).hexdigest()[:32]
     return table(shard_for(kind, key, shards), f"replay:{kind}:{digest}")
+
+
+def glass(agent: str) -> str:
+    """Return the key that says which break-glass of an agent is open; all are of one shard."""
+    return table(0, f"glass:{agent}")
 
 
 def nonce(span: int) -> str:

@@ -44,10 +44,14 @@ class Idempotency:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a sweep or an ended task left to do: ended tasks to close, grants to revoke."""
+    """What a sweep or an ended task left to do: ended tasks to close, grants to revoke.
+
+    ``elevations`` have ended, and something follows: each the id of its task and its own.
+    """
 
     tasks: tuple[Task, ...] = ()
     grants: tuple[Grant, ...] = ()
+    elevations: tuple[tuple[str, str], ...] = ()
 
 
 def is_dead(grant: Grant) -> bool:

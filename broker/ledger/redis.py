@@ -6,9 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from broker.errors import (
-    BrokerError,
-    IdempotencyConflict,
-    InvalidToken,
     LedgerUnavailable,
     NotFound,
     QuotaExceeded,
@@ -16,9 +13,17 @@ from broker.errors import (
 )
 from broker.ids import shard_of
 from broker.ledger import keys
-from broker.ledger.models import IDEMPOTENCY_MS, Changed, Claimed, HandleRetired, LedgerTimes
+from broker.ledger.models import Changed, Claimed, HandleRetired, LedgerTimes
 from broker.ledger.registry import stopped_by
-from broker.ledger.rows import compact, grant_row, read_claimed, task_row
+from broker.ledger.rows import compact, grant_row, read_claimed, read_due, task_row
+from broker.ledger.writes import (
+    idempotency_args,
+    idempotency_key,
+    not_active,
+    reused,
+    token_ended,
+    tokens_in,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -49,10 +54,12 @@ class RedisLedger:
         actor: str,
         seen: str = "",
         idempotency: Idempotency | None = None,
+        approval: Mapping[str, Any] | None = None,
     ) -> tuple[Task, bool]:
         """Write a task, active from now until ``ttl_ms`` or its parent's end.
 
-        Returns the task and whether it is new; with an idempotency key seen before, the old one.
+        With ``approval``, as ``approvals.asked`` writes it, it waits for that. Returns the task and
+        whether it is new; with an idempotency key seen before, the old one.
         ``seen`` is the version of the chain that was decided on.
 
         Raises:
@@ -66,10 +73,11 @@ class RedisLedger:
             "decision": json.dumps(decision),
             "decision_id": decision.get("id", ""),
             **({"seen": seen} if seen else {}),
+            **({"approval": approval} if approval else {}),
             "actor": actor,
-            **self._digest(idempotency),
+            **idempotency_args(idempotency, self.times),
         }
-        own = _idempotency_key(shard, idempotency)
+        own = idempotency_key(shard, idempotency)
         tokens = [keys.token(shard, jti) for jti in task.via]
         status, *rest = await self._redis.run(
             "open_task", shard, {**args, "tokens": len(tokens)}, own_key=own, more_keys=tokens
@@ -82,7 +90,7 @@ class RedisLedger:
             case b"frozen":
                 raise stopped_by(rest[0])
             case b"token_ended":
-                raise _token_ended()
+                raise token_ended()
             case b"changed":
                 raise Changed
             case b"parent_ended":
@@ -92,9 +100,9 @@ class RedisLedger:
                 msg = f"The parent task already has {max_children} children, the most allowed."
                 raise QuotaExceeded(msg)
             case _:
-                raise _reused()
+                raise reused()
 
-    async def reserve(
+    async def reserve(  # noqa: PLR0913  all that a credential leaves behind before there is one
         self,
         grant: Grant,
         *,
@@ -104,16 +112,18 @@ class RedisLedger:
         actor: str,
         seen: str = "",
         step: Step | None = None,
+        approved: str = "",
         idempotency: Idempotency | None = None,
     ) -> Grant:
         """Step 4: write the grant as pending. Raises when the task, a freeze or a quota forbids it.
 
         With an idempotency key seen before it returns the earlier grant: compare the ids.
         ``seen`` is the version of the chain that was decided on, ``step`` what the grant adds to
-        its trail.
+        its trail, ``approved`` the digest that the grant's approval must be for: it is used up.
 
         Raises:
-            Changed: the chain's version is another by now, and nothing was written.
+            Changed: the chain's version is another by now, its approval is used or over, or its
+                elevation; nothing was written.
         """
         shard = _shard(grant.id, "grt")
         args = {
@@ -125,11 +135,12 @@ class RedisLedger:
             "actor": actor,
             **({"seen": seen} if seen else {}),
             **({"step": step.row()} if step else {}),
-            **self._digest(idempotency),
+            **({"approved": approved} if approved else {}),
+            **idempotency_args(idempotency, self.times),
         }
-        own = _idempotency_key(shard, idempotency)
+        own = idempotency_key(shard, idempotency)
         # Of the tokens it is asked with, those of the task's own shard can be looked at in there.
-        tokens = [keys.token(shard, jti) for jti in grant.via if shard_of(jti, "jti") == shard]
+        tokens = tokens_in(shard, grant.via)
         status, *rest = await self._redis.run(
             "reserve", shard, {**args, "tokens": len(tokens)}, own_key=own, more_keys=tokens
         )
@@ -139,7 +150,7 @@ class RedisLedger:
             case b"replay" if rest[0]:
                 return grant_row(rest[0])
             case b"task_not_active":
-                raise _not_active()
+                raise not_active()
             case b"frozen":
                 raise stopped_by(rest[0])
             case b"quota":
@@ -150,12 +161,12 @@ class RedisLedger:
                 raise QuotaExceeded(msg, retry_after=30)
             case b"handle_retired":
                 raise HandleRetired
-            case b"changed":
+            case b"changed" | b"elevation_ended":
                 raise Changed
             case b"token_ended":
-                raise _token_ended()
+                raise token_ended()
             case _:
-                raise _reused()
+                raise reused()
 
     async def activate(
         self, grant: Grant, *, lease: str, lifetime_ms: int, actor: str, dies_in_ms: int = 0
@@ -236,11 +247,13 @@ class RedisLedger:
             args["horizon"] = horizon_ms
         tasks: list[Task] = []
         grants: list[Grant] = []
+        elevations: list[tuple[str, str]] = []
         for answer in await self._redis.on_every_shard("claim_due", self._timed(args), shards):
-            claimed = read_claimed(answer)
+            claimed = read_due(answer)
             tasks += claimed.tasks
             grants += claimed.grants
-        return Claimed(tuple(tasks), tuple(grants))
+            elevations += claimed.elevations
+        return Claimed(tuple(tasks), tuple(grants), tuple(elevations))
 
     async def close_task(self, task_id: str, *, actor: str) -> str:
         """Close an ended task once nothing lives under it: ``closed`` or ``draining``."""
@@ -256,7 +269,7 @@ class RedisLedger:
         """The task is alive; raises ``TaskNotActive`` when its silence has already ended it."""
         status, *rest = await self._redis.run("heartbeat", _shard(task_id, "tsk"), {"id": task_id})
         if status != b"ok":
-            raise _not_active()
+            raise not_active()
         return task_row(rest[0])
 
     async def handle(
@@ -346,13 +359,6 @@ class RedisLedger:
             args["drained"] = drained
         return sum(await self._redis.on_every_shard("prune", args))
 
-    def _digest(self, idempotency: Idempotency | None) -> dict[str, Any]:
-        if idempotency is None:
-            return {}
-        # Never remembered for longer than the row it leads to is kept.
-        remembered = min(IDEMPOTENCY_MS, self.times.retain_ms)
-        return {"digest": idempotency.digest, "idem_ms": remembered}
-
     def _timed(self, args: dict[str, Any]) -> dict[str, Any]:
         return {**args, "claim_ms": self.times.claim_ms, "retain_ms": self.times.retain_ms}
 
@@ -369,23 +375,3 @@ def _shard(identifier: str, kind: Kind) -> int:
     if shard is None:
         raise NotFound
     return shard
-
-
-def _idempotency_key(shard: int, idempotency: Idempotency | None) -> str | None:
-    if idempotency is None:
-        return None
-    return keys.idempotency(shard, idempotency.scope, idempotency.key)
-
-
-def _reused() -> BrokerError:
-    return IdempotencyConflict(
-        "This Idempotency-Key was used for another request. Use a new key for a new request."
-    )
-
-
-def _not_active() -> TaskNotActive:
-    return TaskNotActive("The task is not active: it has ended, or it is not approved yet.")
-
-
-def _token_ended() -> InvalidToken:
-    return InvalidToken("The token was revoked while it was being used.")

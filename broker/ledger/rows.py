@@ -50,6 +50,18 @@ def read_claimed(answer: Sequence[bytes]) -> Claimed:
     )
 
 
+def read_due(answer: Sequence[bytes]) -> Claimed:
+    """Read what a sweep has claimed: how many tasks and elevations, those, then the grants."""
+    tasks, elevations = int(answer[0]), int(answer[1])
+    grants = 2 + tasks + elevations
+    ended = (place.decode().partition("|") for place in answer[2 + tasks : grants])
+    return Claimed(
+        tuple(map(task_row, answer[2 : 2 + tasks])),
+        tuple(map(grant_row, answer[grants:])),
+        tuple((task_id, elevation_id) for task_id, _, elevation_id in ended),
+    )
+
+
 def compact(model: Task | Grant) -> dict[str, Any]:
     """Write a model as a row: what is empty is left out, since to Lua zero would be true."""
     return {k: v for k, v in asdict(model).items() if v not in ("", 0, (), {}, None)}

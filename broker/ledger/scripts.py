@@ -1,7 +1,8 @@
 """The Lua scripts, each as one callable; ``redis.py`` gives each its typed method.
 
-A script is: which flags it runs with, the two tables of legal moves taken from the Python models,
-``prelude.lua``, and its own file. Revoking goes on when Redis is out of memory; issuing does not.
+A script is: which flags it runs with, the tables of legal moves taken from the Python models,
+``prelude.lua``, ``consent.lua``, and its own file. Revoking goes on when Redis is out of memory;
+issuing does not.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
+from broker.approvals import APPROVAL_MOVES
 from broker.grants import GRANT_MOVES
 from broker.tasks import TASK_MOVES
 
@@ -41,6 +43,15 @@ _FLAGS: Final = {
     "prune": _ALLOW_OOM,
     "survey": "#!lua flags=no-writes",
     "call": "#!lua",
+    "ask_approval": "#!lua",
+    "vote": _ALLOW_OOM,  # also a no
+    "cancel_approval": _ALLOW_OOM,
+    "activate_task": "#!lua",
+    "elevate": "#!lua",
+    "end_elevation": _ALLOW_OOM,
+    "settle_elevation": _ALLOW_OOM,
+    "close_review": _ALLOW_OOM,
+    "glass": "#!lua",
     "report": _ALLOW_OOM,
     "signal": _ALLOW_OOM,  # it stops things
     "registry_write": _ALLOW_OOM,  # suspending is revoking
@@ -73,7 +84,9 @@ def source(name: str) -> str:
             _FLAGS[name],
             _moves_table("GRANT_MOVES", GRANT_MOVES),
             _moves_table("TASK_MOVES", TASK_MOVES),
+            _moves_table("APPROVAL_MOVES", APPROVAL_MOVES),
             (folder / "prelude.lua").read_text("utf-8"),
+            (folder / "consent.lua").read_text("utf-8"),
             (folder / f"{name}.lua").read_text("utf-8"),
         )
     )

@@ -2,7 +2,14 @@
 
 from broker.policy.decision import Decision, Effect, Obligations, Verdict
 from broker.policy.question import Action, Question
-from broker.policy.rules import OpenContext, UseContext, decide_call, decide_issue, decide_open
+from broker.policy.rules import (
+    OpenContext,
+    UseContext,
+    decide_call,
+    decide_elevate,
+    decide_issue,
+    decide_open,
+)
 
 __all__ = [
     "Action",
@@ -14,6 +21,7 @@ __all__ = [
     "UseContext",
     "Verdict",
     "decide_call",
+    "decide_elevate",
     "decide_issue",
     "decide_open",
 ]

@@ -4,6 +4,7 @@
 
     @id("deploys-need-two")
     @require_approval("2")      so many human yeses to exactly this request
+    @approvers("security")      from each of these groups, not from any operator
     @max_ttl("10m")             the longest life of the credential
     @notify("security")         whom to tell; words of the operator's own
     @require_binding            only for tokens bound to a key (RFC 9449, RFC 8705)
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from broker.policy.cedar import Schema, Source
 
 _FLAGS: Final = ("require_binding", "require_instant", "log_arguments")
-OBLIGATIONS: Final = ("require_approval", "max_ttl", "notify", *_FLAGS)
+OBLIGATIONS: Final = ("require_approval", "approvers", "max_ttl", "notify", *_FLAGS)
 KNOWN: Final = ("id", "advice", *OBLIGATIONS)
 MAX_APPROVALS: Final = 10
 
@@ -125,6 +126,11 @@ def _obligations(
             faults.append(
                 f'{source}: {name}: @require_approval takes a number from "1" to "{MAX_APPROVALS}"'
             )
+    groups = notes.get("approvers", "").replace(",", " ").split()
+    if "approvers" in notes and not groups:
+        faults.append(f'{source}: {name}: @approvers names groups, such as "security platform"')
+    if groups:
+        approvals = approvals or 1
     if "max_ttl" in notes:
         try:
             ttl = parse_duration(notes["max_ttl"])
@@ -136,6 +142,7 @@ def _obligations(
         faults.append(f'{source}: {name}: @notify names whom to tell, such as "security"')
     return Obligations(
         approvals=approvals,
+        approvers=tuple((group, approvals) for group in sorted(set(groups))),
         max_ttl_ms=ttl,
         notify=frozenset(word.strip() for word in words.split(",") if word.strip()),
         require_binding="require_binding" in notes,

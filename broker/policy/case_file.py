@@ -150,6 +150,7 @@ class Duties(Table):
     """The obligations of a decision, all of them."""
 
     approvals: int = 0
+    approvers: dict[str, int] = Field(default_factory=dict[str, int])
     max_ttl: DurationMs = 0
     notify: Many[str] = ()
     require_binding: bool = False
@@ -160,6 +161,7 @@ class Duties(Table):
         """Return them as policies state them."""
         return Obligations(
             approvals=self.approvals,
+            approvers=tuple(sorted(self.approvers.items())),
             max_ttl_ms=self.max_ttl,
             notify=frozenset(self.notify),
             require_binding=self.require_binding,
@@ -198,6 +200,8 @@ class Case(Table):
 
     proof: Proof = Proof()
     approvals: int = 0
+    approvers: dict[str, int] | None = None
+    elevated: bool = False
     risk: int = 0
     verdict: Literal["clean", "suspicious", "compromised"] = "clean"
     environment: str = "production"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from broker.approvals import Yeses
 from broker.catalog import TOOL, Capability, Power, Principal, Revocability
 from broker.identity.models import Role
 from broker.policy.arguments import amount_of, canonical
@@ -87,6 +88,9 @@ class CaseRequest:
             intent=case.intent,
             destination=self._destination(),
             arguments=arguments,
+            asker=caller.name,
+            elevate=self.action is Action.ELEVATE,
+            elevated=case.elevated,
             break_glass=self.action is Action.BREAK_GLASS,
             ledger_durable=case.durable,
         )
@@ -220,7 +224,7 @@ class CaseRequest:
             bound=case.proof.bound,
             private=self._private,
             signals=self._signals,
-            approvals=case.approvals,
+            approvals=Yeses(case.approvals, case.approvers),
         )
 
     def _destination(self) -> dict[str, Any] | None:

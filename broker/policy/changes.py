@@ -34,7 +34,7 @@ def changes(question: Question) -> Iterator[tuple[str, str, Question]]:
 def _approved(count: int) -> Callable[[Question], Question | None]:
     def change(question: Question) -> Question | None:
         enough = question.context["approvals"] >= count
-        return None if enough else question.with_context(approvals=count)
+        return None if enough else question.approved(count)
 
     return change
 

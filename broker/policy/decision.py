@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from broker.approvals import needed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Effect(StrEnum):
@@ -19,12 +24,13 @@ class Effect(StrEnum):
 class Obligations:
     """What must hold, or be done, if the request is allowed: what the policies that allow say.
 
-    ``approvals`` is how many human yeses are needed, ``max_ttl_ms`` the longest life, 0 for no
-    bound. ``log_arguments`` writes a tool's arguments into the log, which otherwise holds their
+    ``approvals`` is how many human yeses are needed, ``approvers`` how many of them by group,
+    ``max_ttl_ms`` the longest life, 0 for no bound. ``log_arguments`` writes a tool's arguments into the log, which otherwise holds their
     fingerprints.
     """
 
     approvals: int = 0
+    approvers: tuple[tuple[str, int], ...] = ()
     max_ttl_ms: int = 0
     notify: frozenset[str] = frozenset()
     require_binding: bool = False
@@ -36,6 +42,7 @@ class Obligations:
         bounds = [ttl for ttl in (self.max_ttl_ms, other.max_ttl_ms) if ttl]
         return Obligations(
             approvals=max(self.approvals, other.approvals),
+            approvers=_most(self.approvers + other.approvers),
             max_ttl_ms=min(bounds, default=0),
             notify=self.notify | other.notify,
             require_binding=self.require_binding or other.require_binding,
@@ -43,10 +50,16 @@ class Obligations:
             log_arguments=self.log_arguments or other.log_arguments,
         )
 
+    @property
+    def needs(self) -> Mapping[str, int]:
+        """How many have to say yes, by group; see ``approvals.needed``."""
+        return needed(self.approvals, self.approvers)
+
     def as_json(self) -> dict[str, Any]:
         """Return those that ask for something."""
         found: dict[str, Any] = {
             "approvals": self.approvals,
+            "approvers": dict(self.approvers),
             "max_ttl_ms": self.max_ttl_ms,
             "notify": sorted(self.notify),
             "require_binding": self.require_binding,
@@ -54,6 +67,11 @@ class Obligations:
             "log_arguments": self.log_arguments,
         }
         return {name: value for name, value in found.items() if value}
+
+
+def _most(counts: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+    """Return the highest count of each group."""
+    return tuple(sorted(dict(sorted(counts)).items()))  # of each group the last, the highest
 
 
 NONE = Obligations()

@@ -173,7 +173,7 @@ def conclude(question: Question, floor: Decision, verdict: Verdict) -> Decision:
         return decision.denied("binding_required")
     if asked.require_instant and not question.resource_attributes.get("instant", True):
         return decision.denied("not_revocable")
-    if asked.approvals > context["approvals"]:
+    if not question.yeses.meet(asked.needs):
         return replace(decision, effect=Effect.NEEDS_APPROVAL, reasons=(APPROVAL,), ttl_ms=0)
     if asked.max_ttl_ms and floor.ttl_ms:
         ttl_ms, notes = clamp(floor.ttl_ms, asked.max_ttl_ms, "the most that policy allows")

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from broker.approvals import Yeses
 from broker.catalog import Revocability
 from broker.clock import to_rfc3339
 from broker.policy.schema import CALL
@@ -33,6 +34,7 @@ class Action(StrEnum):
     DELEGATE = "delegate"
     ISSUE_GRANT = "issue_grant"
     CALL_TOOL = "call_tool"
+    ELEVATE = "elevate"
     APPROVE = "approve"
     BREAK_GLASS = "break_glass"
     OPERATE = "operate"
@@ -42,7 +44,8 @@ class Action(StrEnum):
 class Question:
     """One request, in Cedar's terms. ``resource`` is its type and id; both have their attributes.
 
-    ``action`` is one of ``Action``, or ``call:NAME`` for a tool.
+    ``action`` is one of ``Action``, or ``call:NAME`` for a tool. ``yeses`` are the human ones to
+    exactly this request; Cedar is told how many there are in all.
     """
 
     action: str
@@ -51,10 +54,12 @@ class Question:
     principal_attributes: Mapping[str, Any]
     resource_attributes: Mapping[str, Any]
     context: Mapping[str, Any] = field(repr=False)
+    yeses: Yeses = field(default_factory=Yeses)
 
     def as_json(self) -> dict[str, Any]:
         """Return it for the log: everything but a tool's arguments."""
         context = {k: v for k, v in self.context.items() if k != "arguments"}
+        groups = {"yeses": dict(self.yeses.groups)} if self.yeses.groups else {}
         return {
             "action": self.action,
             "principal": {"id": self.principal, **self.principal_attributes},
@@ -64,6 +69,7 @@ class Question:
                 **self.resource_attributes,
             },
             "context": context,
+            **groups,
         }
 
     @classmethod
@@ -77,7 +83,22 @@ class Question:
             who,
             what,
             row["context"],
+            Yeses(int(row["context"].get("approvals", 0)), row.get("yeses")),
         )
+
+    def breaking_glass(self, caller: str, asker: str) -> Question:
+        """Ask whether the glass may be broken for this, which ``asker`` has done."""
+        context = {k: v for k, v in self.context.items() if k not in ("arguments", "destination")}
+        return replace(
+            self,
+            action=str(Action.BREAK_GLASS),
+            resource=("Capability", self.resource[1]),
+            context={**context, "caller": caller, "asker": asker, "break_glass": True},
+        )
+
+    def approved(self, count: int) -> Question:
+        """Return the same question with so many human yeses, from everybody it takes."""
+        return replace(self.with_context(approvals=count), yeses=Yeses(count))
 
     def with_context(self, **changes: object) -> Question:
         """Return the same question at another moment."""
@@ -89,8 +110,8 @@ class Moment:
     """What every question knows of its own circumstances.
 
     ``method`` is how the caller's identity was proved, ``bound`` whether its token is bound to a
-    key. ``private`` are the data classes that count as private. ``approvals`` is how many human
-    yeses to exactly this request there are.
+    key. ``private`` are the data classes that count as private. ``approvals`` are the human yeses
+    to exactly this request that there are.
     """
 
     now_ms: int
@@ -99,7 +120,7 @@ class Moment:
     bound: bool
     private: frozenset[str]
     signals: Signals = field(default_factory=Signals)
-    approvals: int = 0
+    approvals: Yeses = field(default_factory=Yeses)
 
     def context(self) -> dict[str, Any]:
         """Return it as part of a question's context."""
@@ -113,7 +134,7 @@ class Moment:
             },
             "environment": self.environment,
             "proof": {"bound": self.bound, "method": self.method},
-            "approvals": self.approvals,
+            "approvals": self.approvals.total,
             "risk": self.signals.risk,
             "verdict": self.signals.verdict,
         }
@@ -121,15 +142,28 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
-    """What a credential or a tool call is wanted for, beside the capability itself."""
+    """What a credential or a tool call is wanted for, beside the capability itself.
+
+    ``elevate`` asks to have it for a while, ``break_glass`` to have it with nobody asked;
+    ``elevated`` says that this is so. ``asker`` is the name of who asks, ``caller`` its role.
+    """
 
     caller: str
+    asker: str = ""
     ttl_ms: int = 0
     intent: str = ""
     destination: Mapping[str, Any] | None = None
     arguments: Mapping[str, Any] | None = None
+    elevate: bool = False
+    elevated: bool = False
     break_glass: bool = False
+    glass_broken: bool = False
     ledger_durable: bool = True
+
+    @property
+    def more(self) -> bool:
+        """Whether the task is to have what its own list needn't have."""
+        return self.elevated or self.elevate or self.break_glass
 
 
 def using(
@@ -142,12 +176,18 @@ def using(
     moment: Moment,
 ) -> Question:
     """Ask for a credential, or for a tool call."""
-    is_tool = capability.is_tool
+    is_call = capability.is_tool and not (use.elevate or use.break_glass)
     after = survey.chain.after(step)
     adds = exposure(Trail().after(step), moment.private)
     context: dict[str, Any] = {
         "caller": use.caller,
-        "task": _task(task, survey, moment),
+        "asker": use.asker,
+        "task": _task(
+            task,
+            survey,
+            moment,
+            capability.name if use.elevated or use.elevate or use.break_glass else "",
+        ),
         "chain": {**trail_context(survey.chain, moment.private), "tasks": survey.tasks},
         "after": trail_context(after, moment.private),
         "adds": {
@@ -157,7 +197,8 @@ def using(
             "amount": _amount(step.amount),
         },
         "power": tier(after, moment.private),
-        "break_glass": use.break_glass,
+        "elevated": use.elevated,
+        "break_glass": use.glass_broken or use.break_glass,
         "ledger_durable": use.ledger_durable,
         "ttl": use.ttl_ms // 1000,
         **moment.context(),
@@ -165,16 +206,18 @@ def using(
     optional = {
         "intent": use.intent,
         "destination": use.destination,
-        "arguments": use.arguments if is_tool else None,
+        "arguments": use.arguments if is_call else None,
     }
     context |= {k: v for k, v in optional.items() if v or (k == "arguments" and v is not None)}
-    action = f"{CALL}{capability.name}" if is_tool else str(Action.ISSUE_GRANT)
+    action = f"{CALL}{capability.name}" if is_call else str(Action.ISSUE_GRANT)
+    if use.elevate:
+        action = str(Action.ELEVATE)
     if use.break_glass:
         action = str(Action.BREAK_GLASS)
     return Question(
         action,
         agent.name,
-        ("Tool" if is_tool else "Capability", capability.name),
+        ("Tool" if is_call else "Capability", capability.name),
         _principal(agent),
         {
             "name": capability.name,
@@ -185,6 +228,7 @@ def using(
             "instant": capability.revocability is Revocability.INSTANT,
         },
         context,
+        moment.approvals,
     )
 
 
@@ -230,6 +274,7 @@ def opening(  # noqa: PLR0913  all that is known of a task before there is one
         _principal(caller),
         _principal(agent),
         context,
+        moment.approvals,
     )
 
 
@@ -271,12 +316,12 @@ def _principal(principal: Principal) -> dict[str, Any]:
     }
 
 
-def _task(task: Task, survey: Survey, moment: Moment) -> dict[str, Any]:
+def _task(task: Task, survey: Survey, moment: Moment, elevated_to: str) -> dict[str, Any]:
     return {
         "id": task.id,
         "purpose": task.purpose,
         "on_behalf_of": task.subject,
-        "capabilities": sorted(task.capabilities),
+        "capabilities": sorted({*task.capabilities, *([elevated_to] if elevated_to else [])}),
         "age": max(moment.now_ms - task.created_at, 0) // 1000,
         "left": max(task.expires_at - moment.now_ms, 0) // 1000,
         "depth": task.depth,

@@ -42,6 +42,7 @@ class UseContext:
     ``capability`` is None when the catalogue has none of that name. ``bound`` says that the
     caller's token is bound to a key it proved, ``narrowed_to`` what the token is limited to, None
     for all of the task's.
+    ``elevated`` is the capability that an elevation gives the task for now.
     ``asked_ttl_ms`` is 0 when the caller left it to the catalogue; ``now_ms`` is epoch
     milliseconds; ``backlog`` is how many credentials of the capability could not be revoked within
     their budget.
@@ -57,6 +58,7 @@ class UseContext:
     backlog_limit: int = 1
     bound: bool = False
     narrowed_to: frozenset[str] | None = None
+    elevated: str = ""
 
 
 def decide_open(context: OpenContext) -> Decision:  # noqa: PLR0911  one return a rule
@@ -114,6 +116,32 @@ def decide_issue(context: UseContext) -> Decision:
     return Decision(Effect.ALLOW, ("catalogue",), ttl_ms, notes)
 
 
+def decide_elevate(  # noqa: PLR0911  one return a rule
+    context: UseContext, parent: Task | None, longest_ms: int
+) -> Decision:
+    """Say whether a task may be elevated to a capability, and for how long."""
+    capability, agent, task = context.capability, context.agent, context.task
+    if not _is_living_agent(agent):
+        return deny("agent_not_registered")
+    assert agent is not None  # noqa: S101  for the type checker: _is_living_agent has looked
+    if capability is None or capability.name not in agent.capabilities:
+        return deny("capability_not_allowed")
+    if parent is not None and capability.name not in parent.capabilities:
+        # What the parent has by an elevation of its own isn't handed on either.
+        return deny("more_than_parent")
+    if context.narrowed_to is not None and not frozenset(task.capabilities) <= context.narrowed_to:
+        return deny("token_is_narrower")
+    if capability.require_binding and not context.bound:
+        return deny("binding_required")
+    if context.backlog >= context.backlog_limit:
+        return deny("backend_backlog")
+    ttl_ms, notes = clamp(context.asked_ttl_ms, longest_ms, "the longest an elevation may last")
+    ttl_ms, more = clamp(ttl_ms, task.expires_at - context.now_ms, "what is left of the task")
+    if ttl_ms <= 0:
+        return deny("task_over")
+    return Decision(Effect.ALLOW, ("catalogue",), ttl_ms, notes + more)
+
+
 def decide_call(context: UseContext) -> Decision:
     """Say whether a tool may be called at all: its arguments are for policy."""
     if context.caller.role not in (Role.ORCHESTRATOR, Role.AGENT, Role.RESOURCE_SERVER):
@@ -137,11 +165,12 @@ def _not_usable(context: UseContext) -> Decision | None:
     assert agent is not None  # noqa: S101  for the type checker: _is_living_agent has looked
     if (
         capability is None
-        or capability.name not in context.task.capabilities
+        or capability.name not in (*context.task.capabilities, context.elevated)
         or capability.name not in agent.capabilities
     ):
         return deny("capability_not_allowed")
-    if context.narrowed_to is not None and capability.name not in context.narrowed_to:
+    narrowed = context.narrowed_to is not None and capability.name not in context.narrowed_to
+    if narrowed and capability.name != context.elevated:
         return deny("token_is_narrower")
     if capability.require_binding and not context.bound:
         return deny("binding_required")

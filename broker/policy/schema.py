@@ -69,6 +69,7 @@ _ALWAYS: Final[_Record] = {
 }
 _USING: Final[_Record] = {
     "caller": "String",
+    "asker": "String",
     "task": _TASK,
     "chain": _CHAIN,
     "after": _TRAIL,
@@ -87,6 +88,7 @@ _USING: Final[_Record] = {
         "port": "Long",
         "ip": "Bool",
     },
+    "elevated": "Bool",
     "break_glass": "Bool",
     "ledger_durable": "Bool",
     "ttl": "Long",
@@ -136,13 +138,15 @@ _ENTITIES: Final[Mapping[str, _Record]] = {
         "agent": "String",
         "owner": "String",
         "orchestrator": "String",
+        "subject": "String",
+        "action": "String",
         "capability": "String",
         "power": "String",
     },
 }
 _ACTIONS: Final[tuple[tuple[str, str, _Record], ...]] = (
     ("open_task, delegate", "Principal", _OPENING),
-    ("issue_grant, break_glass", "Capability", _USING),
+    ("issue_grant, elevate, break_glass", "Capability", _USING),
     ("call_tool", "Tool", _USING),
     ("approve", "Approval", _ALWAYS),
     ("operate", "Operation", _OPERATING),

@@ -29,6 +29,7 @@ RESOURCES: Final[Mapping[str, str]] = {
     Action.OPEN_TASK: "Principal",
     Action.DELEGATE: "Principal",
     Action.ISSUE_GRANT: "Capability",
+    Action.ELEVATE: "Capability",
     Action.BREAK_GLASS: "Capability",
     Action.CALL_TOOL: "Tool",
     Action.APPROVE: "Approval",

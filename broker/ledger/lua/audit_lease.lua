@@ -1,7 +1,7 @@
--- Who may drain: one at a time, by a lease that runs out. KEYS[8] is the commit point, KEYS[9] the lease.
+-- Who may drain: one at a time, by a lease that runs out. KEYS[9] is the commit point, KEYS[10] the lease.
 -- A = {owner, fence, ttl_ms}; ttl_ms = 0 lets go. `fence` is the caller's from before, or 0.
 -- Returns whether the caller has it, and the commit point. Whoever takes it anew gets a higher fence.
-local HEAD, LEASE = KEYS[8], KEYS[9]
+local HEAD, LEASE = KEYS[9], KEYS[10]
 local holder = redis.call('GET', LEASE)
 local mine = holder == A.owner
 if A.ttl_ms == 0 then

@@ -1,5 +1,5 @@
 -- A tool call that policy allows. A = {task_id, capability, decision_id, decision, seen, step,
--- report_ms, tokens, actor}; the last A.tokens keys are the tokens it is asked with. Its effects count
+-- report_ms, tokens, approval?, approved?, elevation?, actor}; the last A.tokens keys are the tokens it is asked with. Its effects count
 -- from now on, for everybody in the chain, and it stays open until its execution is reported.
 local task = load(TASKS, A.task_id)
 if not task or task.state ~= 'active' or task_due(task) <= NOW then return { 'task_not_active' } end
@@ -11,8 +11,14 @@ if field then
   return { 'frozen', field }
 end
 if changed(task, A.seen) then return { 'changed' } end
+if A.elevation and not live_elevation(task, A.elevation) then return { 'changed' } end
+if A.approval then
+  if not approved(A.approval, A.approved) then return { 'changed' } end
+  use_approval(A.approval, A.decision_id)
+end
 take(task, A.step)
 index(true, 'do', task.id, A.decision_id, A.actor)
+if A.elevation then index(true, 'de', task.id, A.decision_id, A.elevation) end
 due('d', task.id .. '|' .. A.decision_id, NOW + A.report_ms)
 emit('decision', task.id, nil, A.decision, A.decision_id)
 return { 'ok', version_of(root_row(task)) }

@@ -1,8 +1,9 @@
 -- Step 8: what is due at or before the horizon, claimed by pushing its due time ahead by claim_ms,
 -- so that the claims of a dead replica come back by themselves. A = {horizon?, limit, claim_ms,
--- actor}. Answers how many tasks, those tasks, then the grants to revoke.
+-- actor}. Answers how many tasks, how many elevations, those tasks, those elevations (TASK|ELEVATION)
+-- that ended and left something to do, then the grants to revoke.
 local horizon = A.horizon or NOW
-local grants, tasks, taken = {}, {}, {}
+local grants, tasks, elevations, taken = {}, {}, {}, {}
 local function take_grant(grant)
   if not taken[grant.id] then
     taken[grant.id] = true
@@ -18,6 +19,30 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', horizon, 'LIMIT
     elseif not taken[id] then
       begin_revoke(grant, grant.state == 'pending' and 'abandoned' or 'expired')
       take_grant(grant)
+    end
+  elseif kind == 'a' then
+    local approval = load(APPROVALS, id)
+    if approval then tend_approval(approval, horizon) else redis.call('ZREM', DUE, member) end
+  elseif kind == 'e' then
+    local task_id, elevation_id = string.match(id, '^(.-)|(.+)$')
+    local task = load(TASKS, task_id)
+    local elevation = task and (task.elevations or {})[elevation_id]
+    if not elevation or elevation.settled_at then
+      redis.call('ZREM', DUE, member)
+    elseif elevation.ended_at or elevation_due(elevation) <= horizon then
+      local over = {}
+      if not elevation.ended_at then
+        local reason = elevation.expires_at > horizon and 'heartbeat_lost' or 'window'
+        end_elevation(task, elevation_id, reason)
+        changed_chain(task)
+        save(TASKS, task)
+        revoke_elevated(task, elevation_id, reason, over)
+      end
+      due('e', id, NOW + A.claim_ms)
+      elevations[#elevations + 1] = id
+      for _, row in ipairs(over) do take_grant(cjson.decode(row)) end
+    else
+      due('e', id, elevation_due(elevation))
     end
   elseif kind == 'd' then
     -- An allowed call of which nobody said what became. It can still be said, as long as the task is kept.
@@ -54,7 +79,8 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', horizon, 'LIMIT
     end
   end
 end
-local out = { tostring(#tasks) }
+local out = { tostring(#tasks), tostring(#elevations) }
 for _, row in ipairs(tasks) do out[#out + 1] = row end
+for _, row in ipairs(elevations) do out[#out + 1] = row end
 for _, row in ipairs(grants) do out[#out + 1] = row end
 return out

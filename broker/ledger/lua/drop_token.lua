@@ -1,9 +1,9 @@
--- Ends a token; KEYS[8] is its key. A = {event?, task_id?, actor}, and with `had` = {jti, reason} and
+-- Ends a token; KEYS[9] is its key. A = {event?, task_id?, actor}, and with `had` = {jti, reason} and
 -- claim_ms all that was had with it goes in the same write: below its task, the tasks that were opened
 -- with it, and the live grants that it is the credential of or that were asked for with it. Answers 1
 -- if it was there, how many tasks ended, these, then the grants to revoke, also those that are being
 -- revoked already.
-local gone = redis.call('DEL', KEYS[8])
+local gone = redis.call('DEL', KEYS[9])
 if gone == 1 and A.event then emit('token.revoked', A.task_id, nil, A.event) end
 local grants, tasks = {}, {}
 

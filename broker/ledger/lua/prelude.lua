@@ -1,7 +1,8 @@
 -- Shared by every script. KEYS are the same in all: one shard's tables, in the order of keys.py.
--- ARGV[1] is one JSON object. Time is this server's. GRANT_MOVES and TASK_MOVES are prepended by
--- scripts.py from the Python tables, so that there is one list of legal moves.
-local TASKS, GRANTS, INDEX, DUE, PURGE, FROZEN, AUDIT = unpack(KEYS, 1, 7)
+-- Keys of a script's own come after them. ARGV[1] is one JSON object. Time is this server's. The
+-- tables of moves are prepended by scripts.py from the Python tables, so that there is one list of
+-- legal moves. `consent.lua` follows: approvals and elevations.
+local TASKS, GRANTS, INDEX, DUE, PURGE, FROZEN, AUDIT, APPROVALS = unpack(KEYS, 1, 8)
 local A = cjson.decode(ARGV[1])
 local clock = redis.call('TIME')
 local NOW = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
@@ -153,6 +154,9 @@ local function wake_if_ended(task_id)
   end
 end
 
+-- What ends with a task besides its grants: `consent.lua` says how.
+local end_consents
+
 -- Ends a task and everything below it in one go: no mint can slip in between parent and child.
 -- Appends the grants to revoke to `grants` and the ended tasks to `tasks`.
 local function end_task(task, state, reason, grants, tasks)
@@ -161,6 +165,7 @@ local function end_task(task, state, reason, grants, tasks)
   task.ended_at = NOW
   task.reason = reason
   if A.summary then task.summary = A.summary end
+  end_consents(task, 'task_' .. state)
   save(TASKS, task)
   due('t', task.id, NOW + A.claim_ms)
   emit('task.ended', task.id, nil, { state = state, reason = reason, summary = A.summary })

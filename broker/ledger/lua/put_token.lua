@@ -1,8 +1,8 @@
 -- A token of ours, in the ledger before it is handed out. A = {row, ttl_ms, actor, event};
--- KEYS[8] the token's own key, KEYS[9..] those of the tokens it is exchanged from. A task's token is
+-- KEYS[9] the token's own key, KEYS[10..] those of the tokens it is exchanged from. A task's token is
 -- refused when the task isn't active, any when an ancestor has ended or its principal is stopped: none
 -- slips past a revocation.
-for i = 9, #KEYS do
+for i = 10, #KEYS do
   if redis.call('EXISTS', KEYS[i]) == 0 then return 'ancestor_ended' end
 end
 local expires = A.ttl_ms
@@ -19,6 +19,6 @@ if field then
   return field
 end
 A.row.at = NOW
-redis.call('SET', KEYS[8], cjson.encode(A.row), 'PX', expires)
+redis.call('SET', KEYS[9], cjson.encode(A.row), 'PX', expires)
 emit('token.issued', A.row.task_id, A.row.grant_id, A.event)
 return 'ok'

@@ -1,7 +1,7 @@
--- A change of the register has reached every shard and every task. KEYS[8] the register.
+-- A change of the register has reached every shard and every task. KEYS[9] the register.
 -- A = {item, version}. A later change of the same item is still to be done.
-local held = redis.call('HGET', KEYS[8], 't|' .. A.item)
+local held = redis.call('HGET', KEYS[9], 't|' .. A.item)
 if held and tonumber(string.match(held, '^%d+')) == A.version then
-  redis.call('HDEL', KEYS[8], 't|' .. A.item)
+  redis.call('HDEL', KEYS[9], 't|' .. A.item)
 end
 return 'ok'

@@ -10,5 +10,11 @@ if A.only and id_of(open) ~= A.actor then return 'unknown' end
 redis.call('ZREM', INDEX, open)
 redis.call('ZREM', DUE, 'd|' .. about)
 if A.step then take(task, A.step) end
+local inside = members('de|' .. about .. '|')[1]
+if inside then
+  A.report = cjson.decode(A.report)
+  A.report.elevation = id_of(inside)
+  redis.call('ZREM', INDEX, inside)
+end
 emit('execution', task.id, nil, A.report, A.decision_id)
 return 'ok'

@@ -1,10 +1,10 @@
 -- Whether a token is alive: itself, those it was exchanged from, its task and its grant, and
--- nobody it hangs from is stopped. KEYS[8] the token's key, KEYS[9..] its ancestors'. Reads only.
+-- nobody it hangs from is stopped. KEYS[9] the token's key, KEYS[10..] its ancestors'. Reads only.
 -- A = {asker?}: one who is stopped is told of none. Answers the token's row and, for a
 -- task's token, the task.
 local text, row = nil, nil
 local who = { A.asker and { name = A.asker } }
-for i = #KEYS, 8, -1 do
+for i = #KEYS, 9, -1 do
   text = redis.call('GET', KEYS[i])
   if not text then return {} end
   row = cjson.decode(text)

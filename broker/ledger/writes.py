@@ -1,0 +1,53 @@
+"""What several of the ledger's writes have in common: idempotency keys, tokens, refusals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from broker.errors import BrokerError, IdempotencyConflict, InvalidToken, TaskNotActive
+from broker.ids import shard_of
+from broker.ledger import keys
+from broker.ledger.models import IDEMPOTENCY_MS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from broker.ledger.models import Idempotency, LedgerTimes
+
+
+def idempotency_args(idempotency: Idempotency | None, times: LedgerTimes) -> dict[str, Any]:
+    """Return what a script is told of an idempotency key."""
+    if idempotency is None:
+        return {}
+    # Never remembered for longer than the row it leads to is kept.
+    remembered = min(IDEMPOTENCY_MS, times.retain_ms)
+    return {"digest": idempotency.digest, "idem_ms": remembered}
+
+
+def idempotency_key(shard: int, idempotency: Idempotency | None) -> str | None:
+    """Return the key that remembers it."""
+    if idempotency is None:
+        return None
+    return keys.idempotency(shard, idempotency.scope, idempotency.key)
+
+
+def tokens_in(shard: int, tokens: Iterable[str]) -> list[str]:
+    """Return the keys of those of some tokens that a script of this shard can look at."""
+    return [keys.token(shard, jti) for jti in tokens if shard_of(jti, "jti") == shard]
+
+
+def reused() -> BrokerError:
+    """Say that an idempotency key was used for something else."""
+    return IdempotencyConflict(
+        "This Idempotency-Key was used for another request. Use a new key for a new request."
+    )
+
+
+def not_active() -> TaskNotActive:
+    """Say that a task isn't active."""
+    return TaskNotActive("The task is not active: it has ended, or it is not approved yet.")
+
+
+def token_ended() -> InvalidToken:
+    """Say that a token ended under the request."""
+    return InvalidToken("The token was revoked while it was being used.")
