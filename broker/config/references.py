@@ -19,6 +19,12 @@ Entries = list[tuple[Loc, Raw]]
 
 _ISSUERS: Final = ("identity", "issuers")
 _TRUST_DOMAINS: Final = ("identity", "trust_domains")
+_KINDS: Final = {
+    "identity": ("issuer", dotted(_ISSUERS)),
+    "capabilities": ("capability", "capabilities"),
+    "groups": ("group of approvers", "approvals.groups"),
+}
+"""What a key that names another entry names, and where such entries are."""
 
 
 def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
@@ -29,7 +35,8 @@ def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
     domains = _entries(data, *_TRUST_DOMAINS)
     sinks = _entries(data, "audit", "sinks")
     watched = _entries(data, "policy", "observe")
-    for entries in ([*issuers, *domains], principals, capabilities, sinks, watched):
+    channels = _entries(data, "channels")
+    for entries in ([*issuers, *domains], principals, capabilities, sinks, watched, channels):
         yield from _repeats(entries, ("name",))
     yield from _same_tool(capabilities)
     yield from _repeats(issuers, ("issuer",))
@@ -43,6 +50,10 @@ def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
         yield from _foreign_workload(loc, principal, domains)
         for index in range(len(_list(principal.get("capabilities")))):
             yield from _unknown(loc, principal, ("capabilities", index), _names(capabilities))
+    groups = _entries(data, "approvals", "groups")
+    for loc, channel in channels:
+        for index in range(len(_list(channel.get("groups")))):
+            yield from _unknown(loc, channel, ("groups", index), _names(groups))
     for loc, capability in capabilities:
         if capability.get("backend") == "vault" and "vault" not in data:
             yield (
@@ -116,8 +127,7 @@ def _same_tool(capabilities: Entries) -> Iterator[tuple[Loc, Fault]]:
 def _unknown(loc: Loc, entry: Raw, way: Loc, known: list[str]) -> Iterator[tuple[Loc, Fault]]:
     name = _dig(entry, way)
     if isinstance(name, str) and name not in known:
-        what = "capability" if "capabilities" in way else "issuer"
-        section = "capabilities" if "capabilities" in way else dotted(_ISSUERS)
+        what, section = _KINDS[str(way[0])]
         yield (
             (*loc, *way),
             Fault(
