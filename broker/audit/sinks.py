@@ -193,6 +193,10 @@ class Feed:
             if lock is not None:
                 try:
                     await self._feed()
+                except Exception as error:
+                    # A mistake of ours must show, and end nothing for good.
+                    log.exception("feeding failed", **self._me)
+                    self._failed(SinkError(f"feeding it failed: {type(error).__name__}"))
                 finally:
                     os.close(lock)
             await asyncio.sleep(_SHARED_S)

@@ -146,9 +146,9 @@ class Channel:
         except SinkError as error:
             if not (first.refused and error.refused):
                 raise _plain(error) from error
-            log.warning("a message was refused", channel=self.wants.name, event=news.id)
+            log.warning("a message was refused", channel=self.wants.name, news=news.id)
             return REFUSED
-        log.warning("told without what callers wrote", channel=self.wants.name, event=news.id)
+        log.warning("told without what callers wrote", channel=self.wants.name, news=news.id)
         return TOLD
 
     def _passed_over(self, count: int) -> None:

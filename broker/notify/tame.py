@@ -35,7 +35,7 @@ def tame(value: object, limit: int = MAX_TEXT) -> str:
     found = str(value)[: 4 * limit]  # what is invisible counts for nothing
     kept = "".join(_visible(found))
     line = " ".join(kept.split()).translate(_STANDS_FOR)
-    line = line.replace("://", "[:]//")
+    line = line.replace("://", "(:)//")
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
