@@ -50,11 +50,6 @@ def types(receiver: Receiver) -> list[str]:
     return [json.loads(delivery.body)["type"] for delivery in receiver.accepted]
 
 
-def titles(receiver: Receiver) -> list[str]:
-    """The first lines of what Slack got."""
-    return [json.loads(d.body)["text"].partition("\n")[0] for d in receiver.accepted]
-
-
 async def test_each_piece_of_news_is_a_post_signed_by_standard_webhooks(
     room: Newsroom, receiver: Receiver
 ) -> None:
@@ -311,55 +306,6 @@ async def test_what_gets_too_old_while_it_is_tried_again_is_given_up(
         room.happens("review.opened", {"elevation": ELEVATION})
         await got(receiver, 1)
     assert types(receiver) == ["review.opened"]
-
-
-# ── people ───────────────────────────────────────────────────────────────────────────────────────
-
-
-async def test_people_are_told_of_a_flood_that_it_is_one(
-    room: Newsroom, receiver: Receiver
-) -> None:
-    async with room.told(room.entry(receiver, "slack")) as feed:
-        await idle(feed)
-        for number in range(40):
-            approval = f"apr_03{number:024d}"
-            room.write("approval.requested", {**REQUESTED, "approval": approval})
-        room.write("glass.broken", GLASS)
-        room.commit()
-        await got(receiver, 6)
-        await idle(feed)
-
-    told = titles(receiver)
-    assert len(told) == 6
-    assert told[4].startswith("Glass broken")
-    assert told[5].startswith("36 more like this, the first: Approval wanted")
-    last = json.loads(receiver.accepted[5].body)["text"]
-    assert last.endswith(f"{SOURCE}/console/approvals")
-
-
-async def test_programs_are_told_all_of_it(room: Newsroom, receiver: Receiver) -> None:
-    async with room.told(room.entry(receiver)) as feed:
-        await idle(feed)
-        for _ in range(150):
-            room.write("approval.requested", REQUESTED)
-        room.commit()
-        await got(receiver, 150)
-
-
-async def test_people_arent_asked_what_was_answered_meanwhile(
-    room: Newsroom, receiver: Receiver
-) -> None:
-    async with room.told(room.entry(receiver, "slack")) as feed:
-        await idle(feed)
-        other = f"apr_03{'d' * 24}"
-        room.write("approval.requested", REQUESTED)
-        room.write("approval.requested", {**REQUESTED, "approval": other})
-        room.write("approval.denied", {**REQUESTED, "reason": "no"})
-        room.commit()
-        await got(receiver, 2)
-        await idle(feed)
-    assert [title.partition(":")[0] for title in titles(receiver)] == ["Approval wanted", "Denied"]
-    assert other in json.loads(receiver.accepted[0].body)["text"]
 
 
 # ── secrets ──────────────────────────────────────────────────────────────────────────────────────
