@@ -21,19 +21,15 @@ _SECTION: Final = 3000
 
 
 def title(news: News) -> str:
-    """Return the line that says it, and how late it is if it is."""
+    """Return the line that says it, and how late it is if it is; it fits wherever titles do."""
     late = f" (late: {lateness(news)} ago)" if news.late_s else ""
-    return tame_title(news.title) + late
+    most = _HEADER - len(late)
+    return (news.title if len(news.title) <= most else news.title[: most - 1] + "…") + late
 
 
 def lateness(news: News) -> str:
     """Say how long ago it happened, in whole minutes."""
     return format_duration(max(1, news.late_s // 60) * 60_000)
-
-
-def tame_title(text: str) -> str:
-    """Return a title that fits wherever there is room for one."""
-    return text if len(text) <= _HEADER else text[: _HEADER - 1] + "…"
 
 
 def body(news: News) -> str:

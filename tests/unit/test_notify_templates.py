@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.notify.news import news_of
-from broker.notify.templates import for_programs, for_slack, title
+from broker.notify.templates import escaped, for_programs, for_slack, title
 from tests.audit_bench import SOURCE
 from tests.notify_world import APPROVAL, REQUESTED, event
 
@@ -91,6 +91,9 @@ def test_slack_takes_it_however_long_it_is(text: str, groups: list[str]) -> None
 def test_what_is_late_says_so() -> None:
     late = replace(news(), late_s=7260)
     assert title(late).endswith("(late: 2h1m ago)")
+    long = title(replace(late, title="x" * 500))
+    assert len(long) == 150
+    assert long.endswith("… (late: 2h1m ago)")
     assert for_programs(late, "security")["late"] is True
 
 
@@ -102,3 +105,9 @@ def test_programs_get_all_of_it_by_name() -> None:
     assert found["data"]["purpose"] == "<b>&"
     assert found["data"]["needs"] == {"security": 2, "": 1}
     assert found["data"]["expires_at"] == "2027-01-15T09:00:00.000Z"
+
+
+def test_slacks_own_syntax_is_escaped_wherever_it_came_from() -> None:
+    assert escaped("<!channel> & <@U1>") == "&lt;!channel&gt; &amp; &lt;@U1&gt;"
+    payload = for_slack(replace(news(), title="<!channel>", facts=(("Agent", "<@U1>"),)))
+    assert payload["text"].startswith("&lt;!channel&gt;\nAgent: &lt;@U1&gt;")
