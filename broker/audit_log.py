@@ -1,4 +1,4 @@
-"""The signed log of one replica: draining into it, watching its lag, feeding its sinks."""
+"""The signed log of one replica: draining into it, watching its lag, feeding sinks and channels."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from broker.config import read_secret_file
 from broker.config.audit import SinkKind
 from broker.errors import ConfigError, NotFound
 from broker.ledger.outbox import Outbox
+from broker.notify.channel import CHANNEL, TYPES
+from broker.notify.opening import open_channel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from broker.clock import Clock
     from broker.config import Config
     from broker.config.audit import SinkEntry
+    from broker.config.channels import ChannelEntry
     from broker.ledger.connection import Connection
     from broker.metrics import Metrics
 
@@ -59,6 +62,8 @@ class AuditLog:
         self._outbox = Outbox(connection)
         self.guard = Guard(self._outbox, clock, max_lag_ms=section.max_lag)
         self._feeds = [self._feed(entry, clock, metrics) for entry in section.sinks]
+        for channel in config.channels:
+            self._feeds.append(self._channel(channel, config.broker.issuer, clock, metrics))
         self._metrics = metrics
         self._tasks: list[asyncio.Task[None]] = []
         self._drain = Drain(
@@ -135,9 +140,9 @@ class AuditLog:
     def _late(self) -> Iterator[str]:
         for feed in self._feeds:
             if feed.problem:
-                yield f"sink {feed.name} fails: {feed.problem}"
+                yield f"{feed.kind.word} {feed.name} fails: {feed.problem}"
             elif feed.lag_ms > _LATE_MS:
-                yield f"sink {feed.name} lags {feed.lag_ms // 1000}s behind"
+                yield f"{feed.kind.word} {feed.name} lags {feed.lag_ms // 1000}s behind"
 
     async def _delivered(self) -> None:
         await asyncio.gather(*(feed.caught_up() for feed in self._feeds))
@@ -156,10 +161,27 @@ class AuditLog:
             types=entry.types,
             on_failure=metrics.sink_failed,
         )
-        metrics.follow_sink(
-            feed.name, lag_s=lambda: feed.lag_ms / 1000, waiting=lambda: feed.waiting
+        return _followed(feed, feed.name, metrics)
+
+    def _channel(self, entry: ChannelEntry, issuer: str, clock: Clock, metrics: Metrics) -> Feed:
+        # No sink's name has a colon.
+        label = f"{CHANNEL.word}:{entry.name}"
+        on_news = metrics.news_of(entry.name)
+        feed = Feed(
+            entry.name,
+            open_channel(entry, clock, issuer=issuer, on_news=on_news),
+            self.folder,
+            clock,
+            kind=CHANNEL,
+            types=TYPES,
+            on_failure=lambda _: metrics.sink_failed(label),
         )
-        return feed
+        return _followed(feed, label, metrics)
+
+
+def _followed(feed: Feed, label: str, metrics: Metrics) -> Feed:
+    metrics.follow_sink(label, lag_s=lambda: feed.lag_ms / 1000, waiting=lambda: feed.waiting)
+    return feed
 
 
 def open_audit_log(

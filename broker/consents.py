@@ -46,7 +46,7 @@ class ConsentLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """An exact request. ``details`` are all of it that whoever approves has to know, and is bound to.
+    """An exact request. ``details`` are all that whoever approves has to know of it.
 
     Its intent is shown and not bound to: a repeat may word it in another way.
     """

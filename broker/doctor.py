@@ -16,6 +16,7 @@ from broker.clock import SystemClock
 from broker.errors import BrokerError, ConfigError
 from broker.ledger.durability import durability
 from broker.ledger.queries import Queries
+from broker.notify.opening import open_channel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -51,7 +52,7 @@ class Finding:
 async def examine(config: Config, clock: Clock | None = None) -> AsyncGenerator[Finding]:
     """Run every check, yielding each finding as it is made."""
     clock = clock or SystemClock()
-    for finding in (*_files(config), *_audit(config)):
+    for finding in (*_files(config), *_audit(config), *_channels(config, clock)):
         yield finding
     async for finding in _redis(config, clock):
         yield finding
@@ -74,6 +75,7 @@ def _files(config: Config) -> Iterator[Finding]:
     keys = state / "keys"
     secrets += [audit.signing_key(state), audit.fingerprint_key(state)]
     secrets += [file for sink in audit.sinks for file in (sink.token_file, sink.secret_file)]
+    secrets += [file for channel in config.channels for file in channel.secret_files]
     found = [path for path in secrets if path is not None and path.exists()]
     found += sorted(path for path in keys.glob("*") if path.is_file()) if keys.is_dir() else []
     open_ones = [path for path in found if _others_can_read(path)]
@@ -110,6 +112,20 @@ def _audit(config: Config) -> Iterator[Finding]:
         yield Finding("audit log", Verdict.WARNING, detail, advice)
     else:
         yield Finding("audit log", Verdict.OK, detail)
+
+
+def _channels(config: Config, clock: Clock) -> Iterator[Finding]:
+    """Each channel could be told; whether it takes what it is told, a test message shows."""
+    for entry in config.channels:
+        check = f"channel {entry.name}"
+        try:
+            open_channel(entry, clock, issuer=config.broker.issuer)
+        except ConfigError as error:
+            advice = "mend it: while it can't be used, the broker doesn't start"
+            yield Finding(check, Verdict.FAILED, error.detail, advice)
+        else:
+            detail = f"{entry.kind}; `broker notify test {entry.name}` sends it a message"
+            yield Finding(check, Verdict.OK, detail)
 
 
 def _others_can_read(path: Path) -> bool:

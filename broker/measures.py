@@ -34,6 +34,7 @@ COUNTERS: Final = {
     "http_requests": Spec("Requests answered.", ("route", "method", "status")),
     "job_failures": Spec("Runs of a scheduled job that failed.", ("job",)),
     "ledger_errors": Spec("Trips to the ledger that failed.", ("call",)),
+    "notifications": Spec("What became of news to a channel.", ("channel", "outcome")),
     "policy_errors": Spec("Evaluations that met an error; each of them is a denial."),
     "policy_reloads": Spec("Policies that had changed and were read anew.", ("outcome",)),
     "token_exchanges": Spec("Token requests, by error code or ok.", ("outcome",)),
@@ -88,6 +89,10 @@ EFFECTS: Final = ("allow", "deny", "needs_approval")
 OK: Final = "ok"
 FAILED: Final = "failed"
 OUTCOMES: Final = (OK, FAILED, "denied", "refused", "unavailable", "cancelled", "error")
+TOLD: Final = "told"
+TOO_LATE: Final = "too_late"
+REFUSED: Final = "refused"
+NEWS_OUTCOMES: Final = (TOLD, TOO_LATE, REFUSED)
 OAUTH_ERRORS: Final = (
     *("invalid_request", "invalid_client", "invalid_grant", "unauthorized_client"),
     *("unsupported_grant_type", "invalid_scope", "invalid_target", "access_denied"),

@@ -26,6 +26,7 @@ from broker.measures import (
     FAILED,
     GAUGES,
     HISTOGRAMS,
+    NEWS_OUTCOMES,
     OAUTH_ERRORS,
     OK,
     OTHER,
@@ -93,7 +94,8 @@ class Metrics:
             "backend": frozenset(backends),
             "effect": frozenset(EFFECTS),
             "method": METHODS,
-            "outcome": frozenset((*OUTCOMES, *OAUTH_ERRORS, *_codes(BrokerError))),
+            "channel": frozenset(),
+            "outcome": frozenset((*OUTCOMES, *NEWS_OUTCOMES, *OAUTH_ERRORS, *_codes(BrokerError))),
             "power": frozenset(POWERS),
             "sink": frozenset(),
         }
@@ -170,6 +172,13 @@ class Metrics:
     def audit_size(self, size: int) -> None:
         """Say how many records the audit log has ever had."""
         self._gauges.set("audit_log_records", size)
+
+    def news_of(self, channel: str) -> Callable[[str], None]:
+        """Return what counts what became of news to a channel of the configuration."""
+        self._known["channel"] |= {channel}
+        for outcome in NEWS_OUTCOMES:
+            self._child("notifications", channel, outcome)
+        return lambda outcome: self._count("notifications", channel, outcome)
 
     def sink_failed(self, sink: str) -> None:
         """Take note of a delivery to a sink that failed."""

@@ -13,6 +13,7 @@ import fcntl
 import os
 import random
 import threading
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from broker.clock import Clock
 
 log = get_logger("audit")
-FOLDER: Final = "sinks"
 BATCH: Final = 100
 _FIRST_DELAY_S: Final = 0.5
 _LONGEST_DELAY_S: Final = 60.0
@@ -42,14 +42,18 @@ _SHARED_S: Final = 2.0
 class SinkError(Exception):
     """A delivery failed, or nobody knows; it is tried again. The text is for the log.
 
-    ``wait_s`` is how long the sink wants to be left alone; ``too_large`` that it would take less.
+    ``wait_s`` is how long the sink wants to be left alone; ``too_large`` that it would take less;
+    ``refused`` that it won't take this, now or later.
     """
 
-    def __init__(self, problem: str, *, wait_s: float = 0.0, too_large: bool = False) -> None:
+    def __init__(
+        self, problem: str, *, wait_s: float = 0.0, too_large: bool = False, refused: bool = False
+    ) -> None:
         super().__init__(problem)
         self.problem = problem
         self.wait_s = wait_s
         self.too_large = too_large
+        self.refused = refused
 
 
 class Sink(Protocol):
@@ -110,6 +114,21 @@ class Stdout:
         """Nothing is held open."""
 
 
+@dataclass(frozen=True, slots=True)
+class FeedKind:
+    """What is fed: ``folder`` is where, beside the log, its positions are kept.
+
+    With ``from_now`` one that has no position yet gets what happens from now on, and nothing older.
+    """
+
+    word: str
+    folder: str
+    from_now: bool = False
+
+
+SINK: Final = FeedKind("sink", "sinks")
+
+
 class Feed:
     """Feeds one sink from the log's files."""
 
@@ -120,12 +139,14 @@ class Feed:
         folder: Path,
         clock: Clock,
         *,
+        kind: FeedKind = SINK,
         types: Sequence[str] = (),
         on_failure: Callable[[str], None] = lambda _: None,
         first_delay_s: float = _FIRST_DELAY_S,
     ) -> None:
         """``types`` are the beginnings of the types the sink gets, or all; see ``run``."""
         self.name = name
+        self.kind = kind
         self.waiting = 0
         """How many records the sink hasn't got yet, those included that it needn't get."""
         self.problem = ""
@@ -139,9 +160,14 @@ class Feed:
         self._until = 0
         self._oldest: float | None = None
         self._woken, self._idle = asyncio.Event(), asyncio.Event()
-        self._file = folder / FOLDER / f"{name}.json"
+        self._begin: int | None = None
+        self._file = folder / kind.folder / f"{name}.json"
         self._unsaved = False
         self._seam = -1
+
+    @property
+    def _me(self) -> dict[str, str]:
+        return {self.kind.word: self.name}
 
     @property
     def lag_ms(self) -> int:
@@ -151,6 +177,8 @@ class Feed:
     def committed(self, size: int) -> None:
         """So many records are committed now."""
         self._until = size
+        if self._begin is None:
+            self._begin = size
         self._idle.clear()
         self._woken.set()
 
@@ -165,6 +193,10 @@ class Feed:
             if lock is not None:
                 try:
                     await self._feed()
+                except Exception as error:
+                    # A mistake of ours must show, and end nothing for good.
+                    log.exception("feeding failed", **self._me)
+                    self._failed(SinkError(f"feeding it failed: {type(error).__name__}"))
                 finally:
                     os.close(lock)
             await asyncio.sleep(_SHARED_S)
@@ -175,13 +207,15 @@ class Feed:
 
     async def _feed(self) -> None:
         place = await asyncio.to_thread(self._load)
+        if place is None:
+            place = await self._from_now()
         while True:
             self._woken.clear()
             chunk = await self._read(place)
             if chunk is None:
                 continue
             if chunk.absent:
-                log.info("records are not in this folder", sink=self.name, count=chunk.absent)
+                log.info("records are not in this folder", **self._me, count=chunk.absent)
             if chunk.events:
                 await self._hand_over(chunk)
             place = self._go_back(chunk.after) if chunk.broken else chunk.after
@@ -193,6 +227,14 @@ class Feed:
                     self._idle.set()
                 await self._woken.wait()
 
+    async def _from_now(self) -> Bookmark:
+        """Return where the log ended when this process first heard of it, and keep that."""
+        while self._begin is None:
+            await self._woken.wait()
+        place = Bookmark(self._begin)
+        await asyncio.to_thread(self._save, place)
+        return place
+
     def _go_back(self, place: Bookmark) -> Bookmark:
         """Deliver a segment again: the log isn't what it was when it was delivered.
 
@@ -200,7 +242,7 @@ class Feed:
         """
         if place.seq == self._seam:
             return place.unchecked()
-        log.warning("the log was set back; a segment is delivered again", sink=self.name)
+        log.warning("the log was set back; a segment is delivered again", **self._me)
         self._seam = place.seq
         return Bookmark(place.segment)
 
@@ -246,27 +288,28 @@ class Feed:
 
     def _failed(self, error: SinkError) -> None:
         if not self.problem:
-            log.warning("a sink of the audit log fails", sink=self.name, problem=error.problem)
+            log.warning("a delivery fails", **self._me, problem=error.problem)
         self.problem = error.problem
         self._on_failure(self.name)
 
     def _succeeded(self) -> None:
         if self.problem:
-            log.info("a sink of the audit log works again", sink=self.name)
+            log.info("deliveries succeed again", **self._me)
         self.problem = ""
 
-    def _load(self) -> Bookmark:
+    def _load(self) -> Bookmark | None:
+        """Return where it was; None if that is to be where the log ends."""
         try:
             return Bookmark.from_json(self._file.read_bytes())
         except OSError:
-            return Bookmark()
+            return None if self.kind.from_now else Bookmark()
 
     def _save(self, place: Bookmark) -> None:
         try:
             write_whole(self._file, place.to_json().encode())
         except OSError as error:
             # It was delivered all the same; after a restart it would be again.
-            log.warning("a sink's position isn't kept", sink=self.name, problem=error.strerror)
+            log.warning("its position isn't kept", **self._me, problem=error.strerror)
         self._unsaved = False
 
     def _lock(self) -> int | None:

@@ -27,6 +27,7 @@ def check_config(*, config: ConfigFile = Path("config.toml"), json: Json = False
         "issuers": len(loaded.identity.issuers),
         "principals": len(loaded.principals),
         "capabilities": len(loaded.capabilities),
+        "channels": len(loaded.channels),
     }
     if json:
         output.document({"config": str(config), "valid": True, **counts})

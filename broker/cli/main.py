@@ -59,6 +59,7 @@ _COMMANDS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("serve", "broker.cli.serve:serve", _RUN, "Run the broker against real servers."),
     ("check-config", "broker.cli.check:check_config", _RUN, "Check a configuration file."),
     ("doctor", "broker.cli.doctor:doctor", _RUN, "Check the servers that the broker needs."),
+    ("notify", "broker.cli.notify:app", _RUN, "Try out the channels of notifications."),
     ("vault", "broker.cli.vault:app", _RUN, "Prepare Vault or OpenBao for the broker."),
 )
 

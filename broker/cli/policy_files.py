@@ -55,6 +55,7 @@ class Given:
     folder: Path | None
     watched: Sequence[tuple[str, Path]] = ()
     environment: str = ""
+    channels: Sequence[str] | None = None
 
     def enforced(self) -> tuple[Source, ...]:
         """Return the policies in force, the package's first."""
@@ -87,7 +88,14 @@ def given(folder: Path | None, config: Path | None) -> Given:
     # Secrets aren't needed for this, so it works where they aren't: in CI.
     loaded = load_config(config, files_may_be_missing=True)
     policy = loaded.policy
-    return Given(loaded.catalog(), policy.private, policy.dir, policy.watched, policy.environment)
+    return Given(
+        loaded.catalog(),
+        policy.private,
+        policy.dir,
+        policy.watched,
+        policy.environment,
+        [channel.name for channel in loaded.channels],
+    )
 
 
 def check(
@@ -106,7 +114,7 @@ def check(
     looked_at = given(folder, config)
     found: dict[Finding, None] = {}
     for _, sources in looked_at.sets():
-        found.update(dict.fromkeys(lint(sources, looked_at.catalog)))
+        found.update(dict.fromkeys(lint(sources, looked_at.catalog, looked_at.channels)))
     errors = sum(finding.level is Level.ERROR for finding in found)
     if json:
         output.document({"findings": [finding.as_json() for finding in found]})

@@ -13,8 +13,9 @@ from pydantic import ValidationError, ValidationInfo, field_validator
 from broker.catalog import Catalog
 from broker.config.approvals import ApprovalsSection, ElevationSection
 from broker.config.audit import AuditSection
+from broker.config.channels import ChannelEntry  # noqa: TC001  pydantic reads the annotations below
 from broker.config.entries import CapabilityEntry, IdentitySection, PrincipalEntry
-from broker.config.fields import Many  # noqa: TC001  pydantic reads the annotations below
+from broker.config.fields import Many  # noqa: TC001  as above
 from broker.config.metrics import MetricsSection
 from broker.config.oauth import OAuthSection
 from broker.config.policy import PolicySection
@@ -61,6 +62,7 @@ class Config(Table):
     audit: AuditSection = AuditSection()
     approvals: ApprovalsSection = ApprovalsSection()
     elevation: ElevationSection = ElevationSection()
+    channels: Many[ChannelEntry] = ()
     identity: IdentitySection = IdentitySection()
     principals: Many[PrincipalEntry] = ()
     capabilities: Many[CapabilityEntry] = ()
@@ -75,6 +77,19 @@ class Config(Table):
             raise Fault(
                 "has no use with an http issuer, which is what clients call",
                 'write issuer = "https://…" in [broker], or remove [tls]',
+            )
+        return value
+
+    @field_validator("channels")
+    @classmethod
+    def _fed_by_the_log(
+        cls, value: tuple[ChannelEntry, ...], info: ValidationInfo
+    ) -> tuple[ChannelEntry, ...]:
+        audit: AuditSection | None = info.data.get("audit")
+        if value and audit is not None and not audit.enabled:
+            raise Fault(
+                "are fed from the audit log, which is off",
+                "remove them, or enabled = false in [audit]",
             )
         return value
 

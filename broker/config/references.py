@@ -20,12 +20,13 @@ Entries = list[tuple[Loc, Raw]]
 _ISSUERS: Final = ("identity", "issuers")
 _TRUST_DOMAINS: Final = ("identity", "trust_domains")
 _KINDS: Final = {
+    "identity": ("issuer", dotted(_ISSUERS)),
     "capabilities": ("capability", "capabilities"),
-    "identity": ("issuer", "identity.issuers"),
+    "groups": ("group of approvers", "approvals.groups"),
+    "escalate_to": ("group of approvers", "approvals.groups"),
     "members": ("operator", "principals"),
-    "escalate_to": ("group", "approvals.groups"),
 }
-"""What a key names, and where those are."""
+"""What a key that names another entry names, and where such entries are."""
 
 
 def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
@@ -37,7 +38,16 @@ def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
     sinks = _entries(data, "audit", "sinks")
     watched = _entries(data, "policy", "observe")
     groups = _entries(data, "approvals", "groups")
-    for entries in ([*issuers, *domains], principals, capabilities, sinks, watched, groups):
+    channels = _entries(data, "channels")
+    for entries in (
+        [*issuers, *domains],
+        principals,
+        capabilities,
+        sinks,
+        watched,
+        groups,
+        channels,
+    ):
         yield from _repeats(entries, ("name",))
     yield from _same_tool(capabilities)
     yield from _repeats(issuers, ("issuer",))
@@ -56,6 +66,9 @@ def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
         yield from _unknown(loc, group, ("escalate_to",), _names(groups))
         for index in range(len(_list(group.get("members")))):
             yield from _unknown(loc, group, ("members", index), _names(operators))
+    for loc, channel in channels:
+        for index in range(len(_list(channel.get("groups")))):
+            yield from _unknown(loc, channel, ("groups", index), _names(groups))
     for loc, capability in capabilities:
         if capability.get("backend") == "vault" and "vault" not in data:
             yield (

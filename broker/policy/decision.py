@@ -25,8 +25,8 @@ class Obligations:
     """What must hold, or be done, if the request is allowed: what the policies that allow say.
 
     ``approvals`` is how many human yeses are needed, ``approvers`` how many of them by group,
-    ``max_ttl_ms`` the longest life, 0 for no bound. ``log_arguments`` writes a tool's arguments into the log, which otherwise holds their
-    fingerprints.
+    ``max_ttl_ms`` the longest life, 0 for no bound. ``log_arguments`` writes a tool's arguments
+    into the log, which otherwise holds their fingerprints.
     """
 
     approvals: int = 0

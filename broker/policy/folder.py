@@ -17,6 +17,10 @@ MAX_BYTES: Final = 1 << 20
 """A file of policies is text that people read."""
 
 
+SHIPPED: Final = "default/"
+"""How the names of the package's own files begin."""
+
+
 def default_sources() -> tuple[Source, ...]:
     """Return the policies that ship with the package."""
     return _shipped(PATTERN)
@@ -30,7 +34,7 @@ def default_cases() -> tuple[Source, ...]:
 def _shipped(pattern: str) -> tuple[Source, ...]:
     folder = resources.files("broker.policy") / "defaults"
     files = sorted(f.name for f in folder.iterdir() if f.name.endswith(pattern[1:]))
-    return tuple(Source(f"default/{name}", (folder / name).read_text("utf-8")) for name in files)
+    return tuple(Source(SHIPPED + name, (folder / name).read_text("utf-8")) for name in files)
 
 
 def sources_in(folder: Path) -> tuple[Source, ...]:

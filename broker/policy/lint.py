@@ -18,6 +18,7 @@ from cedarpy import pst
 from broker.errors import ConfigError
 from broker.policy.cedar import CedarPolicies, Schema
 from broker.policy.expressions import conditions, nodes, written
+from broker.policy.folder import SHIPPED
 from broker.policy.implication import Known, Setting, worlds
 from broker.policy.normal import normal
 from broker.policy.question import Action
@@ -25,7 +26,7 @@ from broker.policy.vocabulary import Vocabulary, names_in
 from broker.policy.width import too_wide
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from broker.catalog import Catalog
     from broker.policy.annotations import PolicyFacts
@@ -64,8 +65,12 @@ class Finding:
         }
 
 
-def lint(sources: Sequence[Source], catalog: Catalog | None = None) -> tuple[Finding, ...]:
-    """Look at policies, with what the configuration can grant if that is known.
+def lint(
+    sources: Sequence[Source],
+    catalog: Catalog | None = None,
+    channels: Collection[str] | None = None,
+) -> tuple[Finding, ...]:
+    """Look at policies, with what the configuration can grant, and whom it tells, if that is known.
 
     If they can't be used at all, that is all that is said.
     """
@@ -79,7 +84,11 @@ def lint(sources: Sequence[Source], catalog: Catalog | None = None) -> tuple[Fin
         Looked(policies.facts[name], node, vocabulary, shared)
         for name, node in sorted(policies.nodes.items(), key=_number)
     ]
-    return tuple(finding for policy in looked_at for finding in _findings(policy, looked_at))
+    return tuple(
+        finding
+        for policy in looked_at
+        for finding in (*_findings(policy, looked_at), *_unknown_channels(policy, channels))
+    )
 
 
 def _invalid(line: str) -> Finding:
@@ -232,6 +241,19 @@ def _unknown_names(policy: Looked) -> Iterator[Finding]:
 
 
 _MANY: Final = 12
+
+
+def _unknown_channels(policy: Looked, channels: Collection[str] | None) -> Iterator[Finding]:
+    """Find who would be told and can't be; the package's policies tell whoever there may be."""
+    if channels is None or policy.facts.source.startswith(SHIPPED):
+        return
+    for name in sorted(policy.facts.obligations.notify.difference(channels)):
+        yield policy.about(
+            Level.WARNING,
+            "unknown-channel",
+            f'tells the channel "{name}", which the configuration doesn\'t have',
+            f"there are: {', '.join(channels) or 'none'}; add it as [[channels]]",
+        )
 
 
 def _unreachable(policy: Looked) -> Iterator[Finding]:

@@ -186,7 +186,7 @@ def using(
             task,
             survey,
             moment,
-            capability.name if use.elevated or use.elevate or use.break_glass else "",
+            capability.name if use.more else "",
         ),
         "chain": {**trail_context(survey.chain, moment.private), "tasks": survey.tasks},
         "after": trail_context(after, moment.private),

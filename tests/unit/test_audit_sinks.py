@@ -155,6 +155,24 @@ async def test_failures_are_retried_until_they_end(log: Log) -> None:
     assert failures == ["siem"] * 5
 
 
+async def test_a_mistake_of_ours_shows_and_is_tried_again(log: Log) -> None:
+    class Broken(Memory):
+        broken = True
+
+        async def deliver(self, events: Sequence[Mapping[str, Any]]) -> None:
+            if self.broken:
+                self.broken = False
+                raise KeyError("oops")
+            await super().deliver(events)
+
+    sink = Broken()
+    failures: list[str] = []
+    async with fed(feed_of(log, sink, on_failure=failures.append)) as feed:
+        feed.committed(log.add(3))
+        await has(sink, log.ids())
+    assert failures == ["siem"]
+
+
 async def test_a_batch_that_is_too_large_is_halved(log: Log) -> None:
     sink = Memory(*(SinkError("413", too_large=True) for _ in range(3)))
     async with fed(feed_of(log, sink)) as feed:

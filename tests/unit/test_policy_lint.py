@@ -325,3 +325,26 @@ def test_what_is_too_wide_is_said(text: str, words: str) -> None:
 )  # fmt: skip
 def test_what_is_not_is_not(text: str) -> None:
     assert "too-wide" not in codes(text)
+
+
+# ── whom they tell ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_channel_that_isnt_there_is_named() -> None:
+    text = permit(notes='@notify("security, pager")')
+    sources = [*default_sources(), Source("own.cedar", text)]
+
+    every = lint(sources, CATALOG, ["security", "ops"])
+    (finding,) = [one for one in every if one.code == "unknown-channel"]
+
+    assert (finding.policy, finding.level) == ("own", Level.WARNING)
+    assert finding.text == 'tells the channel "pager", which the configuration doesn\'t have'
+    assert "there are: security, ops" in finding.remedy
+
+
+def test_without_a_configuration_any_channel_may_be_there() -> None:
+    assert "unknown-channel" not in codes(permit(notes='@notify("pager")'))
+
+
+def test_the_default_policies_tell_whoever_there_may_be() -> None:
+    assert lint(default_sources(), CATALOG, []) == ()
