@@ -107,3 +107,29 @@ class Closing:
             with contextlib.suppress(LedgerUnavailable):
                 await self._ledger.postpone_task(task.id, delay_ms=self._limits.max_backoff_ms)
             return False
+
+    async def close_elevation(self, task: Task, elevation: str) -> bool:
+        """End what was made for an elevation that is over; whether nothing of it is left.
+
+        Its grants are the caller's to revoke, and while one of them lives its token does too: call
+        this again then, as after an answer that didn't come.
+        """
+        try:
+            fresh = await self._queries.task(task.id)
+            handles = fresh.handles_under(elevation) if fresh is not None else ()
+            if fresh is None or not handles:
+                return True
+            live = [g for g in await self._queries.grants_of(task.id) if g.handle in handles]
+            if any(grant.lease for grant in live):
+                return False
+            gone = [
+                await self.end_handle(fresh, h, [g for g in live if g.handle == h]) for h in handles
+            ]
+            if not all(gone):
+                return False
+            for grant in live:
+                await self.confirm(grant, "handle_lookup")
+        except Unavailable as error:
+            log.warning("elevation not closed yet", elevation=elevation, error=error.detail)
+            return False
+        return True
