@@ -45,8 +45,9 @@ class Revocability(StrEnum):
 class Capability:
     """A catalogue entry. TTLs are milliseconds.
 
-    ``path`` is where a Vault credential is read; ``resources`` and ``scope`` are the audience and
-    scope of a ``token`` credential. ``max_live`` bounds the live grants of one task.
+    ``path`` is where a Vault credential is read; ``rotate`` is written to after break-glass, to
+    change the password that Vault itself uses there. ``resources`` and ``scope`` are the audience
+    and scope of a ``token`` credential. ``max_live`` bounds the live grants of one task.
     ``require_binding`` wants the caller's token to be bound to a key (RFC 9449, RFC 8705).
 
     A tool is a capability too: ``tool`` is what its callers call it, ``arguments`` are its
@@ -60,6 +61,7 @@ class Capability:
     ttl_ms: int
     max_ttl_ms: int
     path: str = ""
+    rotate: str = ""
     resources: tuple[str, ...] = ()
     scope: str = ""
     require_binding: bool = False

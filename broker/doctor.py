@@ -176,7 +176,8 @@ async def _vault(
         theirs = parsedate_to_datetime(date).timestamp() * 1000 + 500
         yield _skew("vault clock", theirs - clock.now() * 1000)
     paths = [c.path for c in config.capabilities if c.backend == "vault" and c.path]
-    needed = _needed(vault, paths)
+    rotations = [c.rotate for c in config.capabilities if c.rotate]
+    needed = _needed(vault, paths) | dict.fromkeys(rotations, "update")
     try:
         rights = await api.rights([*needed, *_forbidden(vault, paths)])
     except BrokerError as error:

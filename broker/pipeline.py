@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.again import still_allowed
 from broker.catalog import Revocability
+from broker.closing import Closing
 from broker.errors import (
     AccessDenied,
     BackendRefused,
@@ -33,14 +34,14 @@ from broker.errors import (
 )
 from broker.grants import GrantState
 from broker.lanes import Lanes
-from broker.ledger.models import Changed, HandleRetired, is_dead
+from broker.ledger.models import Changed, HandleRetired
 from broker.logs import get_logger
 from broker.refusals import cannot_issue, replayed
 from broker.rulings import TRIES, Health, too_busy
 from broker.steps import Issued, Limits, Outcome, Step, Steps, Work, pending_grant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from broker.access import Caller
     from broker.backends.protocol import Backend, Prepared
@@ -85,6 +86,9 @@ class Pipeline:
         self.stuck: Mapping[str, int] = {}
         self._clock = clock
         self.steps = steps
+        self.closing = Closing(
+            ledger=ledger, queries=queries, backends=backends, limits=self.limits, steps=steps
+        )
         self.work = Work()
         self.lanes = Lanes(
             clock, width=self.limits.lane_width, longest_s=self.limits.max_backoff_ms / 1000
@@ -282,7 +286,7 @@ class Pipeline:
             try:
                 if not grant.lease:
                     return await self._revoke_lost(grant, lost=lost)
-                backend = self._backend(grant.backend)
+                backend = self.closing.backend(grant.backend)
                 with self.steps.metrics.revoking(grant.backend):
                     with self.steps.take(Step.REVOKE, grant=grant.id):
                         await backend.revoke(grant)
@@ -303,19 +307,7 @@ class Pipeline:
                 waiting = "it can't be revoked at its target; it ends when its time is up there"
                 await self._later(grant, waiting, least_ms=left_ms, counts=False)
                 return False
-            return await self._confirm(grant, "expired" if grant.dies_at else "lease_lookup")
-
-    def _backend(self, name: str) -> Backend:
-        if name not in self.backends:
-            raise BackendUnavailable(f"backend {name!r} is not in the configuration any more")
-        return self.backends[name]
-
-    async def _confirm(self, grant: Grant, evidence: str) -> bool:
-        with contextlib.suppress(LedgerUnavailable):
-            confirmed = await self.ledger.confirm(grant, evidence=evidence, actor=_ACTOR)
-            self.steps.over(confirmed)
-            return is_dead(confirmed)
-        return False
+            return await self.closing.confirm(grant, "expired" if grant.dies_at else "lease_lookup")
 
     async def _later(
         self, grant: Grant, error: str, *, least_ms: int = 0, counts: bool = True
@@ -362,46 +354,12 @@ class Pipeline:
         if status == "in_use":
             await self._later(grant, waiting, counts=False)
             return False
-        self._backend(grant.backend).forget(task.id)
-        if status != "unknown" and not await self._end_handle(task, grant.handle, [grant]):
+        self.closing.backend(grant.backend).forget(task.id)
+        if status != "unknown" and not await self.closing.end_handle(task, grant.handle, [grant]):
             await self._later(grant, "its task token is not confirmed gone")
             return False
-        return await self._confirm(grant, "handle_lookup")
-
-    async def _end_handle(self, task: Task, handle: str, lost: Sequence[Grant]) -> bool:
-        name = str(task.handles.get(handle, {}).get("backend", "")) or lost[0].backend
-        backend = self._backend(name)
-        with self.steps.take(Step.REVOKE, task=task.id):
-            await backend.revoke_handle(task, handle)
-        with self.steps.take(Step.CONFIRM, task=task.id):
-            if await backend.handle_is_live(task, handle, lost):
-                return False
-        return (
-            await self.ledger.handle(task.id, "drop", handle, backend=name, actor=_ACTOR)
-            != "too_early"
-        )
+        return await self.closing.confirm(grant, "handle_lookup")
 
     async def close(self, task: Task) -> bool:
         """Close an ended task: end its handles, and with them whatever was never delivered."""
-        for name in self.backends:
-            self.backends[name].forget(task.id)
-        try:
-            fresh = await self.queries.task(task.id)
-            live = await self.queries.grants_of(task.id)
-            if fresh is None or any(grant.lease for grant in live):
-                return False  # each of these is due by itself, and wakes the task when it is gone
-            gone = [
-                await self._end_handle(fresh, h, [g for g in live if g.handle == h])
-                for h in fresh.handles
-            ]
-            if not all(gone):
-                await self.ledger.postpone_task(task.id, delay_ms=self.limits.backoff_ms)
-                return False
-            for grant in live:
-                await self._confirm(grant, "handle_lookup")
-            return await self.ledger.close_task(task.id, actor=_ACTOR) == "closed"
-        except Unavailable as error:
-            log.warning("task not closed yet", task=task.id, error=error.detail)
-            with contextlib.suppress(LedgerUnavailable):
-                await self.ledger.postpone_task(task.id, delay_ms=self.limits.max_backoff_ms)
-            return False
+        return await self.closing.close(task)

@@ -50,7 +50,8 @@ class Task:
     ``via`` are the ids of the agent's tokens it was opened with: it ends with any of them.
     ``closed_at`` is 0 until everything below the task is confirmed dead. ``handles`` is what can
     kill its credentials at a backend: for Vault, by nonce, the accessor of each token made for the
-    task (empty while the answer is not known). ``elevations`` are its windows with more, by id, as
+    task (empty while the answer is not known), and the elevation it ends with, if any.
+    ``elevations`` are its windows with more, by id, as
     ``elevations.py`` reads them.
     """
 
@@ -79,3 +80,7 @@ class Task:
     via: tuple[str, ...] = ()
     handles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])
     elevations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])
+
+    def handles_under(self, elevation: str) -> tuple[str, ...]:
+        """Return the handles that end with an elevation."""
+        return tuple(h for h, row in self.handles.items() if row.get("elevation") == elevation)

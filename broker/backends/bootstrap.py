@@ -31,8 +31,8 @@ def template(name: str) -> str:
     return (inside if inside.is_file() else beside).read_text("utf-8")
 
 
-def broker_policy(paths: Iterable[str]) -> str:
-    """Return the broker's own policy, for these credential paths and no others."""
+def broker_policy(paths: Iterable[str], rotations: Iterable[str] = ()) -> str:
+    """Return the broker's own policy, for these credential paths and rotations and no others."""
     unique = sorted(set(paths))
     listings = "\n".join(
         f'path "sys/leases/lookup/{path}{slash}" {{\n  capabilities = ["list", "sudo"]\n}}'
@@ -40,7 +40,9 @@ def broker_policy(paths: Iterable[str]) -> str:
         for slash in ("", "/")
     )
     leases = ", ".join(f'"{path}/*"' for path in unique)
-    return template("broker.hcl").replace("LEASES", leases).replace("LISTINGS", listings)
+    policy = template("broker.hcl").replace("LEASES", leases).replace("LISTINGS", listings)
+    rotation = template("rotation.hcl")
+    return policy + "".join(rotation.replace("PATH", path) for path in sorted(set(rotations)))
 
 
 class Bootstrap:
@@ -65,9 +67,12 @@ class Bootstrap:
             text = template("capability.hcl").replace("PATH", capability.path)
             await self._policy(name, text)
             on_progress(f"policy {name}: read {capability.path}")
-        text = broker_policy(c.path for c in ours).replace("broker-task", self._role)
-        await self._policy(POLICY, text)
+        rotations = {c.rotate for c in ours if c.rotate}
+        text = broker_policy((c.path for c in ours), rotations)
+        await self._policy(POLICY, text.replace("broker-task", self._role))
         on_progress(f"policy {POLICY}: the broker's own, which can't read a secret")
+        for path in sorted(rotations):
+            on_progress(f"policy {POLICY}: rotate {path}")
         role = json.loads(
             template("token-role.json")
             .replace("POLICY_PREFIX", self._prefix)

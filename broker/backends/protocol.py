@@ -1,4 +1,4 @@
-"""What a backend does: five verbs over grants and handles.
+"""What a backend does: verbs over grants and handles.
 
 Whoever writes one gets the contract suite for free (``tests/contract``). The pipeline in
 ``service.py`` is the only caller, and calls in the order of its steps.
@@ -64,8 +64,24 @@ class Backend(Protocol):
         """
         ...
 
-    async def prepare(self, task: Task, capability: Capability) -> Prepared:
-        """Make ready to mint for a task, so that what is minted can be killed whatever happens."""
+    async def prepare(
+        self, task: Task, capability: Capability, elevation: str = "", until_ms: int = 0
+    ) -> Prepared:
+        """Make ready to mint for a task, so that what is minted can be killed whatever happens.
+
+        With the id of one of its ``elevation``s the capability needn't be among the task's own. A
+        handle that is made then is for that elevation alone: it gives that one capability, and
+        ends by the backend's own clock at ``until_ms``, the end of the window (epoch ms), or with
+        the task.
+        """
+        ...
+
+    async def rotate(self, capability: Capability) -> bool:
+        """Change what stands behind a capability and may have been seen: after break-glass.
+
+        False when there is nothing to change. May be called again when nobody knows whether it
+        was done. Credentials that are live stay live, and can still be revoked.
+        """
         ...
 
     async def mint(self, grant: Grant, task: Task, capability: Capability) -> Minted:
@@ -89,7 +105,7 @@ class Backend(Protocol):
         ...
 
     def forget(self, task_id: str) -> None:
-        """Drop whatever is kept in memory for a task."""
+        """Drop whatever is kept in memory for a task, under elevations too."""
         ...
 
 
@@ -106,6 +122,10 @@ class HandleStore(Protocol):
         actor: str,
         value: str = "",
         refused: bool = False,
+        elevation: str = "",
     ) -> str:
-        """Apply ``expect``, ``record``, ``retire`` or ``drop`` to a handle of a task."""
+        """Apply ``expect``, ``record``, ``retire`` or ``drop`` to a handle of a task.
+
+        ``elevation`` is given with ``expect``, for a handle that goes when the elevation ends.
+        """
         ...

@@ -77,8 +77,14 @@ class TokenBackend:
             msg = f"Capability {capability.name!r} has the scopes: {capability.scope or 'none'}."
             raise InvalidRequest(msg, field="parameters.scope")
 
-    async def prepare(self, task: Task, capability: Capability) -> Prepared:  # noqa: ARG002
-        """Choose the token's id."""
+    async def prepare(
+        self,
+        task: Task,
+        capability: Capability,  # noqa: ARG002
+        elevation: str = "",  # noqa: ARG002
+        until_ms: int = 0,  # noqa: ARG002
+    ) -> Prepared:
+        """Choose the token's id; under an elevation too it ends with its grant and no later."""
         shard = shard_of(task.id, "tsk")
         assert shard is not None  # noqa: S101  the ledger gave us this task
         return Prepared(lease=new_id("jti", shard))
@@ -121,6 +127,10 @@ class TokenBackend:
     async def is_live(self, grant: Grant) -> bool:
         """Ask what introspection would answer."""
         return await self._store.status(grant.lease) is not None
+
+    async def rotate(self, capability: Capability) -> bool:  # noqa: ARG002
+        """There is nothing behind a token but the signing keys, which no agent ever sees."""
+        return False
 
     async def revoke_handle(self, task: Task, handle: str) -> None:
         """There are no handles: each token's id is known before the token exists."""

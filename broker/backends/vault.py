@@ -1,23 +1,20 @@
 """Vault and OpenBao: dynamic secrets, each leased under a token that belongs to one task.
 
-For a task this replica makes one service token through the token role: orphan, not renewable, dead
-at the task's deadline by Vault's own clock, able to read that task's capabilities and nothing else.
-Its accessor is in the ledger before the token is used, and that it *may* exist is in the ledger
-before Vault is asked for it. The token stays in this process's memory.
+The tokens are made and kept by ``vault_tokens.py``. Everything minted hangs from one of them, so
+that it can be ended although its lease was never learnt.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
-import secrets
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from broker.backends.protocol import Minted, Prepared
 from broker.backends.vault_api import VaultForbidden, VaultGone
-from broker.errors import BackendRefused, BackendUnavailable, InvalidRequest, TaskNotActive
+from broker.backends.vault_tokens import NAME, Reach, TaskTokens
+from broker.errors import BackendRefused, BackendUnavailable, InvalidRequest
 from broker.secret import Secret
 
 if TYPE_CHECKING:
@@ -30,8 +27,6 @@ if TYPE_CHECKING:
     from broker.grants import Grant
     from broker.tasks import Task
 
-NAME: Final = "vault"
-_ACTOR: Final = "broker"
 _LOOKUPS: Final = 16
 _CROWDED: Final = 1024
 SETTLE_S: Final = 10.0
@@ -56,18 +51,12 @@ class VaultBackend:
     ) -> None:
         """``broker_id`` marks our tokens in Vault, so that they can be told from others'."""
         self._api = api
-        self._handles = handles
         self._policies = {
             c.name: f"{policy_prefix}{c.name}" for c in capabilities if c.backend == NAME
         }
         self._clock = clock
         self._broker_id = broker_id
-        self._role = token_role
-        # Which handle new grants of a task are to hang from, and each handle's token. A token is
-        # kept for the grants reserved with it when the task has moved on to another.
-        self._current: dict[str, asyncio.Future[str]] = {}
-        self._tokens: dict[str, tuple[int, Secret]] = {}
-        self._crowded = _CROWDED
+        self._tokens = TaskTokens(api, handles, clock, broker_id=broker_id, role=token_role)
         # Tokens being ended now; and, of those ended, when what is seen of their leases counts.
         self._ending: dict[str, asyncio.Future[None]] = {}
         self._ended: dict[str, float] = {}
@@ -79,20 +68,29 @@ class VaultBackend:
             msg = f"Capability {capability.name!r} takes no parameters (given: {names})."
             raise InvalidRequest(msg, field="parameters")
 
-    async def prepare(self, task: Task, capability: Capability) -> Prepared:  # noqa: ARG002
-        """Have a token for the task, made now or ahead; one per task and replica."""
-        return Prepared(handle=await self._handle_for(task))
+    async def prepare(
+        self, task: Task, capability: Capability, elevation: str = "", until_ms: int = 0
+    ) -> Prepared:
+        """Have a token for the task or for its elevation, made now or ahead; one per replica."""
+        if elevation:
+            # Never the task's own, although it might do: this one ends with the window.
+            policies = (self._policies[capability.name],)
+            reach = Reach(policies, min(until_ms, task.expires_at), elevation)
+        else:
+            own = (self._policies[c] for c in task.capabilities if c in self._policies)
+            reach = Reach(tuple(own), task.expires_at)
+        return Prepared(handle=await self._tokens.handle_for(task, reach))
 
     async def mint(self, grant: Grant, task: Task, capability: Capability) -> Minted:
         """Read the secret with the token the grant was reserved with: one call to Vault."""
-        _, token = self._tokens.get(grant.handle, (0, None))
+        token = self._tokens.token(grant.handle)
         if token is None:
             raise BackendRefused("The task's token was given up meanwhile.", retry_after=1)
         try:
             answer = await self._api.as_task(token, "get", capability.path, lane=capability.name)
         except VaultForbidden as error:
             # The token is dead or was never allowed this; another may be made next time.
-            self.forget(task.id)
+            self._tokens.leave(task.id, grant.handle)
             msg = f"Vault doesn't let this task read {capability.path!r}; run `broker doctor`."
             raise BackendRefused(msg) from error
         except VaultGone as error:
@@ -100,7 +98,7 @@ class VaultBackend:
             raise BackendRefused(msg) from error
         except BackendUnavailable:
             # It may have been minted. Nothing more is hung from this token, so that it can go.
-            self.forget(task.id)
+            self._tokens.leave(task.id, grant.handle)
             raise
         if not answer.get("lease_id"):
             # Nothing was made for us, and nothing could be revoked: it is not delivered.
@@ -148,7 +146,7 @@ class VaultBackend:
                 self._ended.setdefault(handle, self._clock.monotonic() + SETTLE_S)
             else:
                 self._ended[handle] = 0.0
-        self._tokens.pop(handle, None)
+        self._tokens.drop(task.id, handle)
 
     async def handle_is_live(self, task: Task, handle: str, lost: Sequence[Grant]) -> bool:
         """Whether the token, or anything that was minted with it and never recorded, is there yet.
@@ -167,72 +165,25 @@ class VaultBackend:
         return any([await self._dying_below(path) for path in {grant.path for grant in lost}])
 
     def forget(self, task_id: str) -> None:
-        """Hang no further grant from the task's token."""
-        self._current.pop(task_id, None)
+        """Hang no further grant from the task's tokens."""
+        self._tokens.forget(task_id)
 
-    async def _handle_for(self, task: Task) -> str:
-        """Make the task's token once, however many grants ask for it at the same time."""
-        held = self._current.get(task.id)
-        if held is None:
-            self._drop_expired()
-            held = asyncio.ensure_future(self._make_token(task))
-            self._current[task.id] = held
+    async def rotate(self, capability: Capability) -> bool:
+        """Have Vault change the password that it uses itself where the capability's accounts are.
+
+        Whoever broke the glass may have seen it there. Nobody is told the new one.
+        """
+        if not capability.rotate:
+            return False
         try:
-            return await asyncio.shield(held)
-        except Exception:
-            if self._current.get(task.id) is held:
-                self.forget(task.id)
-            raise
-
-    def _drop_expired(self) -> None:
-        """Tokens of tasks that another replica closed are dead weight; drop them now and then."""
-        if len(self._tokens) >= self._crowded:
-            now = self._clock.now() * 1000
-            self._tokens = {k: held for k, held in self._tokens.items() if held[0] > now}
-            live = set(self._tokens)
-            self._current = {
-                k: held
-                for k, held in self._current.items()
-                if not held.done() or (not held.exception() and held.result() in live)
-            }
-            self._crowded = max(_CROWDED, 2 * len(self._tokens))
-
-    async def _make_token(self, task: Task) -> str:
-        handle = secrets.token_hex(6)
-        seconds = math.ceil(task.expires_at / 1000 - self._clock.now())
-        if seconds <= 0 or await self._write("expect", task, handle) == "task_not_active":
-            raise TaskNotActive("The task is not active: it has ended, or its time is up.")
-        body = {
-            "policies": [self._policies[c] for c in task.capabilities if c in self._policies],
-            "explicit_max_ttl": f"{seconds}s",
-            "ttl": f"{seconds}s",
-            "renewable": False,
-            "no_default_policy": True,
-            "display_name": "broker",
-            "meta": {"broker": self._broker_id, "task": task.id, "handle": handle},
-        }
-        try:
-            answer = await self._api.as_broker("post", f"auth/token/create/{self._role}", body)
-        except BackendRefused:
-            await self._handles.handle(
-                task.id, "drop", handle, backend=NAME, actor=_ACTOR, refused=True
-            )
-            raise
-        auth = answer["auth"]
-        # Only once the accessor is in the ledger may the token be used.
-        state = await self._write("record", task, handle, auth["accessor"])
-        if state != "active":
-            # Recorded, it goes with the ended task; if the task was closed already, we end it here.
-            body = {"accessor": auth["accessor"]}
-            await self._api.as_broker("post", "auth/token/revoke-accessor", body, revoking=True)
-            raise TaskNotActive("The task ended while its credential was being prepared.")
-        self._tokens[handle] = (task.expires_at, Secret(auth["client_token"]))
-        return handle
-
-    async def _write(self, op: str, task: Task, handle: str, value: str = "") -> str:
-        return await self._handles.handle(
-            task.id, op, handle, backend=NAME, actor=_ACTOR, value=value
-        )
+            await self._api.as_broker("post", capability.rotate)
+        except VaultForbidden as error:
+            msg = f"The broker may not rotate {capability.rotate!r}; run `broker vault bootstrap`."
+            raise BackendRefused(msg) from error
+        except VaultGone as error:
+            msg = f"Vault has nothing to rotate at {capability.rotate!r}; check the capability."
+            raise BackendRefused(msg) from error
+        return True
 
     async def _accessors(self, task: Task, handle: str) -> list[str]:
         """Return the handle's accessor; if its answer was lost, search Vault by our metadata."""

@@ -27,6 +27,7 @@ from broker.config.fields import (
     ExistingFile,
     Many,
     Name,
+    RotationPath,
     Text,
     ToolName,
     WholeSeconds,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BACKEND_KEYS: Final[Mapping[str, Keys]] = {
-    "vault": {"path": True, "dsn": False},
+    "vault": {"path": True, "dsn": False, "rotate": False},
     "token": {"resource": True, "scope": False},
     TOOL: {"tool": False, "arguments": False, "amount": False, "resource": False},
 }
@@ -273,6 +274,7 @@ class CapabilityEntry(Table):
     backend: Annotated[str, one_of(tuple(BACKEND_KEYS))] = Field(examples=['"vault"'])
     path: CredentialPath | None = Field(None, examples=['"database/creds/orders-read"'])
     dsn: DsnTemplate | None = None
+    rotate: RotationPath | None = None
     resource: Resources | None = Field(None, examples=['"https://orders.example.com"'])
     scope: Text | None = None
     tool: ToolName | None = None
@@ -286,7 +288,7 @@ class CapabilityEntry(Table):
     max_live: Count = 100
     require_binding: bool = False
 
-    @field_validator("path", "dsn", "resource", "scope", "tool", "arguments", "amount")
+    @field_validator("path", "dsn", "rotate", "resource", "scope", "tool", "arguments", "amount")
     @classmethod
     def _goes_with_backend(cls, value: object, info: ValidationInfo) -> object:
         cls._check_key(value, info, "backend", BACKEND_KEYS)
@@ -320,6 +322,7 @@ class CapabilityEntry(Table):
             ttl_ms=self.ttl,
             max_ttl_ms=self.max_ttl,
             path=self.path or "",
+            rotate=self.rotate or "",
             resources=self.resource or (),
             require_binding=self.require_binding,
             scope=self.scope or "",

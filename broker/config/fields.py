@@ -253,6 +253,19 @@ def _credential_path(value: str) -> str:
 CredentialPath = Annotated[str, AfterValidator(_credential_path)]
 
 
+def _rotates(value: str) -> str:
+    """Accept what rotates something; a write to another path could do anything there."""
+    if not {"rotate-root", "rotate-role"} & set(value.split("/")[1:]):
+        raise Fault(
+            f"{shown(value)} doesn't rotate anything",
+            'name a rotate-root or rotate-role, such as "database/rotate-root/orders"',
+        )
+    return value
+
+
+RotationPath = Annotated[CredentialPath, AfterValidator(_rotates)]
+
+
 def _dsn(value: str) -> str:
     """Accept exactly the two placeholders, so that filling them in can reach nothing else."""
     names = re.findall(r"\{([^{}]*)\}", value)

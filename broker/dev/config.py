@@ -57,6 +57,7 @@ _CAPABILITIES: Final[list[dict[str, Any]]] = [
         "power": "operate",
         "backend": "vault",
         "path": "database/creds/orders-write",
+        "rotate": "database/rotate-root/orders",
         "ttl": "5m",
         "max_ttl": "15m",
         "data_class": "internal",

@@ -9,7 +9,7 @@ from broker.backends.bootstrap import Bootstrap
 from broker.backends.vault_api import VaultApi, VaultLogin
 from broker.dev.engines.postgres import ORDERS_READ_CREATION, ORDERS_WRITE_CREATION, REVOCATION
 from broker.dev.engines.process import write_private
-from broker.errors import BackendRefused
+from broker.errors import BackendRefused, Unavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,12 +35,17 @@ async def mount_orders(api: VaultApi, postgres: Postgres) -> None:
         "connection_url": postgres.vault_dsn_template,
         "allowed_roles": ["orders-read", "orders-write"],
         "username": postgres.vault_username,
-        "password": postgres.vault_password.reveal(),
         "password_authentication": "scram-sha-256",
         "max_open_connections": 32,
         "max_idle_connections": 32,
     }
-    await api.as_broker("post", "database/config/orders", connection)
+    try:
+        # It knows the password already, and nobody else does if it was rotated.
+        await api.as_broker("post", "database/config/orders", connection)
+    except Unavailable:
+        postgres.readmit_vault()
+        connection["password"] = postgres.vault_password.reveal()
+        await api.as_broker("post", "database/config/orders", connection)
     for role, creation in (
         ("orders-read", ORDERS_READ_CREATION),
         ("orders-write", ORDERS_WRITE_CREATION),

@@ -282,11 +282,13 @@ class RedisLedger:
         actor: str,
         value: str = "",
         refused: bool = False,
+        elevation: str = "",
     ) -> str:
         """Change one of a task's handles: ``expect``, ``record``, ``retire`` or ``drop``.
 
-        ``refused`` drops one that the backend refused to make. Returns the task's state, or
-        ``unknown``, ``task_not_active``, ``in_use`` or ``too_early``.
+        ``refused`` drops one that the backend refused to make. ``elevation`` is the one that it
+        ends with. Returns the task's state, or ``unknown``, ``task_not_active``,
+        ``elevation_ended``, ``in_use`` or ``too_early``.
         """
         args = {
             "id": task_id,
@@ -297,6 +299,7 @@ class RedisLedger:
             "refused": refused,
             "grace_ms": self.times.pending_ms,
             "actor": actor,
+            **({"elevation": elevation} if elevation else {}),
         }
         answer = await self._redis.run("handle", _shard(task_id, "tsk"), args)
         return answer[0].decode()

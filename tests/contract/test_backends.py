@@ -17,6 +17,7 @@ from broker.grants import Grant, GrantState
 from broker.ids import new_id, shard_of
 from broker.secret import Secret
 from broker.tasks import Task, TaskState
+from tests import windows
 from tests.waiting import wait_until
 from tests.world import World, logs_in
 
@@ -64,6 +65,16 @@ class Case:
     async def prepare(self) -> Prepared:
         return await self.backend.prepare(self.task, self.capability)
 
+    async def elevate(self) -> tuple[str, Prepared]:
+        """Start an elevation of a task that hasn't the capability itself, and prepare under it."""
+        elevation = await windows.elevate(self.world, self.task.id, self.capability.name)
+        return elevation, await self.prepare_under(elevation)
+
+    async def prepare_under(self, elevation: str) -> Prepared:
+        bare = replace(self.task, capabilities=())
+        until_ms = await self.world.app.pipeline.queries.now() + 60_000
+        return await self.backend.prepare(bare, self.capability, elevation, until_ms)
+
     async def reserve(self, prepared: Prepared) -> Grant:
         grant = Grant(
             id=new_id("grt", shard_of(self.task.id, "tsk") or 0),
@@ -87,8 +98,8 @@ class Case:
     async def mint(self, grant: Grant) -> Minted:
         return await self.backend.mint(grant, self.task, self.capability)
 
-    async def issue(self) -> tuple[Grant, Minted]:
-        grant = await self.reserve(await self.prepare())
+    async def issue(self, prepared: Prepared | None = None) -> tuple[Grant, Minted]:
+        grant = await self.reserve(prepared or await self.prepare())
         minted = await self.mint(grant)
         active = await self.world.app.pipeline.ledger.activate(
             grant, lease=minted.lease, lifetime_ms=minted.lifetime_ms, actor="test"
@@ -246,6 +257,84 @@ async def test_nothing_is_made_for_a_task_that_has_ended(case: Case) -> None:
 
     with pytest.raises(BrokerError):
         await case.mint(grant)
+
+
+async def test_under_an_elevation_a_task_gets_what_its_own_list_does_not_have(case: Case) -> None:
+    _, prepared = await case.elevate()
+
+    grant, minted = await case.issue(prepared)
+
+    assert await case.works(minted)
+    await case.backend.revoke(grant)
+    assert not await case.backend.is_live(grant)
+    assert not await case.works(minted)
+
+
+async def test_what_kills_it_is_of_one_elevation_and_the_ledger_says_of_which(case: Case) -> None:
+    own = await case.prepare()
+    elevations = dict([await case.elevate() for _ in "12"])
+    again = await asyncio.gather(*(case.prepare_under(e) for e in elevations for _ in range(3)))
+
+    if own.handle:
+        handles = {e: prepared.handle for e, prepared in elevations.items()}
+        assert len({own.handle, *handles.values()}) == 3
+        assert [p.handle for p in again] == [h for h in handles.values() for _ in range(3)]
+        task = await case.fresh()
+        assert {e: task.handles_under(e) for e in handles} == {e: (h,) for e, h in handles.items()}
+        assert own.handle in task.handles
+    else:
+        assert len({p.lease for p in (own, *elevations.values(), *again)}) == 9
+
+
+async def test_what_was_lost_under_an_elevation_dies_with_it_and_nothing_else_does(
+    case: Case,
+) -> None:
+    own, mine = await case.issue()
+    elevation, prepared = await case.elevate()
+    lost = await case.reserve(prepared)
+    minted = await case.mint(lost)
+
+    task = await case.fresh()
+    for handle in task.handles_under(elevation):
+        await case.backend.revoke_handle(task, handle)
+
+        async def gone(handle: str = handle) -> bool:
+            return not await case.backend.handle_is_live(task, handle, [lost])
+
+        await wait_until(gone, "the elevation's handle is gone, and what hangs from it")
+    if not lost.handle:
+        await case.backend.revoke(lost)
+
+    assert not await case.works(minted)
+    assert await case.works(mine)
+    assert await case.backend.is_live(own)
+
+
+async def test_a_task_that_is_forgotten_is_forgotten_with_its_elevations(case: Case) -> None:
+    elevation, first = await case.elevate()
+
+    case.backend.forget(case.task.id)
+
+    second = await case.prepare_under(elevation)
+    assert (first.handle, first.lease) != (second.handle, second.lease)
+
+
+async def test_rotating_leaves_what_is_live_alive_and_revocable(case: Case) -> None:
+    grant, minted = await case.issue()
+    capabilities = case.world.app.pipeline.catalog.capabilities.values()
+    behind = [c for c in capabilities if c.backend == case.backend.name and c.rotate]
+
+    for capability in (*behind, *behind):  # again, as when an answer was lost
+        assert await case.backend.rotate(capability)
+    assert not await case.backend.rotate(case.capability)
+
+    other, second = await case.issue()
+    assert await case.works(minted)
+    assert await case.works(second)
+    for each, its in ((grant, minted), (other, second)):
+        await case.backend.revoke(each)
+        assert not await case.backend.is_live(each)
+        assert not await case.works(its)
 
 
 async def test_a_server_that_is_away_is_an_unavailable_of_ours(

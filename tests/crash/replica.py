@@ -63,10 +63,18 @@ class KillingHandles:
         actor: str,
         value: str = "",
         refused: bool = False,
+        elevation: str = "",
     ) -> str:
         self._killer.reach(f"BEFORE_{op.upper()}")
         answer = await self._ledger.handle(
-            task_id, op, handle, backend=backend, actor=actor, value=value, refused=refused
+            task_id,
+            op,
+            handle,
+            backend=backend,
+            actor=actor,
+            value=value,
+            refused=refused,
+            elevation=elevation,
         )
         self._killer.reach(f"AFTER_{op.upper()}")
         return answer

@@ -245,6 +245,7 @@ def test_a_wrong_vault_token_fails(patient: Patient) -> None:
         "sys/leases/revoke",
         "sys/leases/lookup",
         f"sys/leases/lookup/{READ_PATH}",
+        "database/rotate-root/orders",
     ],
 )
 def test_a_missing_right_fails_and_is_named(patient: Patient, path: str) -> None:

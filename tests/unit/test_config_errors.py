@@ -284,6 +284,21 @@ CAPABILITIES: list[Case] = [
         for path in ["sys/policies/acl/x", "auth/token/create", "identity/entity", "cubbyhole/x"]
     ),
     *(
+        (database(f'rotate = "{path}" #!'), "rotate", said)
+        for path, said in [
+            ("db/../sys/rotate-root/x", "is not a path of a secrets engine"),
+            ("db/rotate-root/+", "is not a path of a secrets engine"),
+            ("db/rotate-root/*", "is not a path of a secrets engine"),
+            ("sys/rotate-root/x", "is a path of Vault's own"),
+            ("auth/jwt/rotate-root", "is a path of Vault's own"),
+            ("database/config/orders", "doesn't rotate anything | name a rotate-root"),
+            ("database/creds/orders-read", "doesn't rotate anything"),
+            ("database/rotate-roots/orders", "doesn't rotate anything"),
+            ("rotate-root/orders", "doesn't rotate anything"),
+        ]
+    ),
+    (token('rotate = "db/rotate-root/x" #!'), "rotate", 'it goes with backend = "vault"'),
+    *(
         (database(f'dsn = "{dsn}" #!'), "dsn", "the placeholders {username} and {password}")
         for dsn in [
             "postgresql://user:hunter2@db",

@@ -80,10 +80,13 @@ END $$""",
 """``revocation_statements`` of both roles: sessions ended, objects handed to ``orders_owner``,
 the role dropped; a role that is already gone is success."""
 
-_SCHEMA = """
+_CAREFUL = """
 \\set ON_ERROR_STOP on
 \\set VERBOSITY terse
 SET log_min_error_statement = panic; -- a statement that fails here may hold a password
+"""
+
+_SCHEMA = """
 REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;
 CREATE ROLE orders_owner NOLOGIN;
 CREATE ROLE orders_reader NOLOGIN;
@@ -215,6 +218,10 @@ class Postgres(Engine):
         """Where the unix socket is (0700); may change with each start."""
         return self._socket_directory
 
+    def readmit_vault(self) -> None:
+        """Give Vault's role the password in ``vault_password_file`` again, if it was rotated."""
+        self._as_superuser("ALTER ROLE vault_admin PASSWORD :'vault_password';\n")
+
     def _launch(self) -> None:
         if self._unfinished.exists():
             # A first start was cut short: nobody was given anything of it.
@@ -304,12 +311,15 @@ class Postgres(Engine):
 
     def _create_orders(self) -> None:
         self._progress("creating the orders database")
-        password = secrets.token_urlsafe(24)
-        write_private(self.vault_password_file, password)
+        write_private(self.vault_password_file, secrets.token_urlsafe(24))
+        self._as_superuser(_SCHEMA)
+
+    def _as_superuser(self, statements: str) -> None:
         argv = [str(_program("psql")), "--no-psqlrc", "--quiet", f"--host={self.host}"]
         argv += [f"--port={self.port}", "--username=postgres", "--dbname=postgres", "--file=-"]
         # On standard input and in the environment: arguments can be read by every user.
-        script = f"\\set vault_password '{password}'\n{_SCHEMA}"
+        password = f"\\set vault_password '{self.vault_password.reveal()}'\n"
+        script = f"{_CAREFUL}{password}{statements}"
         self._run(argv, script, {"PGPASSWORD": self._read(self._password_file)})
 
     def _run(

@@ -1,0 +1,135 @@
+"""Closing: the end of what credentials hang from at a backend, and of whatever was never delivered.
+
+A handle (the accessor of a task's token) kills all that was made with it, known to the ledger or
+not. It is revoked and looked up like a grant, by steps 9 and 10 of ``pipeline.py``, and dropped
+from its task's row only when it is confirmed gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from broker.errors import BackendUnavailable, LedgerUnavailable, Unavailable
+from broker.ledger.models import is_dead
+from broker.logs import get_logger
+from broker.steps import Limits, Step, Steps
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from broker.backends.protocol import Backend
+    from broker.grants import Grant
+    from broker.ledger.queries import Queries
+    from broker.ledger.redis import RedisLedger
+    from broker.tasks import Task
+
+log = get_logger("service")
+_ACTOR: Final = "broker"
+
+
+class Closing:
+    """Ends handles, and confirms what is gone with them."""
+
+    def __init__(
+        self,
+        *,
+        ledger: RedisLedger,
+        queries: Queries,
+        backends: Mapping[str, Backend],
+        limits: Limits,
+        steps: Steps,
+    ) -> None:
+        """All of these are the pipeline's."""
+        self._ledger = ledger
+        self._queries = queries
+        self._backends = backends
+        self._limits = limits
+        self._steps = steps
+
+    def backend(self, name: str) -> Backend:
+        """Return a backend.
+
+        Raises:
+            BackendUnavailable: there is none of that name.
+        """
+        if name not in self._backends:
+            raise BackendUnavailable(f"backend {name!r} is not in the configuration any more")
+        return self._backends[name]
+
+    async def confirm(self, grant: Grant, evidence: str) -> bool:
+        """Write down that a grant is gone; whether it counts as dead now."""
+        with contextlib.suppress(LedgerUnavailable):
+            confirmed = await self._ledger.confirm(grant, evidence=evidence, actor=_ACTOR)
+            self._steps.over(confirmed)
+            return is_dead(confirmed)
+        return False
+
+    async def end_handle(self, task: Task, handle: str, lost: Sequence[Grant]) -> bool:
+        """End a handle, and the ``lost`` grants whose leases were never learnt; whether it is gone.
+
+        Raises:
+            Unavailable: a backend or the ledger doesn't answer.
+        """
+        name = str(task.handles.get(handle, {}).get("backend", "")) or lost[0].backend
+        backend = self.backend(name)
+        with self._steps.take(Step.REVOKE, task=task.id):
+            await backend.revoke_handle(task, handle)
+        with self._steps.take(Step.CONFIRM, task=task.id):
+            if await backend.handle_is_live(task, handle, lost):
+                return False
+        return (
+            await self._ledger.handle(task.id, "drop", handle, backend=name, actor=_ACTOR)
+            != "too_early"
+        )
+
+    async def close(self, task: Task) -> bool:
+        """Close an ended task: end its handles, and with them whatever was never delivered."""
+        for name in self._backends:
+            self._backends[name].forget(task.id)
+        try:
+            fresh = await self._queries.task(task.id)
+            live = await self._queries.grants_of(task.id)
+            if fresh is None or any(grant.lease for grant in live):
+                return False  # each of these is due by itself, and wakes the task when it is gone
+            gone = [
+                await self.end_handle(fresh, h, [g for g in live if g.handle == h])
+                for h in fresh.handles
+            ]
+            if not all(gone):
+                await self._ledger.postpone_task(task.id, delay_ms=self._limits.backoff_ms)
+                return False
+            for grant in live:
+                await self.confirm(grant, "handle_lookup")
+            return await self._ledger.close_task(task.id, actor=_ACTOR) == "closed"
+        except Unavailable as error:
+            log.warning("task not closed yet", task=task.id, error=error.detail)
+            with contextlib.suppress(LedgerUnavailable):
+                await self._ledger.postpone_task(task.id, delay_ms=self._limits.max_backoff_ms)
+            return False
+
+    async def close_elevation(self, task: Task, elevation: str) -> bool:
+        """End what was made for an elevation that is over; whether nothing of it is left.
+
+        Its grants are the caller's to revoke, and while one of them lives its token does too: call
+        this again then, as after an answer that didn't come.
+        """
+        try:
+            fresh = await self._queries.task(task.id)
+            handles = fresh.handles_under(elevation) if fresh is not None else ()
+            if fresh is None or not handles:
+                return True
+            live = [g for g in await self._queries.grants_of(task.id) if g.handle in handles]
+            if any(grant.lease for grant in live):
+                return False
+            gone = [
+                await self.end_handle(fresh, h, [g for g in live if g.handle == h]) for h in handles
+            ]
+            if not all(gone):
+                return False
+            for grant in live:
+                await self.confirm(grant, "handle_lookup")
+        except Unavailable as error:
+            log.warning("elevation not closed yet", elevation=elevation, error=error.detail)
+            return False
+        return True
