@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 from broker import settings
 from broker.access import Access
+from broker.approval_desk import ApprovalDesk
 from broker.audit.fingerprint import Fingerprints
 from broker.audit_log import AuditLog, open_audit_log
 from broker.backends.token import TokenBackend
 from broker.backends.vault import VaultBackend
-from broker.backends.vault_api import VaultApi, VaultLogin
+from broker.backends.vault_api import VaultApi, VaultLogin, vault_state
 from broker.clock import SystemClock
 from broker.config import read_secret_file
+from broker.consents import Consents
 from broker.decisions import DecisionPoint
+from broker.elevating import Elevations
 from broker.errors import BrokerError
 from broker.exchange import Exchange
 from broker.executions import Executions
@@ -32,8 +35,10 @@ from broker.introspection import Introspection
 from broker.judge import Judge
 from broker.keys import Algorithm, KeyRing, KeyRotation
 from broker.ledger.actions import Actions
+from broker.ledger.approvals import ApprovalTable
 from broker.ledger.connection import Connection
 from broker.ledger.durability import durability
+from broker.ledger.elevations import ElevationTable
 from broker.ledger.live_tokens import LiveTokens
 from broker.ledger.queries import Queries
 from broker.ledger.redis import RedisLedger
@@ -232,7 +237,11 @@ def build(
         replay=Replay(connection),
         directory=roster,
     )
+    approvals = ApprovalTable(connection, ledger.times)
     judge = Judge(
+        consents=Consents(
+            approvals, settings.groups(config), catalog, settings.consent_limits(config)
+        ),
         catalog=catalog,
         policies=settings.policies(config, catalog),
         metrics=metrics,
@@ -276,6 +285,11 @@ def build(
         token_ttl_ms=config.broker.token_ttl,
         shards=config.redis.shards,
     )
+    elevations = Elevations(
+        pipeline,
+        ElevationTable(connection, ledger.times),
+        settings.elevation_limits(config),
+    )
     service = Broker(
         pipeline=pipeline,
         access=access,
@@ -289,6 +303,8 @@ def build(
             report_ms=config.policy.report_within,
         ),
         executions=Executions(judge.actions, queries),
+        approvals=ApprovalDesk(pipeline, clock),
+        elevations=elevations,
         limits=settings.task_limits(config),
         shards=config.redis.shards,
     )
@@ -299,7 +315,7 @@ def build(
         principals=principals,
         owners=Owners(standing),
         oversight=oversight,
-        reaper=Reaper(pipeline, principals, oversight.detections, metrics, audit),
+        reaper=Reaper(pipeline, principals, oversight.detections, elevations, metrics, audit),
         connection=connection,
         vault=vault,
         authenticator=authenticator,
@@ -379,14 +395,3 @@ def vault_backend(
         token_role=vault.token_role,
         policy_prefix=vault.policy_prefix,
     )
-
-
-async def vault_state(vault: VaultApi) -> str:
-    """Say in a word how Vault is."""
-    try:
-        health = await vault.health()
-    except BrokerError as error:
-        return error.detail
-    if not health.get("initialized"):
-        return "not initialised"
-    return "sealed" if health.get("sealed") else "ok"

@@ -22,9 +22,10 @@ from broker.policy import Effect
 from broker.refusals import replayed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from broker.access import Caller
+    from broker.approvals import Vote
     from broker.catalog import Catalog
     from broker.ledger.approvals import ApprovalTable
     from broker.ledger.models import Idempotency
@@ -126,9 +127,13 @@ class Consents:
 
     def yeses(self, approval: Approval) -> Yeses:
         """Count the yeses of those who are operators, and active, now."""
+        return self.count(approval, approval.votes)
+
+    def count(self, approval: Approval, votes: Iterable[Vote]) -> Yeses:
+        """Count some votes for an approval; those of who isn't an active operator count nothing."""
         people = self._catalog.principals
-        votes = [vote for vote in approval.votes if _may_still(people.get(vote.by))]
-        return self.groups.count(votes, approval.needs, approval.escalated)
+        valid = [vote for vote in votes if _may_still(people.get(vote.by))]
+        return self.groups.count(valid, approval.needs, approval.escalated)
 
     def request(self, caller: Caller, wanted: Wanted, ruling: Ruling) -> Approval:
         """Return the approval that is asked for."""

@@ -239,7 +239,7 @@ class DecisionPoint:
         ruling = self._judge.ruled(
             Action.CALL_TOOL, task.id, decision, survey, step, question=question, about=about
         )
-        return replace(ruling, elevation=elevation.id if elevation else "")
+        return replace(ruling, elevation=elevation)
 
     def _stopped(
         self, task: Task, tool: Capability, ask: Evaluation, ruling: Ruling, error: BrokerError
@@ -311,7 +311,7 @@ class DecisionPoint:
             tokens=caller.lineage,
             actor=caller.name,
             approval=(ruling.approval.id, ruling.approval.digest) if ruling.approval else None,
-            elevation=ruling.elevation,
+            elevation=ruling.elevation.id if ruling.elevation else "",
         )
         self._judge.used(task.agent, tool.name)
         return version

@@ -251,7 +251,7 @@ class Judge:
         ruling = self.ruled(
             Action.ISSUE_GRANT, task.id, floor, survey, step, question=question, about=about
         )
-        return replace(ruling, elevation=elevation.id if elevation else "")
+        return replace(ruling, elevation=elevation)
 
     # Tasks.
 

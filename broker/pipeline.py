@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from broker.backends.protocol import Backend, Prepared
     from broker.catalog import Capability, Catalog
     from broker.clock import Clock
+    from broker.elevations import Elevation
     from broker.grants import Grant
     from broker.judge import Judge
     from broker.ledger.models import Claimed, Idempotency
@@ -199,7 +200,7 @@ class Pipeline:
         """Write the grant on the state of the chain that was decided on; else decide again."""
         backend = self.backends[capability.backend]
         backend.check(capability, ask.parameters or {})
-        prepared = await self._prepare(backend, task, capability)
+        prepared = await self._prepare(backend, task, capability, ruling.elevation)
         retired = False
         async with self.judge.chain(task.root_id):
             for _ in range(TRIES):
@@ -218,23 +219,30 @@ class Pipeline:
                             idempotency=idempotency,
                         )
                 except Changed:
+                    before = ruling.elevation
                     ruling = await self._decide(caller, task, ask, idempotency)
+                    if ruling.elevation != before:  # what it is minted with ends with that
+                        prepared = await self._prepare(backend, task, capability, ruling.elevation)
                     continue
                 except HandleRetired:
                     backend.forget(task.id)
                     if retired:
                         raise BackendUnavailable("Try again.", retry_after=1) from None
                     retired = True
-                    prepared = await self._prepare(backend, task, capability)
+                    prepared = await self._prepare(backend, task, capability, ruling.elevation)
                     continue
                 if reserved.id != grant.id:
                     raise replayed(reserved)
                 return reserved, ruling
         raise too_busy()
 
-    async def _prepare(self, backend: Backend, task: Task, capability: Capability) -> Prepared:
+    async def _prepare(
+        self, backend: Backend, task: Task, capability: Capability, elevation: Elevation | None
+    ) -> Prepared:
         try:
-            return await backend.prepare(task, capability)
+            if elevation is None:
+                return await backend.prepare(task, capability)
+            return await backend.prepare(task, capability, elevation.id, elevation.expires_at)
         except (BackendRefused, BackendUnavailable) as error:
             raise cannot_issue(backend.name, error) from error
 

@@ -10,6 +10,7 @@ from broker.tracing import begin
 
 if TYPE_CHECKING:
     from broker.audit_log import AuditLog
+    from broker.elevating import Elevations
     from broker.ledger.models import Claimed
     from broker.metrics import Metrics
     from broker.pipeline import Pipeline
@@ -40,6 +41,7 @@ class Reaper:
         pipeline: Pipeline,
         principals: Principals,
         detections: Detections,
+        elevations: Elevations,
         metrics: Metrics,
         audit: AuditLog | None = None,
     ) -> None:
@@ -47,6 +49,7 @@ class Reaper:
         self._pipeline = pipeline
         self._principals = principals
         self._detections = detections
+        self._elevations = elevations
         self._metrics = metrics
         self._audit = audit
 
@@ -77,6 +80,8 @@ class Reaper:
             self._pipeline.work.spawn(self._pipeline.revoke_claimed(grant))
         for task in claimed.tasks:
             self._pipeline.work.spawn(self._pipeline.close(task))
+        for task_id, elevation_id in claimed.elevations:
+            self._pipeline.work.spawn(self._elevations.finish(task_id, elevation_id))
 
     async def look(self) -> dict[str, int]:
         """Notice new principals, finish reports left undone, and count what could not be revoked.

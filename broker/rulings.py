@@ -27,7 +27,7 @@ class Ruling:
     """A decision with its id, and what it was made on. ``about`` is the data of its event.
 
     ``approval`` is the human yes it uses, or the one it waits for; ``yeses`` are those that count.
-    ``elevation`` is the id of that under which it is allowed.
+    ``elevation`` is that under which it is allowed.
     """
 
     id: str
@@ -38,7 +38,7 @@ class Ruling:
     question: Question | None = None
     approval: Approval | None = None
     yeses: Yeses | None = None
-    elevation: str = ""
+    elevation: Elevation | None = None
 
     def by(self, approval: Approval, yeses: Yeses | None = None) -> Ruling:
         """Return it with the approval that it uses or waits for."""

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from broker.access import Access, Caller
+    from broker.approval_desk import ApprovalDesk
     from broker.decisions import DecisionPoint
+    from broker.elevating import Elevations
     from broker.exchange import Exchange
     from broker.executions import Executions
     from broker.introspection import Introspection
@@ -59,7 +61,7 @@ class TaskLimits:
 class Broker:
     """The broker's operations. Transport-free: HTTP, console and tests call the same methods."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  the parts that it is made of
         self,
         *,
         pipeline: Pipeline,
@@ -68,6 +70,8 @@ class Broker:
         introspection: Introspection,
         decisions: DecisionPoint,
         executions: Executions,
+        approvals: ApprovalDesk,
+        elevations: Elevations,
         limits: TaskLimits,
         shards: int,
     ) -> None:
@@ -78,6 +82,8 @@ class Broker:
         self.introspection = introspection
         self.decisions = decisions
         self.executions = executions
+        self.approvals = approvals
+        self.elevations = elevations
         self.operators = Operators(pipeline, shards)
         self._ledger = pipeline.ledger
         self._queries = pipeline.queries

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.approvals import Groups
 from broker.backends.vault_api import VaultLogin
 from broker.config import VaultAuth, read_secret_file
 from broker.config.policy import RemoteMode
+from broker.consents import ConsentLimits
+from broker.elevating import ElevationLimits
 from broker.keys import RotationTimes
 from broker.ledger.models import LedgerTimes
 from broker.policy.authzen import RemoteDecisionPoint
@@ -77,6 +80,30 @@ def task_limits(config: Config) -> TaskLimits:
         max_depth=tasks.max_depth,
         max_children=tasks.max_children,
         max_live_per_agent=tasks.max_live_per_agent,
+    )
+
+
+def groups(config: Config) -> Groups:
+    """Return who may approve what."""
+    return Groups(entry.group() for entry in config.approvals.groups)
+
+
+def consent_limits(config: Config) -> ConsentLimits:
+    """Return how long approvals are waited for, and good for."""
+    approvals = config.approvals
+    return ConsentLimits(
+        wait_ms=approvals.ttl, use_ms=approvals.use_within, max_pending=approvals.max_pending
+    )
+
+
+def elevation_limits(config: Config) -> ElevationLimits:
+    """Return how long elevations last."""
+    elevation = config.elevation
+    return ElevationLimits(
+        ttl_ms=elevation.ttl,
+        max_ttl_ms=elevation.max_ttl,
+        glass_ms=elevation.break_glass,
+        heartbeat_ms=elevation.heartbeat,
     )
 
 

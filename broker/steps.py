@@ -169,5 +169,5 @@ def pending_grant(
         method=caller.method,
         approval_id=ruling.approval.id if ruling.approval else "",
         approvals=counted(ruling.yeses),
-        elevation_id=ruling.elevation,
+        elevation_id=ruling.elevation.id if ruling.elevation else "",
     )

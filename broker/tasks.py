@@ -51,8 +51,7 @@ class Task:
     ``closed_at`` is 0 until everything below the task is confirmed dead. ``handles`` is what can
     kill its credentials at a backend: for Vault, by nonce, the accessor of each token made for the
     task (empty while the answer is not known), and the elevation it ends with, if any.
-    ``elevations`` are its windows with more, by id, as
-    ``elevations.py`` reads them.
+    ``elevations`` are its windows with more, by id, as ``elevations.py`` reads them.
     """
 
     id: str

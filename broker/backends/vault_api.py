@@ -22,7 +22,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from broker import tracing
-from broker.errors import BackendRefused, BackendUnavailable, ConfigError
+from broker.errors import BackendRefused, BackendUnavailable, BrokerError, ConfigError
 from broker.secret import Secret
 
 if TYPE_CHECKING:
@@ -296,3 +296,14 @@ def _never_sent(error: requests.exceptions.ConnectionError) -> bool:
     """Whether the connection was never made, so that Vault can't have acted on the request."""
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     return isinstance(reason, (NewConnectionError, ConnectTimeoutError))
+
+
+async def vault_state(vault: VaultApi) -> str:
+    """Say in a word how Vault is."""
+    try:
+        health = await vault.health()
+    except BrokerError as error:
+        return error.detail
+    if not health.get("initialized"):
+        return "not initialised"
+    return "sealed" if health.get("sealed") else "ok"

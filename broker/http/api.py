@@ -9,9 +9,9 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import WithJsonSchema
 
-from broker.errors import InvalidRequest
+from broker.errors import ApprovalRequired, InvalidRequest
 from broker.grants import GrantState
-from broker.http import shapes
+from broker.http import approval_shapes, shapes
 from broker.http.callers import By, The
 from broker.http.openapi import answers
 from broker.http.problems import NO_STORE
@@ -69,6 +69,23 @@ OfGrant = Annotated[str, Query(pattern=f"^({'|'.join(GrantState)})?$")]
 # Another text than an id is not found, like an id of nothing: the pattern is for the document.
 TaskId = Annotated[str, Path(json_schema_extra={"pattern": shapes.TASK_ID})]
 GrantId = Annotated[str, Path(json_schema_extra={"pattern": shapes.GRANT_ID})]
+
+
+def accepted(error: ApprovalRequired) -> Response:
+    """Answer a request that a human has to approve first (RFC 9110 section 15.3.3).
+
+    Raises:
+        ApprovalRequired: nobody was asked, so nothing is waited for.
+    """
+    if "approval_id" not in error.extra:
+        raise error
+    headers = {
+        **NO_STORE,
+        "Location": f"/v1/approvals/{error.extra['approval_id']}",
+        "Retry-After": str(error.retry_after),
+    }
+    return JSONResponse({**error.extra, "detail": error.detail}, 202, headers)
+
 
 _TASK_CALLS = ("show_task", "heartbeat", "request_grant", "complete")
 
@@ -130,13 +147,17 @@ async def complete(broker: The, caller: By, task_id: TaskId, ask: CompleteTask) 
         shapes.IssuedGrant,
         *(400, 403, 404, 409, 422, 429),
         links={"grant_id": ("show_grant", "revoke_grant")},
-    ),
+    )
+    | answers(202, approval_shapes.Waiting),
 )
 async def request_grant(
     broker: The, caller: By, key: Key, task_id: TaskId, ask: RequestGrant
 ) -> Response:
     """Issue a credential under a task. This answer is its only delivery."""
-    issued = await broker.request_grant(caller, task_id, ask, key)
+    try:
+        issued = await broker.request_grant(caller, task_id, ask, key)
+    except ApprovalRequired as error:
+        return accepted(error)
     minted = issued.minted
     body = delivery_json(issued.grant, minted.type, minted.fields, issued.notes)
     return JSONResponse(body, 201, NO_STORE)

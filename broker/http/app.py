@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 
 import broker
 from broker.http import api, authzen, oauth, problems
+from broker.http import approvals as approvals_api
 from broker.http import audit as audit_api
 from broker.http import keys as keys_api
 from broker.http import metrics as metrics_page
@@ -88,6 +89,7 @@ def routed(
     # routes are tried in their order, and this is where most requests go.
     app.include_router(oauth.router, prefix=urlsplit(issuer).path)
     app.include_router(api.router)
+    app.include_router(approvals_api.router)
     app.include_router(authzen.router, prefix=urlsplit(issuer).path)
     app.include_router(authzen.reports)
     app.include_router(keys_api.router)

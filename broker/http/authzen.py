@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from broker.clock import to_rfc3339
 from broker.decisions import must_ask
 from broker.errors import BrokerError, InvalidRequest
 from broker.http.api import TaskId
@@ -29,7 +30,7 @@ from broker.http.openapi import answers, body
 from broker.http.problems import NO_STORE, status_of
 from broker.identity.models import Role
 from broker.policy.arguments import REASONS as ARGUMENT_REASONS
-from broker.refusals import advised, refusal
+from broker.refusals import POLL_S, advised, refusal
 from broker.wire import ReportExecution
 from broker.wire_authzen import (
     Evaluation,
@@ -45,8 +46,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from broker.access import Caller
+    from broker.approvals import Approval
     from broker.decisions import DecisionPoint
-    from broker.policy import Decision
     from broker.rulings import Ruling
 
 router = APIRouter(default_response_class=JSONResponse)
@@ -178,8 +179,10 @@ def _decision(ruling: Ruling, *, insider: bool) -> dict[str, Any]:
             context["obligations"] = asked
     else:
         context["effect"] = decision.effect
-        context["reason"], said = _reason(decision, ruling.id)
+        context["reason"], said = _reason(ruling)
         context["reason_user"] = {"en": said}
+        if ruling.approval is not None:
+            context["access_request"] = _access_request(ruling.approval)
     if insider:
         policies = ", ".join(decision.policies) or "the catalogue"
         words = ", ".join((*decision.reasons, *decision.notes))
@@ -187,17 +190,33 @@ def _decision(ruling: Ruling, *, insider: bool) -> dict[str, Any]:
     return {"decision": decision.allowed, "context": context}
 
 
-def _reason(decision: Decision, decision_id: str) -> tuple[str, str]:
+def _access_request(approval: Approval) -> dict[str, Any]:
+    """Say where a denial can be turned into a yes: by asking again once it is approved.
+
+    After draft-mcguinness-authzen-access-request; an approval is no access by itself.
+    """
+    return {
+        "id": approval.id,
+        "status": approval.state,
+        "status_endpoint": f"/v1/approvals/{approval.id}",
+        "completion": "reevaluate",
+        "expires_at": to_rfc3339(approval.expires_at),
+        "interval": POLL_S,
+    }
+
+
+def _reason(ruling: Ruling) -> tuple[str, str]:
     """Say why not to whoever asked: a code and words. What is wrong with the call is no secret.
 
     What policy or the catalogue think of it is one code: unknown and not allowed look the same.
     """
+    decision = ruling.decision
     reason = decision.reasons[0]
     if reason in ARGUMENT_REASONS:
         return reason, f"The call is refused: {decision.notes[0]}: {ARGUMENT_REASONS[reason]}."
     if reason in _SAID:
         return reason, _SAID[reason]
-    error = refusal(decision, decision_id)
+    error = refusal(ruling)
     return error.code, error.detail
 
 

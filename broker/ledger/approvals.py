@@ -38,7 +38,8 @@ def approval_row(text: str | bytes, identifier: str = "") -> Approval:
     row["ladder"] = tuple((int(after), group) for after, group in row.get("ladder") or ())
     for name in ("escalated", "channels", "policies"):
         row[name] = tuple(row.get(name) or ())
-    return Approval(**({"id": identifier} | row))
+    defaults: dict[str, Any] = {"id": identifier}
+    return Approval(**(defaults | row))
 
 
 def asked(approval: Approval, wait_ms: int) -> dict[str, Any]:
@@ -120,6 +121,28 @@ class ApprovalTable:
         ids = [member.rpartition(b"|")[2].decode() for member in found]
         return (await self.rows(ids))[0] if ids else None
 
+    async def listed(
+        self, state: ApprovalState | None, limit: int, cursor: str = ""
+    ) -> tuple[list[Approval], str | None]:
+        """Return a page of approvals, newest first, of one state or all, and where to go on."""
+        states = [state] if state is not None else list(ApprovalState)
+        prefixes = [(shard, f"as|{s}|") for shard in range(self._redis.shards) for s in states]
+        answers = await self._redis.ranges(
+            [(shard, prefix, cursor, limit + 1) for shard, prefix in prefixes]
+        )
+        places = sorted(
+            (
+                member.decode().removeprefix(prefix)
+                for (_, prefix), members in zip(prefixes, answers, strict=True)
+                for member in members
+            ),
+            reverse=True,
+        )
+        shown = places[:limit]
+        rows = await self.rows([place.rpartition("|")[2] for place in shown])
+        more = shown[-1] if len(places) > limit else None
+        return [row for row in rows if row is not None], more
+
     async def of_task(self, task_id: str, *, live: bool = False) -> list[Approval]:
         """Return the approvals of a task, newest first; with ``live`` those that aren't over."""
         shard = _shard(task_id, "tsk")
@@ -170,7 +193,7 @@ class ApprovalTable:
 
     async def cancel(self, approval_id: str, *, reason: str, actor: str) -> Approval:
         """Take an approval back; one that is over stays as it is."""
-        args = {"id": approval_id, "reason": reason, "actor": actor}
+        args: dict[str, Any] = {"id": approval_id, "reason": reason, "actor": actor}
         args["claim_ms"] = self._times.claim_ms
         status, *rest = await self._redis.run("cancel_approval", _shard(approval_id), args)
         if status == b"unknown":

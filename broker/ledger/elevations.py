@@ -160,6 +160,22 @@ class ElevationTable:
                 rows.append((task, _read(task, elevation_id)))
         return rows, shown[-1][0] if len(found) > limit else None
 
+    async def review_of(self, elevation_id: str) -> tuple[Task, Elevation] | None:
+        """Return a break-glass by its own id."""
+        shard = shard_of(elevation_id, "elv")
+        if shard is None or shard >= self._redis.shards:
+            return None
+        index = keys.table(shard, "index")
+        for prefix in _INDEX.values():
+            end = f"({prefix}".encode() + b"\xff"
+            for member in await self._redis.command("ZRANGEBYLEX", index, f"[{prefix}", end):
+                _, _, task_id, found = member.decode().split("|")
+                if found == elevation_id:
+                    [text] = await self._redis.rows("tasks", [(shard, task_id)])
+                    task = task_row(text, task_id) if text else None
+                    return (task, _read(task, elevation_id)) if task else None
+        return None
+
     async def open_reviews(self) -> int:
         """Count the break-glasses that nobody has reviewed yet."""
         pipe: Any = self._redis.client.pipeline(transaction=False)
