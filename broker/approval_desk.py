@@ -48,6 +48,11 @@ class ApprovalDesk:
         self._queries = pipeline.queries
         self._watching = Watching(self._table.rows, clock)
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for an answer here."""
+        return self._watching.count
+
     async def show(self, caller: Caller, approval_id: str, *, wait_ms: int = 0) -> dict[str, Any]:
         """Return an approval that concerns the caller; with ``wait_ms`` once it is decided.
 
@@ -190,9 +195,14 @@ class Watching:
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._looking: asyncio.Task[None] | None = None
 
+    @property
+    def count(self) -> int:
+        """How many wait."""
+        return sum(map(len, self._waiting.values()))
+
     async def wait(self, approval: Approval, wait_ms: int) -> None:
         """Return once the approval isn't pending any more, or after ``wait_ms``."""
-        if sum(map(len, self._waiting.values())) >= _MAX_WAITING:
+        if self.count >= _MAX_WAITING:
             return
         decided = asyncio.Event()
         self._waiting.setdefault(approval.id, set()).add(decided)

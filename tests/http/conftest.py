@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.http.consenting import ConsentWorld, consent_config, give_rights
 from tests.http.deciding import DecisionWorld, decision_config
 from tests.http.front_door import FrontDoor, front_door
 from tests.http.parties import PartyWorld, party_world
@@ -96,5 +97,25 @@ async def risky(engines: tuple[DevStack, Config], tmp_path: Path) -> AsyncGenera
 async def twin(engines: tuple[DevStack, Config], risky: RiskWorld) -> AsyncGenerator[RiskWorld]:
     """Another replica on the ledger of ``risky``."""
     made = RiskWorld(engines[0].issuer, risky.config)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def consent(engines: tuple[DevStack, Config], tmp_path: Path) -> AsyncGenerator[ConsentWorld]:
+    """A replica where humans have to say yes."""
+    config = consent_config(engines[0], tmp_path / "policies")
+    await give_rights(engines[0], config)
+    made = ConsentWorld(engines[0].issuer, config)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def consent_twin(
+    engines: tuple[DevStack, Config], consent: ConsentWorld
+) -> AsyncGenerator[ConsentWorld]:
+    """Another replica of ``consent``, at the same ledger."""
+    made = ConsentWorld(engines[0].issuer, consent.config)
     yield made
     await made.close()

@@ -1,0 +1,212 @@
+"""Approvals: a human yes to one exact request, once, for a while, and not beyond its task."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from tests.http.parties import assert_problem
+from tests.waiting import wait_until
+from tests.world import logs_in
+
+if TYPE_CHECKING:
+    from tests.http.consenting import ConsentWorld
+
+
+async def test_what_needs_approval_waits_for_it_and_is_issued_once_approved(
+    consent: ConsentWorld,
+) -> None:
+    task = await consent.open(capabilities=["orders-admin"])
+    answer = await consent.ask(task, intent="mend an order")
+
+    assert answer.status_code == 202, answer.text
+    body = answer.json()
+    assert body["state"] == "pending"
+    assert answer.headers["location"] == f"/v1/approvals/{body['approval_id']}"
+    assert int(answer.headers["retry-after"]) > 0
+    shown = await consent.approval(body["approval_id"])
+    assert shown["request"] == {"parameters": {}, "ttl_ms": 0}
+    assert (shown["requester"], shown["intent"]) == ("report-writer", "mend an order")
+    assert shown["needs"] == [{"group": None, "count": 1, "have": 0}]
+
+    said = await consent.say(body["approval_id"], reason="ticket 7")
+    assert said.json()["state"] == "approved", said.text
+    assert said.json()["votes"][0]["by"] == "alice"
+    issued = await consent.ask(task)
+    assert issued.status_code == 201, issued.text
+    assert await logs_in(issued.json()["credential"])
+    used = await consent.approval(body["approval_id"])
+    assert (used["state"], used["used_by"]) == ("used", issued.json()["grant_id"])
+    assert used["request"] is None
+
+    kinds = await consent.kinds(task)
+    for kind in ("requested", "voted", "approved", "used"):
+        assert f"approval.{kind}" in kinds
+    await consent.complete(task)
+    assert not await logs_in(issued.json()["credential"])
+
+
+async def test_an_approval_is_good_for_exactly_its_request_and_once(consent: ConsentWorld) -> None:
+    """Pitfall 21: not for other parameters, another task, another capability, nor twice."""
+    task = await consent.open(capabilities=["orders-admin", "deploy"])
+    other = await consent.open(capabilities=["orders-admin"])
+    approval = await consent.asked(task, ttl="2m")
+    assert (await consent.say(approval)).status_code == 200
+
+    assert await consent.asked(task) != approval
+    assert await consent.asked(task, ttl="3m") != approval
+    assert await consent.asked(task, "deploy", ttl="2m") != approval
+    assert await consent.asked(other, ttl="2m") != approval
+    assert (await consent.ask(task, ttl="2m")).status_code == 201
+    again = await consent.ask(task, ttl="2m")
+    assert again.status_code == 202
+    assert again.json()["approval_id"] != approval
+
+
+async def test_a_repeat_waits_for_the_same_approval(consent: ConsentWorld) -> None:
+    task = await consent.open(capabilities=["orders-admin"])
+    first = await consent.asked(task, intent="one way to say it")
+    assert await consent.asked(task, intent="another") == first
+    answers = await asyncio.gather(*(consent.ask(task) for _ in range(5)))
+    assert {a.json()["approval_id"] for a in answers} == {first}
+    assert (await consent.kinds(task)).count("approval.requested") == 1
+
+
+async def test_a_no_is_told_and_answers_repeats(consent: ConsentWorld) -> None:
+    task = await consent.open(capabilities=["orders-admin"])
+    approval = await consent.asked(task)
+    said = await consent.say(approval, yes=False, reason="not today")
+    assert said.json()["state"] == "denied"
+
+    body = assert_problem(await consent.ask(task), 403, "approval_denied")
+    assert body["approval_id"] == approval
+    assert_problem(await consent.say(approval), 409, "conflict")
+
+
+async def test_nobody_approves_their_own_nor_without_being_an_operator(
+    consent: ConsentWorld,
+) -> None:
+    task = await consent.open(capabilities=["orders-admin"])
+    approval = await consent.asked(task)
+    for name in ("report-writer", "orchestrator", "auditor"):
+        answer = await consent.api(
+            name,
+            "POST",
+            f"/v1/approvals/{approval}/approve",
+            {"reason": "me"},
+            task=task if name == "report-writer" else None,
+        )
+        assert_problem(answer, 403, "access_denied")
+    # The dev operator answers for the agent's owner.
+    assert_problem(await consent.say(approval, "operator"), 403, "access_denied")
+    assert (await consent.approval(approval))["state"] == "pending"
+
+
+async def test_two_of_a_group_have_to_say_yes(consent: ConsentWorld) -> None:
+    task = await consent.open(capabilities=["deploy-twice"])
+    approval = await consent.asked(task, "deploy-twice")
+    assert (await consent.approval(approval))["needs"] == [
+        {"group": "security", "count": 2, "have": 0}
+    ]
+
+    assert_problem(await consent.say(approval, "carol"), 403, "access_denied")
+    first = await consent.say(approval, "alice")
+    assert (first.json()["state"], first.json()["needs"][0]["have"]) == ("pending", 1)
+    assert_problem(await consent.say(approval, "alice"), 409, "conflict")
+    assert (await consent.ask(task, "deploy-twice")).status_code == 202
+    assert (await consent.say(approval, "bob")).json()["state"] == "approved"
+    assert (await consent.ask(task, "deploy-twice")).status_code == 201
+
+
+async def test_the_next_group_is_asked_after_a_while(consent: ConsentWorld) -> None:
+    task = await consent.open(capabilities=["deploy-twice"])
+    approval = await consent.asked(task, "deploy-twice")
+    await consent.sweep(ahead_ms=11 * 60_000)
+
+    assert (await consent.approval(approval))["escalated_to"] == ["leads"]
+    escalated = [
+        e for e in await consent.events(task["task_id"]) if e["type"] == "approval.escalated"
+    ]
+    assert escalated[0]["data"]["groups"] == ["leads"]
+    assert (await consent.say(approval, "carol")).json()["needs"][0]["have"] == 1
+    assert (await consent.say(approval, "bob")).json()["state"] == "approved"
+
+
+async def test_it_ends_with_its_time_and_with_its_task(consent: ConsentWorld) -> None:
+    task = await consent.open(capabilities=["orders-admin", "deploy"], ttl="3h")
+    waits, yes = await consent.asked(task), await consent.asked(task, "deploy")
+    await consent.say(yes)
+    await consent.sweep(ahead_ms=61 * 60_000)
+    assert (await consent.approval(waits))["state"] == "expired"
+    assert (await consent.approval(yes))["state"] == "expired"
+
+    waits = await consent.asked(task)
+    await consent.complete(task)
+    over = await consent.approval(waits)
+    assert (over["state"], over["reason"]) == ("cancelled", "task_completed")
+    assert_problem(await consent.say(waits), 409, "conflict")
+
+
+async def test_waiting_is_one_long_request(
+    consent: ConsentWorld, consent_twin: ConsentWorld
+) -> None:
+    task = await consent.open(capabilities=["orders-admin"])
+    approval = await consent.asked(task)
+    path = f"/v1/approvals/{approval}?wait=30s"
+    waiting = asyncio.ensure_future(consent.api("report-writer", "GET", path, task=task))
+
+    async def somebody_waits() -> bool:
+        return consent.app.broker.approvals.waiting == 1
+
+    await wait_until(somebody_waits, "the long poll waits")
+    assert (await consent_twin.say(approval)).status_code == 200
+    body = (await asyncio.wait_for(waiting, 10)).json()
+    assert (body["state"], body["votes"]) == ("approved", [])
+    assert_problem(
+        await consent.api("alice", "GET", f"/v1/approvals/{approval}?wait=2m"),
+        400,
+        "invalid_request",
+    )
+
+
+async def test_a_yes_counts_no_more_once_whoever_said_it_may_not(consent: ConsentWorld) -> None:
+    task = await consent.open(capabilities=["orders-admin"])
+    approval = await consent.asked(task)
+    await consent.say(approval, "bob")
+    answer = await consent.api(
+        "alice", "POST", "/v1/principals/bob/suspend", {"reason": "left the building"}
+    )
+    assert answer.status_code == 200, answer.text
+    again = await consent.ask(task)
+    assert again.status_code == 202
+    assert again.json()["approval_id"] != approval
+    assert (await consent.approval(approval))["reason"] == "votes_void"
+    await consent.api("alice", "POST", "/v1/principals/bob/resume", {"reason": "is back"})
+
+
+async def test_a_tool_call_waits_for_its_approval_too(consent: ConsentWorld) -> None:
+    task = await consent.open(capabilities=["deploy-tool"])
+
+    async def decide(version: str) -> dict[str, object]:
+        question = {
+            "subject": {"type": "task", "id": task["task_id"]},
+            "action": {"name": "call_tool"},
+            "resource": {"type": "tool", "id": "deploy"},
+            "context": {"arguments": {"service": "shop", "version": version}},
+        }
+        answer = await consent.api(
+            "report-writer", "POST", "/access/v1/evaluation", question, task=task
+        )
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    denied = await decide("1.2")
+    request = denied["context"]["access_request"]  # type: ignore[index]
+    assert denied["decision"] is False
+    shown = await consent.approval(request["id"])
+    assert shown["request"]["arguments"] == {"service": "shop", "version": "1.2"}
+    await consent.say(request["id"])
+
+    assert (await decide("1.3"))["decision"] is False
+    assert (await decide("1.2"))["decision"] is True
+    assert (await decide("1.2"))["decision"] is False
