@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker.approvals import Yeses
 from broker.consents import Wanted
-from broker.elevations import Elevation, Review, elevations_of, read_elevation
+from broker.elevations import Elevation, ReviewState, elevations_of, read_elevation
 from broker.errors import AccessDenied, Conflict, NotFound, Unavailable
 from broker.identity.models import Role
 from broker.ids import new_id, shard_of
@@ -318,7 +318,7 @@ class Elevations:
     ) -> dict[str, Any]:
         """Return the break-glasses that nobody has looked at yet, or those that were."""
         must_see_all(caller)
-        wanted = Review(state or Review.OPEN)
+        wanted = ReviewState(state or ReviewState.OPEN)
         found, more = await self.table.reviews(wanted, limit=limit, cursor=cursor)
         now = await self._queries.now()
         return page_json([elevation_json(t, e, live=e.live(now)) for t, e in found], more)
@@ -370,5 +370,5 @@ def _elevation(
         approvals=counted(ruling.yeses),
         break_glass=asked.glass,
         rotation=dict.fromkeys(rotated, PENDING),
-        review=Review.OPEN if asked.glass else "",
+        review=ReviewState.OPEN if asked.glass else "",
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from broker.tasks import Task
 
 
-class Review(StrEnum):
+class ReviewState(StrEnum):
     """Whether somebody has looked at a break-glass."""
 
     OPEN = "open"

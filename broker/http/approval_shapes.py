@@ -8,7 +8,7 @@ from pydantic import Field
 
 from broker.approvals import ApprovalState
 from broker.catalog import Power
-from broker.elevations import Review
+from broker.elevations import ReviewState
 from broker.http.shapes import RANDOM, Answer, Count, TaskId, Time, Words
 
 APPROVAL_ID: Final = f"^apr_{RANDOM}$"
@@ -37,7 +37,7 @@ class Need(Answer):
     have: Count
 
 
-class Vote(Answer):
+class Ballot(Answer):
     """What one operator said."""
 
     by: Words
@@ -63,7 +63,7 @@ class Approval(Answer):
     intent: Words | None
     purpose: Words | None
     needs: list[Need]
-    votes: list[Vote]
+    votes: list[Ballot]
     created_at: Time
     expires_at: Time
     ended_at: Time | None
@@ -103,7 +103,7 @@ class Elevation(Answer):
     by: Words
     approval_id: ApprovalId | None
     rotation: dict[str, Annotated[str, Field(pattern="^(pending|done|failed)$")]] | None
-    review: Review | None
+    review: ReviewState | None
     findings: Words | None
     reviewed_by: Words | None
     reviewed_at: Time | None

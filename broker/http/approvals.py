@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from broker.approval_desk import MAX_WAIT_MS
 from broker.approvals import ApprovalState
 from broker.durations import parse_duration
-from broker.elevations import Review
+from broker.elevations import ReviewState
 from broker.errors import ApprovalRequired, InvalidRequest
 from broker.http import approval_shapes, shapes
 from broker.http.api import Limit, TaskId, Word, accepted
@@ -24,7 +24,7 @@ router = APIRouter(prefix="/v1", default_response_class=JSONResponse)
 ApprovalId = Annotated[str, Path(json_schema_extra={"pattern": approval_shapes.APPROVAL_ID})]
 ElevationId = Annotated[str, Path(json_schema_extra={"pattern": approval_shapes.ELEVATION_ID})]
 OfApproval = Annotated[str, Query(pattern=f"^({'|'.join(ApprovalState)})?$")]
-OfReview = Annotated[str, Query(pattern=f"^({'|'.join(Review)})?$")]
+OfReview = Annotated[str, Query(pattern=f"^({'|'.join(ReviewState)})?$")]
 Place = Annotated[str, Query(pattern=rf"^([0-9]{{13}}\|apr_{shapes.RANDOM})?$")]
 ReviewPlace = Annotated[
     str, Query(pattern=rf"^([0-9]{{13}}\|tsk_{shapes.RANDOM}\|elv_{shapes.RANDOM})?$")

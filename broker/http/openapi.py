@@ -71,6 +71,8 @@ _EXTRAS: Final[dict[str, Any]] = {
     "field": {"type": "string"},
     "decision_id": {"type": "string"},
     "grant_id": {"type": "string"},
+    "approval_id": {"type": "string"},
+    "elevation_id": {"type": "string"},
     "reason": {"type": "string"},
     "state": {"type": "string"},
 }

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from broker.elevations import Elevation, Review, read_elevation
+from broker.elevations import Elevation, ReviewState, read_elevation
 from broker.errors import Conflict, NotFound
 from broker.ids import shard_of
 from broker.ledger import keys
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from broker.ledger.models import LedgerTimes
     from broker.tasks import Task
 
-_INDEX: Final = {Review.OPEN: "ro|", Review.CLOSED: "rc|"}
+_INDEX: Final = {ReviewState.OPEN: "ro|", ReviewState.CLOSED: "rc|"}
 _UNKNOWN: Final = "There is no such elevation."
 
 
@@ -140,7 +140,7 @@ class ElevationTable:
         await self._redis.run("glass", 0, {"id": elevation_id}, own_key=keys.glass(agent))
 
     async def reviews(
-        self, state: Review, *, limit: int, cursor: str = ""
+        self, state: ReviewState, *, limit: int, cursor: str = ""
     ) -> tuple[list[tuple[Task, Elevation]], str | None]:
         """Return some break-glasses by whether they were reviewed, newest first."""
         prefix = _INDEX[state]
@@ -200,7 +200,7 @@ class ElevationTable:
                 return task, _read(task, elevation_id)
             case b"closed":
                 by = _read(task_row(rest[0]), elevation_id).reviewed_by
-                raise Conflict(f"This review was closed by {by}.", state=str(Review.CLOSED))
+                raise Conflict(f"This review was closed by {by}.", state=str(ReviewState.CLOSED))
             case b"live":
                 msg = "The break-glass is still going on: end it first, or wait for its end."
                 raise Conflict(msg, state="active")

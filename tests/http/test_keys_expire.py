@@ -14,10 +14,13 @@ from tests.keys_check import assert_no_immortal_keys
 from tests.possession import Sender
 
 if TYPE_CHECKING:
+    from tests.http.consenting import ConsentWorld
     from tests.world import World
 
 
-async def test_every_key_is_a_table_or_expires(world: World) -> None:
+async def test_every_key_is_a_table_or_expires(consent: ConsentWorld) -> None:
+    world = consent
+    await world.app.connection.command("FLUSHALL")
     headers = {"Idempotency-Key": "k"}
     ask: dict[str, Any] = {
         "agent": "report-writer",
@@ -46,6 +49,8 @@ async def test_every_key_is_a_table_or_expires(world: World) -> None:
         answer = await world.http.post("/oauth/token", data=form, headers={"DPoP": proof})
         assert answer.status_code == status, answer.text
         nonce = answer.headers["dpop-nonce"]
+    await consent.asked(await world.open(capabilities=["orders-admin"]))
+    assert (await consent.break_glass(await world.open())).status_code == 201
     await world.app.reaper.look()  # writes down who was used
     audit = world.app.audit
     assert audit is not None

@@ -26,7 +26,9 @@ from broker.policy import (
 )
 from broker.policy.decision import deny
 from broker.refusals import refusal
+from broker.rulings import Ruling
 from broker.tasks import Task, TaskState
+from broker.trail import Step, Survey
 
 MINUTE: Final = 60_000
 NOW: Final = 1_800_000_000_000
@@ -160,9 +162,14 @@ def test_what_stands_against_it_can_be_removed() -> None:
     assert called(capability=replace(TOOL, require_binding=True), bound=True).allowed
 
 
+def ruled(decision: Decision) -> Ruling:
+    """A decision as the pipeline has it."""
+    return Ruling("dec_1", decision, {}, Survey(""), Step(frozenset()))
+
+
 def test_an_unknown_capability_and_one_not_allowed_are_refused_alike() -> None:
     unknown, forbidden = issued(capability=None), issued(capability=OTHER)
-    told = [refusal(decision, "dec_1") for decision in (unknown, forbidden)]
+    told = [refusal(ruled(decision)) for decision in (unknown, forbidden)]
     assert [type(error) for error in told] == [AccessDenied, AccessDenied]
     assert told[0].detail == told[1].detail
     assert told[0].extra == told[1].extra == {"decision_id": "dec_1"}
@@ -170,10 +177,10 @@ def test_an_unknown_capability_and_one_not_allowed_are_refused_alike() -> None:
 
 
 def test_what_the_caller_can_act_on_is_told() -> None:
-    unbound = refusal(issued(capability=replace(READ, require_binding=True)), "d")
+    unbound = refusal(ruled(issued(capability=replace(READ, require_binding=True))))
     assert isinstance(unbound, BindingRequired)
-    assert isinstance(refusal(issued(capability=TOOL), "d"), InvalidRequest)
-    backlog = refusal(issued(backlog=50), "d")
+    assert isinstance(refusal(ruled(issued(capability=TOOL))), InvalidRequest)
+    backlog = refusal(ruled(issued(backlog=50)))
     assert isinstance(backlog, BackendUnavailable)
     assert backlog.retry_after
 
