@@ -27,7 +27,7 @@ _EXIT_CODES: Final[tuple[tuple[type[Exception], int], ...]] = (
     (client.Unavailable, UNREACHABLE),
     (client.Unauthenticated, FORBIDDEN),
     (client.Denied, FORBIDDEN),
-    (client.ApprovalPending, PENDING),
+    (client.ApprovalRequired, PENDING),
     (server.Unavailable, UNREACHABLE),
     (server.AuthenticationError, FORBIDDEN),
     (server.AccessDenied, FORBIDDEN),
@@ -46,6 +46,9 @@ _HINTS: Final[tuple[tuple[type[Exception], str], ...]] = (
 _HINTS_BY_CODE: Final = {
     "connection_failed": "is it running there? `broker dev` starts one; --server says where",
     "no_answer": "look whether it happened before you repeat it: `broker task list`",
+    "approval_required": "once it is approved, ask again in the same words; --wait waits for it",
+    "approval_denied": "ask for less, or again once the approval's time is up: "
+    "`broker approval show`",
     "credential_already_delivered": "ask for another one: `broker grant request`",
     "frozen": "`broker freezes` lists what is frozen",
     "identity_missing": "give --token-file; for a dev broker: `broker dev token NAME > FILE`",

@@ -11,6 +11,7 @@ from broker.cli.connection import DEFAULT, FIRST, Connection, Paging, duration
 from broker.cli.pairs import parse_pairs
 from broker.cli.refusals import UsageError
 from broker.cli.text import ago, when
+from broker.cli.waiting import Wait, approved
 from broker.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ Examples:
 
   eval "$(broker grant request tsk_… orders-read --env)"
   echo "$BROKER_CREDENTIAL_USERNAME"
+
+  broker grant request tsk_… orders-admin --wait 15m --field dsn
 """
 _LIST: Final = """\
 Examples:
@@ -45,7 +48,7 @@ app = App(
 
 
 @app.command(name="request", help_epilogue=_REQUEST)
-def request_grant(
+def request_grant(  # noqa: PLR0913  one option for each member of the request
     task: Annotated[str, Parameter(help="The task's id.", metavar="TASK", name="task")],
     capability: Annotated[str, Parameter(help="What to be granted.", metavar="CAPABILITY")],
     /,
@@ -72,17 +75,20 @@ def request_grant(
     env: Annotated[
         bool, Parameter(help="Print export lines for a shell.", negative="", show_default=False)
     ] = False,
+    wait: Wait = None,
     connection: Connection = DEFAULT,
 ) -> None:
     """Ask for a credential under a task, and print it."""
     if (field is not None) + env + connection.json > 1:
         raise UsageError("--field, --env and --json exclude each other")
     parameters = parse_pairs(parameter, "--parameter")
-    issued = connection.ask(
+    issued = approved(
+        connection,
         task,
         lambda broker: broker.request_grant(
             task, capability, ttl=ttl, parameters=parameters or None, intent=intent
         ),
+        wait,
     )
     if connection.json:
         output.model(issued, reveal=True)

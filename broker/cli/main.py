@@ -45,6 +45,10 @@ _WORK, _OPERATE, _RUN, _OTHER = _GROUPS = (
 _COMMANDS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("task", "broker.cli.task:app", _WORK, "Open, watch and end tasks."),
     ("grant", "broker.cli.grant:app", _WORK, "Ask for credentials, list and revoke them."),
+    ("elevate", "broker.cli.elevate:app", _WORK, "Give a task a capability for a while."),
+    ("break-glass", "broker.cli.break_glass:app", _WORK, "Take a capability unapproved."),
+    ("approval", "broker.cli.approval:app", _OPERATE, "Approve or deny what agents ask for."),
+    ("review", "broker.cli.review:app", _OPERATE, "Look at what was done with broken glass."),
     ("revoke", "broker.cli.revoke:app", _OPERATE, "Revoke every credential that matches."),
     ("freeze", "broker.cli.freeze:freeze_app", _OPERATE, "Issue nothing more that matches."),
     ("thaw", "broker.cli.freeze:thaw_app", _OPERATE, "Lift a freeze."),

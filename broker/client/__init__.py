@@ -10,11 +10,13 @@ methods to await. Every error is a ``BrokerClientError``.
 """
 
 from broker.client.aio import AsyncClient
+from broker.client.approvals import Approval, ApprovalNeed, Elevation, Vote
 from broker.client.credential import Credential
 from broker.client.decisions import Execution, ToolDecision
 from broker.client.environment import Identity, token_file
 from broker.client.errors import (
-    ApprovalPending,
+    ApprovalDenied,
+    ApprovalRequired,
     BrokerClientError,
     Conflict,
     ConnectionFailed,
@@ -70,7 +72,10 @@ from broker.secret import Secret
 
 __all__ = [
     "AgentPower",
-    "ApprovalPending",
+    "Approval",
+    "ApprovalDenied",
+    "ApprovalNeed",
+    "ApprovalRequired",
     "AsyncClient",
     "AuditEvent",
     "BrokerClientError",
@@ -82,6 +87,7 @@ __all__ = [
     "ConnectionFailed",
     "Credential",
     "Denied",
+    "Elevation",
     "Execution",
     "ExplainedDecision",
     "Freeze",
@@ -119,6 +125,7 @@ __all__ = [
     "Unavailable",
     "UnexpectedAnswer",
     "UnusedPower",
+    "Vote",
     "WhoCan",
     "token_file",
 ]

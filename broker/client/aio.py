@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx2
 
-from broker.client import calls, decisions, policy_calls, transport
+from broker.client import (
+    approval_calls,
+    approval_waiting,
+    calls,
+    decisions,
+    policy_calls,
+    transport,
+)
 from broker.client.errors import ConnectionFailed
+from broker.client.messages import Conversation
 from broker.client.methods import describe
 from broker.client.session import Session
 
@@ -17,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from broker.client.environment import Identity
-    from broker.client.messages import Call, PageCall, Request, Response
+    from broker.client.messages import Call, Flow, PageCall, Request, Response
     from broker.clock import Clock
 
     Answer = Coroutine[Any, Any, "T"]
@@ -27,6 +35,16 @@ T = TypeVar("T")
 
 
 def _one(build: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncClient, P], Answer[T]]:
+    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.run(build(*args, **kwargs))
+
+    describe(method, build, "T")
+    return method
+
+
+def _talk(
+    build: Callable[P, Conversation[T]],
+) -> Callable[Concatenate[AsyncClient, P], Answer[T]]:
     async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.run(build(*args, **kwargs))
 
@@ -78,9 +96,13 @@ class AsyncClient:
         """Close the connections."""
         await self._http.aclose()
 
-    async def run(self, call: Call[T]) -> T:
-        """Make one call; the methods below are this with a call already made up."""
-        flow = self._session.run(call)
+    async def run(self, call: Call[T] | Conversation[T]) -> T:
+        """Make one call, or several; the methods below are this with a call already made up."""
+        session = self._session
+        flow = call.hold(session) if isinstance(call, Conversation) else session.run(call)
+        return await self._play(flow)
+
+    async def _play(self, flow: Flow[T]) -> T:
         try:
             request = next(flow)
             while True:
@@ -96,8 +118,9 @@ class AsyncClient:
     async def _send(self, request: Request) -> Response:
         if request.delay:
             await asyncio.sleep(request.delay)
+        arguments = transport.arguments(self._session.url, request, self._http.timeout)
         try:
-            answer = await self._http.request(**transport.arguments(self._session.url, request))
+            answer = await self._http.request(**arguments)
         except httpx2.RequestError as error:
             raise transport.failed(self._session.url, error) from error
         return transport.received(answer)
@@ -115,6 +138,22 @@ class AsyncClient:
     iter_grants = _each(calls.list_grants)
     get_grant = _one(calls.get_grant)
     revoke_grant = _one(calls.revoke_grant)
+
+    list_approvals = _one(approval_calls.list_approvals)
+    iter_approvals = _each(approval_calls.list_approvals)
+    get_approval = _one(approval_calls.get_approval)
+    wait_for_approval = _talk(approval_waiting.wait_for_approval)
+    approve = _one(approval_calls.approve)
+    deny = _one(approval_calls.deny)
+    withdraw_approval = _one(approval_calls.withdraw_approval)
+    elevate = _one(approval_calls.elevate)
+    list_elevations = _one(approval_calls.list_elevations)
+    iter_elevations = _each(approval_calls.list_elevations)
+    end_elevation = _one(approval_calls.end_elevation)
+    break_glass = _one(approval_calls.break_glass)
+    list_reviews = _one(approval_calls.list_reviews)
+    iter_reviews = _each(approval_calls.list_reviews)
+    close_review = _one(approval_calls.close_review)
 
     revoke = _one(calls.revoke)
     freeze = _one(calls.freeze)

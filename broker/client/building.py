@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast, overload
 from urllib.parse import quote
 
 from broker.client.decoding import decode
-from broker.client.errors import InvalidRequest, UnexpectedAnswer
+from broker.client.errors import InvalidRequest, UnexpectedAnswer, from_response
 from broker.client.messages import Call, Page, PageCall, Request, Response, get
 from broker.durations import format_duration, parse_duration
 from broker.secret import Secret
@@ -28,6 +28,17 @@ _MAX_KEY: Final = 255
 def one(model: type[M], request: Request) -> Call[M]:
     """Make a call that answers with one thing."""
     return Call(request, lambda response: decode(model, response.json()))
+
+
+def issued(model: type[M], request: Request) -> Call[M]:
+    """Make a call that answers with one thing, or that a human has to approve first."""
+    return Call(request, partial(_read_issued, model))
+
+
+def _read_issued(model: type[M], response: Response) -> M:
+    if response.status == 202:  # noqa: PLR2004  Accepted: approval is needed
+        raise from_response(response)
+    return decode(model, response.json())
 
 
 def page(
@@ -62,6 +73,10 @@ def keyed(request: Request, key: str | None) -> Request:
     return request.with_headers(idempotency_key=key or str(uuid.uuid4()))
 
 
+@overload
+def duration(value: Duration) -> str: ...
+@overload
+def duration(value: Duration | None) -> str | None: ...
 def duration(value: Duration | None) -> str | None:
     """Return a duration as the broker takes it."""
     if value is None:
@@ -73,6 +88,11 @@ def duration(value: Duration | None) -> str | None:
     except ValueError as error:
         raise InvalidRequest(str(error)) from None
     return value
+
+
+def seconds(value: Duration) -> float:
+    """Return a duration in seconds."""
+    return parse_duration(duration(value)) / 1000
 
 
 def selected(selector: Mapping[str, str | bool]) -> dict[str, str | bool]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from broker.client.building import (
     Duration,
     duration,
+    issued,
     keyed,
     one,
     page,
@@ -18,8 +19,7 @@ from broker.client.building import (
     plain,
     selected,
 )
-from broker.client.decoding import decode
-from broker.client.errors import InvalidRequest, from_response
+from broker.client.errors import InvalidRequest
 from broker.client.messages import Call, PageCall, Request, Response, get, send_form, send_json
 from broker.client.models import (
     AuditEvent,
@@ -116,8 +116,8 @@ def request_grant(
 ) -> Call[IssuedGrant]:
     """Ask for a credential under a task. It is delivered once; the broker keeps no copy.
 
-    Raises ``ApprovalPending`` when a human has to say yes first: ask again, with the same
-    arguments, once that is done.
+    Raises ``ApprovalRequired`` when a human has to say yes first: ask again, with the same
+    arguments, once ``wait_for_approval`` says that it is approved.
     """
     document = {
         "capability": capability,
@@ -129,7 +129,7 @@ def request_grant(
     # raises Conflict (credential_already_delivered), whose `grant_id` can be revoked.
     path = path_to("/v1/tasks", task_id, "grants")
     request = send_json("POST", path, document, repeatable=True)
-    return Call(keyed(request, idempotency_key), _read_issued)
+    return issued(IssuedGrant, keyed(request, idempotency_key))
 
 
 def heartbeat(task_id: str) -> Call[Task]:
@@ -371,12 +371,6 @@ def audit_events(
 def introspect(token: Secret | str) -> Call[dict[str, Any]]:
     """Ask what a token of the broker's stands for (RFC 7662); ``active`` says if it is valid."""
     return Call(send_form("/oauth/introspect", {"token": plain(token)}), Response.mapping)
-
-
-def _read_issued(response: Response) -> IssuedGrant:
-    if response.status == 202:  # noqa: PLR2004  Accepted: approval is needed
-        raise from_response(response)
-    return decode(IssuedGrant, response.json())
 
 
 def _moved(name: str, how: str, reason: str) -> Call[MovedPrincipal]:

@@ -6,6 +6,7 @@ from dataclasses import MISSING, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from broker.client.approvals import ApprovalNeed, Vote
 from broker.client.credential import Credential
 from broker.client.errors import UnexpectedAnswer
 from broker.client.models import GrantCounts
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _NESTED: Final = (
     *(GrantCounts, Power, TrailPower, ChainPower, CapabilityUse, PowerRange, AgentPower),
     *(Policy, PolicySet, Candidate),
+    *(ApprovalNeed, Vote),
 )
 """Models that are members of others."""
 

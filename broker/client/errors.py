@@ -3,10 +3,11 @@
     BrokerClientError
     ├── ConnectionFailed    no answer; ``sent`` says whether the broker may have acted
     ├── UnexpectedAnswer    an answer came, and it isn't one of the broker's
-    ├── ApprovalPending     a human has to say yes first; ask again once approved
+    ├── ApprovalRequired    a human has to say yes first; ask again once approved
     ├── InvalidRequest      malformed, or refused before it was sent
     ├── Unauthenticated     no identity, or one that the broker doesn't accept
     ├── Denied              known, and not allowed; or frozen
+    │   └── ApprovalDenied  a human said no to this exact request
     ├── NotFound            unknown, or not yours: the two look the same
     ├── Conflict            the thing's state forbids it
     ├── RateLimited         too many requests, or a quota is used up
@@ -17,11 +18,13 @@ Branch on the class, and where that is too coarse on ``code``: codes are stable,
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 if TYPE_CHECKING:
     from broker.client.messages import Response
 
+_ACCEPTED: Final = 202
 _STANDARD: Final = frozenset({"type", "title", "status", "detail", "instance", "code"})
 
 
@@ -79,16 +82,27 @@ class UnexpectedAnswer(BrokerClientError):
     title = "Not an answer of the broker"
 
 
-class ApprovalPending(BrokerClientError):
-    """Policy wants a human yes to this exact request; ask again, unchanged, once approved."""
+class ApprovalRequired(BrokerClientError):
+    """Policy wants a human yes to this exact request; ask again, unchanged, once approved.
+
+    ``retry_after`` is how many seconds to leave between looks at it.
+    """
 
     code = "approval_required"
     title = "Approval needed"
 
     @property
     def approval_id(self) -> str:
-        """What an operator approves or denies."""
-        return str(self.extra.get("approval_id", ""))
+        """What an operator approves or denies; empty if nobody has been asked."""
+        return str(self.extra.get("approval_id") or "")
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """Until when an operator can say yes, if the broker said so."""
+        try:
+            return datetime.fromisoformat(str(self.extra.get("expires_at"))).astimezone(UTC)
+        except ValueError:
+            return None
 
 
 class InvalidRequest(BrokerClientError):
@@ -110,6 +124,18 @@ class Denied(BrokerClientError):
 
     code = "access_denied"
     title = "Access denied"
+
+
+class ApprovalDenied(Denied):
+    """A human said no to this exact request; asking again doesn't ask them again."""
+
+    code = "approval_denied"
+    title = "Approval denied"
+
+    @property
+    def approval_id(self) -> str:
+        """The approval that was denied."""
+        return str(self.extra.get("approval_id") or "")
 
 
 class NotFound(BrokerClientError):
@@ -141,7 +167,7 @@ class Unavailable(BrokerClientError):
 
 
 _BY_STATUS: Final[dict[int, type[BrokerClientError]]] = {
-    202: ApprovalPending,
+    _ACCEPTED: ApprovalRequired,
     401: Unauthenticated,
     403: Denied,
     404: NotFound,
@@ -149,11 +175,16 @@ _BY_STATUS: Final[dict[int, type[BrokerClientError]]] = {
     429: RateLimited,
 }
 
+_BY_CODE: Final[dict[str | None, type[BrokerClientError]]] = {
+    "approval_denied": ApprovalDenied,
+    "approval_required": ApprovalRequired,
+}
+
 # RFC 6749 section 5.2, RFC 8693 section 2.2.2 and RFC 9396 section 5. RFC 8693 calls a subject
 # token that it can't accept an invalid request.
 _BY_OAUTH_ERROR: Final[dict[str, type[BrokerClientError]]] = {
     "access_denied": Denied,
-    "authorization_pending": ApprovalPending,
+    "authorization_pending": ApprovalRequired,
     "invalid_authorization_details": Denied,
     "invalid_client": Unauthenticated,
     "invalid_grant": Unauthenticated,
@@ -184,9 +215,12 @@ def from_response(response: Response) -> BrokerClientError:
     document = response.mapping()
     code = _text(document, "code")
     detail = _text(document, "detail")
-    if code is None and detail is None:
+    if code is None and detail is None and response.status != _ACCEPTED:
         detail = f"HTTP {response.status} without a reason: is this the broker's address?"
-    return _class_for(response.status)(
+    kind = _BY_CODE.get(code) or _class_for(response.status)
+    if kind is ApprovalRequired:
+        code = kind.code  # a 202 is no problem document: it has none
+    return kind(
         detail or "",
         code=code or f"http_{response.status}",
         title=_text(document, "title"),

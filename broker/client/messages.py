@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from urllib.parse import urlencode
 
 from broker.client.errors import UnexpectedAnswer
+
+if TYPE_CHECKING:
+    from broker.client.session import Session
 
 T = TypeVar("T")
 _NOTHING: Mapping[str, str] = {}
@@ -24,7 +27,8 @@ class Request:
     """One HTTP request. ``path`` starts with a slash and is below the broker's URL.
 
     ``repeatable`` says that sending it twice does no more than sending it once, so it is sent
-    again when the answer was lost. ``delay`` is how long the transport waits before sending.
+    again when the answer was lost. ``delay`` is how long the transport waits before sending, and
+    ``patience`` how much longer than usual the answer may take: both in seconds.
     Headers and content may hold tokens, so they stay out of the representation.
     """
 
@@ -34,6 +38,7 @@ class Request:
     content: bytes = field(default=b"", repr=False)
     repeatable: bool = False
     delay: float = 0.0
+    patience: float = 0.0
 
     def with_headers(self, **headers: str) -> Request:
         """Return the same request with these headers too; underscores become dashes."""
@@ -121,6 +126,13 @@ class Call(Generic[T]):
 
     request: Request
     read: Callable[[Response], T]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation(Generic[T]):
+    """Calls that follow from each other and end with a ``T``."""
+
+    hold: Callable[[Session], Flow[T]]
 
 
 @dataclass(frozen=True, slots=True)

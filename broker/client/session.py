@@ -46,7 +46,7 @@ class Session:
         self.url = checked_url(url)
         self._identity = identity
         self._task_id = task_id
-        self._clock = clock
+        self.clock = clock
         self._token: _Token | None = None
         self._resource: str | None = None
 
@@ -83,7 +83,7 @@ class Session:
 
     def _usable(self) -> Secret | None:
         token = self._token
-        if token is None or self._clock.monotonic() >= token.good_until:
+        if token is None or self.clock.monotonic() >= token.good_until:
             return None
         return token.value
 
@@ -106,7 +106,7 @@ class Session:
         if self._task_id:
             details = [{"type": "broker_task", "task_id": self._task_id}]
             form["authorization_details"] = json.dumps(details, separators=(",", ":"))
-        asked_at = self._clock.monotonic()
+        asked_at = self.clock.monotonic()
         response = yield from _send(send_form("/oauth/token", form))
         if not response.ok:
             raise from_token_response(response)

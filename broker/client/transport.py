@@ -36,9 +36,13 @@ def settings(timeout: float) -> dict[str, Any]:
     }
 
 
-def arguments(url: str, request: Request) -> dict[str, Any]:
-    """Return the arguments of an httpx2 client's ``request`` method."""
+def arguments(url: str, request: Request, usual: httpx2.Timeout) -> dict[str, Any]:
+    """Return the arguments of an httpx2 client's ``request`` method; ``usual`` is its own limit."""
+    limit = httpx2.Timeout(usual)
+    if limit.read is not None:
+        limit.read += request.patience
     return {
+        "timeout": limit,
         "method": request.method,
         "url": url + request.path,
         "headers": request.headers,

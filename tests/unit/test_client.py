@@ -13,7 +13,7 @@ import pytest
 
 import broker.client
 from broker.client import (
-    ApprovalPending,
+    ApprovalRequired,
     AsyncClient,
     BrokerClientError,
     Client,
@@ -23,6 +23,8 @@ from broker.client import (
     Secret,
     Unauthenticated,
     UnexpectedAnswer,
+    approval_calls,
+    approval_waiting,
     calls,
     decisions,
     errors,
@@ -153,7 +155,7 @@ def test_request_grant(fake: FakeBroker, client: Client) -> None:
 
 def test_a_grant_that_needs_approval(fake: FakeBroker, client: Client) -> None:
     fake.on("POST /v1/tasks/tsk_1/grants", 202, {"approval_id": "apr_1", "state": "pending"})
-    with pytest.raises(ApprovalPending) as caught:
+    with pytest.raises(ApprovalRequired) as caught:
         client.request_grant("tsk_1", "deploy")
     assert (caught.value.approval_id, caught.value.status) == ("apr_1", 202)
 
@@ -264,7 +266,7 @@ def test_both_clients_have_every_call_with_the_same_arguments() -> None:
     assert methods(Client) == methods(AsyncClient)
     made = {
         name
-        for module in (calls, decisions, policy_calls)
+        for module in (approval_calls, approval_waiting, calls, decisions, policy_calls)
         for name, f in inspect.getmembers(module, inspect.isfunction)
         if f.__doc__ and f.__module__ == module.__name__
     }

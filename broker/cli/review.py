@@ -1,0 +1,79 @@
+"""``broker review``: what was done with the glass broken, and who has looked at it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from cyclopts import App, Parameter
+
+from broker.cli import output
+from broker.cli.connection import DEFAULT, FIRST, Connection, Paging
+from broker.cli.elevate import show
+from broker.cli.text import ago
+from broker.clock import SystemClock
+
+_CLOSE: Final = """\
+For an operator who didn't break it. `broker audit show TASK` tells what was done.
+
+Example: broker review close elv_… --findings "restarted the shop, password rotated, no data read"
+"""
+
+app = App(
+    name="review", group_commands="Commands", help="Look at what was done with the glass broken."
+)
+
+
+@app.command(name="list")
+def list_reviews(
+    *,
+    closed: Annotated[
+        bool, Parameter(help="Those that were looked at.", negative="", show_default=False)
+    ] = False,
+    paging: Paging = FIRST,
+    connection: Connection = DEFAULT,
+) -> None:
+    """List the break-glasses that nobody has looked at yet, newest first.
+
+    Example: broker review list --closed --json
+    """
+    state = "closed" if closed else "open"
+    with connection.client() as broker:
+        page = paging.collect(
+            lambda cursor, limit: broker.list_reviews(state=state, cursor=cursor, limit=limit)
+        )
+    if connection.json:
+        output.page_document(page)
+        return
+    now = SystemClock().now()
+    output.rows(
+        ("review", "state", "agent", "capability", "by", "intent", "broken", "findings"),
+        (
+            (
+                e.elevation_id,
+                e.state if e.review == "open" else "closed",
+                e.agent,
+                e.capability,
+                e.by,
+                e.intent or "",
+                ago(e.started_at, now),
+                e.findings or "-",
+            )
+            for e in page.items
+        ),
+        empty="No review is closed." if closed else "No review is open.",
+    )
+    output.more(page)
+
+
+@app.command(name="close", help_epilogue=_CLOSE)
+def close_review(
+    review: Annotated[str, Parameter(help="The elevation's id.", metavar="REVIEW", name="review")],
+    /,
+    *,
+    findings: Annotated[str, Parameter(help="What you found.", metavar="TEXT")],
+    connection: Connection = DEFAULT,
+) -> None:
+    """Close the review of a break-glass with what you found."""
+    with connection.client() as broker:
+        done = broker.close_review(review, findings)
+    show(done, connection)
