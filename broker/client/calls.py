@@ -60,12 +60,17 @@ def open_task(  # noqa: PLR0913  the members of the request
     on_behalf_of: Secret | str | None = None,
     context: Mapping[str, Any] | None = None,
     heartbeat: Duration | None = None,
+    limits: Mapping[str, Any] | None = None,
     idempotency_key: str | None = None,
 ) -> Call[Task]:
     """Open a task for an agent; it may be granted the capabilities until it ends.
 
-    ``on_behalf_of`` is a JWT that proves the person it runs for. The same ``idempotency_key``
-    never opens a second task; one is made up unless given, so a lost answer can be asked for again.
+    ``on_behalf_of`` is a JWT that proves the person it runs for. ``limits`` may have
+    ``data_classes``, ``effects``, ``parameters`` (values by capability and name), ``delegate_to``
+    and a ``budget`` of ``grants``, ``calls`` and ``amount`` (a decimal as text).
+
+    The same ``idempotency_key`` never opens a second task; one is made up unless given, so a lost
+    answer can be asked for again.
     """
     if isinstance(capabilities, str):
         raise InvalidRequest("capabilities is a list of names, not one text")
@@ -78,6 +83,7 @@ def open_task(  # noqa: PLR0913  the members of the request
         "on_behalf_of": plain(on_behalf_of),
         "context": None if context is None else dict(context),
         "heartbeat": duration(heartbeat),
+        "limits": None if limits is None else dict(limits),
     }
     request = send_json("POST", "/v1/tasks", document, repeatable=True)
     return one(Task, keyed(request, idempotency_key))
