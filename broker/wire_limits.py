@@ -47,7 +47,7 @@ def _small(value: AskLimits) -> AskLimits:
 Scalar = (
     bool
     | Annotated[int, Field(ge=-_MAX_LONG, le=_MAX_LONG)]
-    | Annotated[float, AfterValidator(_plain_number)]
+    | Annotated[float, Field(ge=-_MAX_LONG, le=_MAX_LONG), AfterValidator(_plain_number)]
     | Annotated[str, Field(max_length=1024), AfterValidator(_writable)]
 )
 """A value that a parameter may have."""
