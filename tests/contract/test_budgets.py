@@ -289,11 +289,10 @@ async def test_calls_that_race_with_their_tasks_end_are_counted_or_refused(
 
 
 MOVES = st.lists(
-    st.one_of(
-        st.tuples(st.just("open"), st.integers(0, 9), st.none() | st.integers(0, 5)),
-        st.tuples(st.just("keep"), st.integers(0, 9), st.integers(0, 5)),
-        st.tuples(st.just("call"), st.integers(0, 9), st.none()),
-        st.tuples(st.just("end"), st.integers(1, 9), st.none()),
+    st.tuples(
+        st.sampled_from(["open", "open within", "open to keep", "call", "call", "end"]),
+        st.integers(0, 9),
+        st.integers(0, 5),
     ),
     max_size=25,
 )
@@ -303,7 +302,9 @@ MOVES = st.lists(
 @settings(
     max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
-async def test_whatever_happens_the_books_balance(bench: Bench, moves: list[Any]) -> None:
+async def test_whatever_happens_the_books_balance(
+    bench: Bench, moves: list[tuple[str, int, int]]
+) -> None:
     """Nothing is spent that wasn't given, and what was given is spent, reserved or left."""
     root = await open_with(bench, calls=12)
     tasks: list[Task] = [root]
@@ -311,15 +312,17 @@ async def test_whatever_happens_the_books_balance(bench: Bench, moves: list[Any]
     for move, at, much in moves:
         task = tasks[at % len(tasks)]
         try:
-            match str(move):
+            match move:
                 case "call":
                     await call(bench, task)
                     calls += 1
                 case "end" if task is not root:
                     await bench.end(task)
-                case "open" | "keep":
-                    given_ = {} if much is None else {"calls": much}
-                    tasks.append(await open_with(bench, task, keep=move == "keep", **given_))
+                case "open":
+                    tasks.append(await bench.open(task))
+                case "open within" | "open to keep":
+                    keep = move == "open to keep"
+                    tasks.append(await open_with(bench, task, keep=keep, calls=much))
                 case _:
                     pass
         except (QuotaExceeded, TaskNotActive):
@@ -328,7 +331,7 @@ async def test_whatever_happens_the_books_balance(bench: Bench, moves: list[Any]
         if "calls" in await standing(bench, task):
             spent, reserved, left = await account(bench, task)
             assert min(spent, reserved, left) >= 0
-    kept = any(move == "keep" for move, _, _ in moves)
+    kept = any(move == "open to keep" for move, _, _ in moves)
     for task in reversed(tasks[1:]):
         await bench.end(task)
     spent, reserved, _ = await account(bench, root)
