@@ -110,16 +110,27 @@ def limits_json(task: Task) -> dict[str, Any]:
     """What a task is limited to; null for any."""
     known: dict[str, Any] = json.loads(task.limits) if task.limits else {}
     names = ("data_classes", "effects", "parameters", "delegate_to")
-    given = {kind: _shown(kind, int(row["given"])) for kind, row in task.budget.items()}
-    return {**{name: known.get(name) for name in names}, "budget": given or None}
+    given = {kind: _given(kind, task.budget.get(kind)) for kind in BUDGETED}
+    return {
+        **{name: known.get(name) for name in names},
+        "budget": given if task.budget else None,
+    }
 
 
 def budget_json(task: Task) -> dict[str, Any] | None:
     """What has become of a task's own budget; ``reserved`` is what its children were given."""
-    return {kind: _standing(kind, row) for kind, row in sorted(task.budget.items())} or None
+    if not task.budget:
+        return None
+    return {kind: _standing(kind, task.budget.get(kind)) for kind in BUDGETED}
 
 
-def _standing(kind: str, row: Mapping[str, str]) -> dict[str, Any]:
+def _given(kind: str, row: Mapping[str, str] | None) -> int | str | None:
+    return None if row is None else _shown(kind, int(row["given"]))
+
+
+def _standing(kind: str, row: Mapping[str, str] | None) -> dict[str, Any] | None:
+    if row is None:
+        return None
     given, spent, reserved = (int(row.get(name, 0)) for name in ("given", "spent", "reserved"))
     counts = {"given": given, "spent": spent, "reserved": reserved}
     counts["left"] = given - spent - reserved

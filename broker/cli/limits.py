@@ -85,7 +85,11 @@ def shown(task: Task) -> dict[str, str]:
         for name in ("data_classes", "effects", "delegate_to")
         if limits.get(name) is not None
     }
-    left = {kind: f"{row['left']} of {row['given']}" for kind, row in (task.budget or {}).items()}
+    left = {
+        kind: f"{row['left']} of {row['given']}"
+        for kind, row in (task.budget or {}).items()
+        if row is not None
+    }
     return {
         "data classes": words.get("data_classes", ""),
         "effects": words.get("effects", ""),

@@ -25,11 +25,6 @@ _DURATION: Final = r"^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$"
 
 _AMOUNT: Final = r"^[0-9]+\.[0-9]{4}$"
 
-
-def _nothing() -> Any:  # noqa: ANN401  never called: it only says that a member may be missing
-    return None
-
-
 TaskId = Annotated[str, Field(pattern=TASK_ID)]
 GrantId = Annotated[str, Field(pattern=GRANT_ID)]
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, pattern="Z$")]
@@ -44,11 +39,9 @@ class Answer(BaseModel):
 class Budget(Answer):
     """How much a task was given; null where a kind isn't bounded here."""
 
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
-
-    grants: Annotated[Count, Field(default_factory=int)]
-    calls: Annotated[Count, Field(default_factory=int)]
-    amount: Annotated[str, Field(pattern=_AMOUNT, default_factory=str)]
+    grants: Count | None
+    calls: Count | None
+    amount: Annotated[str, Field(pattern=_AMOUNT)] | None
 
 
 class Limits(Answer):
@@ -80,13 +73,11 @@ class Amounts(Answer):
 
 
 class Account(Answer):
-    """What has become of a task's own budget, of each kind that it was given."""
+    """What has become of a task's own budget; null where a kind isn't bounded here."""
 
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
-
-    grants: Annotated[Counted, Field(default_factory=_nothing)]
-    calls: Annotated[Counted, Field(default_factory=_nothing)]
-    amount: Annotated[Amounts, Field(default_factory=_nothing)]
+    grants: Counted | None
+    calls: Counted | None
+    amount: Amounts | None
 
 
 class Task(Answer):

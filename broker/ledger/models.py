@@ -58,7 +58,7 @@ def budget_exhausted(kind: bytes | str) -> QuotaExceeded:
     """Say of what a task has too little left: ``grants``, ``calls`` or ``amount``."""
     word = kind.decode() if isinstance(kind, bytes) else kind
     msg = f"The budget of the task has too little left of {word}: a task above may have more."
-    return QuotaExceeded(msg, reason="budget_exhausted", budget=word)
+    return QuotaExceeded(msg, reason="budget_exhausted")
 
 
 def is_dead(grant: Grant) -> bool:

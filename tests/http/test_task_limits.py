@@ -69,7 +69,11 @@ async def test_a_root_is_limited_to_what_it_asks_for_and_says_so(links: ChainWor
     allowed = task["limits"]["parameters"]["pay-out"]["to"]
     assert sorted(map(repr, allowed)) == ["'acme'", "0.5", "7", "True"]
     assert task["limits"]["data_classes"] == ["internal", "public"]
-    assert task["limits"]["budget"] == {"calls": 3, "amount": "25.5000"}
+    assert task["limits"]["budget"] == {
+        "grants": None,
+        "calls": 3,
+        "amount": "25.5000",
+    }
     assert task["budget"]["calls"] == {"given": 3, "spent": 0, "reserved": 0, "left": 3}
     assert (await shown(links, task))["limits"] == task["limits"]
 

@@ -84,7 +84,8 @@ def test_a_tasks_limits_and_what_is_left_are_shown(fake: FakeBroker, run: Run) -
         "delegate_to": None,
         "budget": {"calls": 10},
     }
-    budget = {"calls": {"given": 10, "spent": 3, "reserved": 2, "left": 5}}
+    calls = {"given": 10, "spent": 3, "reserved": 2, "left": 5}
+    budget = {"grants": None, "calls": calls, "amount": None}
     fake.on(f"GET /v1/tasks/{TASK['task_id']}", 200, {**TASK, "limits": limits, "budget": budget})
     out = run("task", "show", TASK["task_id"]).out
     assert "internal" in out
