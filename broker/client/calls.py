@@ -305,6 +305,7 @@ def add_principal(  # noqa: PLR0913  the members of the request
     capabilities: Sequence[str] = (),
     resource: str | None = None,
     max_ttl: Duration | None = None,
+    delegates_to: Sequence[str] | None = None,
     review_by: str | None = None,
 ) -> Call[Principal]:
     """Register an agent, an orchestrator or a resource server; again is no error.
@@ -321,6 +322,7 @@ def add_principal(  # noqa: PLR0913  the members of the request
         "capabilities": list(capabilities) or None,
         "resource": resource,
         "max_ttl": duration(max_ttl),
+        "delegates_to": None if delegates_to is None else list(delegates_to),
         "review_by": review_by,
     }
     return one(Principal, send_json("POST", "/v1/principals", document, repeatable=True))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from broker.config import Config
     from broker.dev.stack import DevStack
+    from tests.register_world import RegisterWorld
 
 CONFIGURED: dict[str, dict[str, list[str]]] = {
     "order-clerk": {"delegates_to": ["editor", "checker"]},
@@ -150,3 +151,17 @@ async def test_15_introspection_says_act_and_may_act(links: ChainWorld) -> None:
     said = await claims(links, token)
     assert said["act"] == {"sub": "order-clerk", "act": {"sub": "report-writer"}}
     assert said["may_act"] == {"agents": ["checker", "editor"]}
+
+
+async def test_an_agent_is_added_with_those_it_may_delegate_to(
+    here: RegisterWorld, there: RegisterWorld
+) -> None:
+    asks: list[tuple[str, dict[str, Any], list[str] | None]] = [
+        ("any", {}, None),
+        ("none", {"delegates_to": []}, []),
+        ("some", {"delegates_to": ["order-clerk", "none"]}, ["none", "order-clerk"]),
+    ]
+    for name, given, shown in asks:
+        assert (await here.add(name, **given))["delegates_to"] == shown
+        assert (await there.shown(name))["delegates_to"] == shown
+        assert (await here.add(name, **given))["delegates_to"] == shown, "again is no error"
