@@ -16,6 +16,7 @@ from broker.errors import InvalidRequest, InvalidToken, OAuthError
 from broker.identity.jws import encode_base64url, parse
 from broker.logs import get_logger
 from broker.token_request import ASSERTION_SVID
+from broker.tokens import may_act_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,7 +58,7 @@ class Caller:
     was had with it. ``cnf`` is the key it proved (RFC 7800). ``capabilities`` is what a narrowed
     token is good for, None for all that the task may have. ``expires_at`` is the end of its token
     in epoch seconds, 0 where it has shown none of ours. ``method`` is how its identity was proved
-    when it got its token.
+    when it got its token. ``may_act`` are the agents that may act for it, None for any.
     """
 
     principal: Principal
@@ -67,6 +68,7 @@ class Caller:
     capabilities: frozenset[str] | None = None
     expires_at: int = 0
     method: str = ""
+    may_act: frozenset[str] | None = None
 
     @property
     def name(self) -> str:
@@ -137,6 +139,7 @@ class Access:
             capabilities=None if names is None else frozenset(names),
             expires_at=claims.expires_at,
             method=str(status[0].get("method", "")),
+            may_act=may_act_of(claims),
         )
 
     async def _check_binding(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from broker.access import Caller, person_name
 from broker.catalog import PrincipalState
+from broker.delegation import Scope
 from broker.errors import OAuthError
 from broker.token_request import TaskDetail
 
@@ -72,7 +73,25 @@ def narrowed(
             raise OAuthError("invalid_authorization_details", msg)
     if len(before.lineage) > MAX_LINEAGE:
         raise OAuthError("invalid_request", "subject_token: exchanged too many times")
-    return replace(before, principal=principal, task=task, cnf=cnf, capabilities=wanted)
+    same = before.task is not None and task is not None and before.task.id == task.id
+    return replace(
+        before,
+        principal=principal,
+        task=task,
+        cnf=cnf,
+        capabilities=wanted,
+        may_act=before.may_act if same else None,  # it is another's token from here on
+    )
+
+
+def who_may_act(caller: Caller) -> frozenset[str] | None:
+    """Return who may act for a caller: whom its task, its principal and its token all name."""
+    task = caller.task
+    named = (Scope.of(task).may_act if task else None, caller.principal.delegates_to)
+    found = caller.may_act
+    for agents in named:
+        found = agents if found is None else found if agents is None else found & agents
+    return found
 
 
 def check_delegation(subject: Proved, actor: Proved, task: Task | None) -> None:
@@ -106,16 +125,23 @@ def check_may_act(subject: Proved, actor: Proved) -> None:
     """Enforce ``may_act`` (RFC 8693 section 4.4): only who it names may act for the subject.
 
     A token that carries one and comes without an actor is refused as well: else whoever is named
-    could leave itself out, and pass for the subject. Tokens of ours carry none.
+    could leave itself out, and pass for the subject. One of ours may come without: what is had by
+    it then is its own agent's still, in its own task, and says the same ``act`` and ``may_act``.
     """
+    if subject.caller is not None:
+        named = subject.caller.may_act
+        own = actor.principal is not None and actor.principal.name == subject.caller.name
+        if named is not None and not own and actor.name not in named:
+            raise OAuthError("invalid_request", "actor_token: not one that may_act names")
+        return
     if subject.identity is None or "may_act" not in subject.identity.claims:
         return
     may_act = subject.identity.claims["may_act"]
     if not isinstance(may_act, dict) or actor is subject or actor.identity is None:
         raise OAuthError("invalid_request", "subject_token: its may_act wants an actor_token")
-    named = cast("Mapping[str, Any]", may_act)
+    party = cast("Mapping[str, Any]", may_act)
     # Subjects repeat. One without an issuer is of the issuer that says so.
-    who = (named.get("iss", subject.identity.issuer), named.get("sub"))
+    who = (party.get("iss", subject.identity.issuer), party.get("sub"))
     if who != (actor.identity.issuer, actor.identity.subject):
         raise OAuthError("invalid_request", "actor_token: not the one that may_act names")
 

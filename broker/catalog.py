@@ -102,7 +102,8 @@ class Principal:
 
     ``purpose`` is what it is there for, ``review_at`` when somebody must look at it again.
     ``resource`` is the URI a resource server answers for; ``max_ttl_ms`` bounds every credential
-    of an agent (0: no bound of its own). ``registered`` tells those added at run time from those
+    of an agent (0: no bound of its own), and ``delegates_to`` whom it may open tasks for (None:
+    anybody). ``registered`` tells those added at run time from those
     of the configuration.
     """
 
@@ -117,6 +118,7 @@ class Principal:
     capabilities: frozenset[str] = frozenset()
     resource: str = ""
     max_ttl_ms: int = 0
+    delegates_to: frozenset[str] | None = None
     state: PrincipalState = PrincipalState.ACTIVE
     registered: bool = False
 

@@ -23,6 +23,7 @@ from broker.errors import (
     AccessDenied,
     Frozen,
     PrincipalSuspended,
+    QuotaExceeded,
     TaskNotActive,
 )
 from broker.identity.models import Role
@@ -165,18 +166,12 @@ class DecisionPoint:
                 except Changed:
                     self._known.drop(task.id)
                     continue
-                except (Frozen, PrincipalSuspended, TaskNotActive) as error:
+                except (Frozen, PrincipalSuspended, QuotaExceeded, TaskNotActive) as error:
                     self._known.drop(task.id)
                     ruling = self._stopped(task, tool, ask, ruling, error)
                     await self._judge.log(caller, task.id, ruling)
                     return ruling
-                after = replace(
-                    survey,
-                    version=version,
-                    task=survey.task.after(ruling.step),
-                    chain=survey.chain.after(ruling.step),
-                )
-                self._known.keep(task, after)
+                self._known.keep(task, survey.after(ruling.step, version))
                 return ruling
         raise too_busy()
 
@@ -215,7 +210,7 @@ class DecisionPoint:
         yeses: Yeses,
     ) -> Ruling:
         elevation = elevated_to(task, tool.name, self._judge.now_ms()) if tool else None
-        decision, step, question = self._floor(caller, task, tool, elevation), _NOTHING, None
+        decision, step, question = self._floor(caller, task, tool, ask, elevation), _NOTHING, None
         agent = self._judge.catalog.principals.get(task.agent)
         if decision.allowed and tool is not None and agent is not None:
             try:
@@ -245,7 +240,7 @@ class DecisionPoint:
         self, task: Task, tool: Capability, ask: Evaluation, ruling: Ruling, error: BrokerError
     ) -> Ruling:
         """Return the denial in the place of what was allowed, and can't be any more."""
-        decision = ruling.decision.denied(error.code)
+        decision = ruling.decision.denied(str(error.extra.get("reason", error.code)))
         return self._judge.ruled(
             Action.CALL_TOOL,
             task.id,
@@ -257,7 +252,12 @@ class DecisionPoint:
         )
 
     def _floor(
-        self, caller: Caller, task: Task, tool: Capability | None, elevation: Elevation | None
+        self,
+        caller: Caller,
+        task: Task,
+        tool: Capability | None,
+        ask: Evaluation,
+        elevation: Elevation | None,
     ) -> Decision:
         if task.state is not TaskState.ACTIVE:
             return deny("task_over")
@@ -272,6 +272,8 @@ class DecisionPoint:
                 bound=bool(caller.cnf),
                 narrowed_to=caller.capabilities,
                 elevated=elevation.capability if elevation else "",
+                effects=ask.effects,
+                given=ask.arguments,
             )
         )
 
@@ -322,7 +324,10 @@ class DecisionPoint:
         if not _CAPABILITY.fullmatch(ask.resource[1]):
             return await self._refuse(caller, task.id, ask, deny("capability_not_allowed"))
         wanted = RequestGrant.model_construct(
-            capability=ask.resource[1], ttl=None, parameters=None, intent=ask.intent or None
+            capability=ask.resource[1],
+            ttl=None,
+            parameters=dict(ask.arguments) or None,
+            intent=ask.intent or None,
         )
         ruling = await self._pipeline.would_issue(caller, task, wanted)
         await self._judge.log(caller, task.id, ruling)
@@ -375,6 +380,8 @@ def _use(caller: Caller, tool: Capability, ask: Evaluation, survey: Survey) -> t
     step = step_of(tool, effects=ask.effects, amount=amount)
     if len(survey.chain.effects | step.effects) > MAX_EFFECTS:
         raise _Refused(deny("too_many_effects"))
+    if short := survey.short_of(step):
+        raise _Refused(replace(deny("budget_exhausted"), notes=(f"budget {short}",)))
     use = Use(
         caller=caller.principal.role,
         asker=caller.name,

@@ -24,6 +24,7 @@ from broker.acting import (
     how,
     narrowed,
     same_task,
+    who_may_act,
 )
 from broker.catalog import PrincipalState
 from broker.errors import (
@@ -44,7 +45,7 @@ from broker.token_request import (
     TYPE_JWT,
     TaskDetail,
 )
-from broker.tokens import AccessClaims, nested_actor, token_type
+from broker.tokens import AccessClaims, may_act_claim, nested_actor, token_type
 from broker.tracing import span
 from broker.wire import RequestGrant
 
@@ -260,6 +261,7 @@ class Exchange:
             txn=task.root_id if task else "",
             cnf=caller.cnf,
             lineage=caller.lineage,
+            may_act=may_act_claim(who_may_act(caller)) if task else None,
         )
         await self._live.put(
             claims.jti,

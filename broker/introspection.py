@@ -56,6 +56,7 @@ class Introspection:
         audience = list(claims.audience) if watches else [principal.resource]
         optional = {
             "act": claims.act,
+            "may_act": claims.may_act,
             "authorization_details": list(claims.authorization_details),
             "txn": claims.txn,
             "scope": claims.scope,

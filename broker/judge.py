@@ -211,6 +211,7 @@ class Judge:
         elevation = elevated_to(task, ask.capability, self.now_ms())
         capability = self.catalog.capabilities.get(ask.capability)
         agent = self.catalog.principals.get(task.agent)
+        step = step_of(capability) if capability else Step(frozenset())
         floor = decide_issue(
             UseContext(
                 caller=caller.principal,
@@ -224,6 +225,8 @@ class Judge:
                 bound=bool(caller.cnf),
                 narrowed_to=caller.capabilities,
                 elevated=elevation.capability if elevation else "",
+                given=ask.parameters or {},
+                short_of=survey.short_of(step),
             )
         )
         intent = ask.intent or ""
@@ -232,7 +235,6 @@ class Judge:
             ttl_ms, notes = clamp(floor.ttl_ms, left_ms, "what is left of the elevation")
             floor = replace(floor, ttl_ms=max(ttl_ms, 1), notes=floor.notes + notes)
             intent = intent or elevation.intent
-        step = step_of(capability) if capability else Step(frozenset())
         question = None
         if floor.allowed and capability is not None and agent is not None:
             use = Use(
@@ -290,7 +292,9 @@ class Judge:
                 moment=self.moment(caller, survey.signals, yeses),
             )
             decision = await self.ask(question, decision)
-        about = {"agent": ask.agent, "capabilities": ",".join(ask.capabilities)}
+        about: dict[str, Any] = {"agent": ask.agent, "capabilities": ",".join(ask.capabilities)}
+        if ask.limits is not None:
+            about["limits"] = ask.limits.model_dump(exclude_none=True)
         return self.ruled(
             Action.OPEN_TASK if parent is None else Action.DELEGATE,
             task_id,

@@ -15,6 +15,7 @@ from broker.errors import (
     BrokerError,
     IdempotencyConflict,
     InvalidRequest,
+    QuotaExceeded,
     RequestInProgress,
     TaskNotActive,
     Unavailable,
@@ -41,6 +42,15 @@ _NEEDS_APPROVAL: Final = (
 )
 POLL_S: Final = 5
 """How long to wait before asking again whether an approval is decided."""
+LIMITED: Final = {
+    "data_class_outside_limits": "The task is limited to other classes of data.",
+    "effect_outside_limits": "The task is limited to other effects.",
+    "parameter_outside_limits": (
+        "The task is limited to other values of a parameter, or it isn't given."
+    ),
+    "budget_exhausted": "The budget that the task draws on has too little left.",
+}
+"""What a task's own limits refuse; whoever runs it can read them."""
 _SAID: Final[dict[str, tuple[type[BrokerError], str]]] = {
     "task_over": (TaskNotActive, "The task is not active: its time is up."),
     "backend_backlog": (
@@ -88,6 +98,9 @@ def refusal(ruling: Ruling) -> BrokerError:
             about |= waiting_for(ruling.approval)
         return ApprovalRequired(_NEEDS_APPROVAL, retry_after=POLL_S, **about)
     kind, detail = _SAID.get(decision.reasons[0], (AccessDenied, _REFUSED))
+    if (limited := decision.reasons[0]) in LIMITED:
+        kind = QuotaExceeded if limited == "budget_exhausted" else AccessDenied
+        return kind(LIMITED[limited], reason=limited, **about)
     wait = 30 if kind is BackendUnavailable else None
     return kind(detail, retry_after=wait, **about)
 
@@ -109,7 +122,13 @@ def advised(decision: Decision) -> dict[str, Any]:
 
 
 _TOLD: Final = frozenset(
-    ("more_than_token", "more_than_parent", "chain_too_deep", "chain_has_a_cycle")
+    (
+        "more_than_token",
+        "more_than_parent",
+        "chain_too_deep",
+        "chain_has_a_cycle",
+        "delegate_not_named",
+    )
 )
 """Reasons that say nothing the caller didn't know."""
 
@@ -119,7 +138,7 @@ def not_opened(ruling: Ruling) -> BrokerError:
     decision = ruling.decision
     reason = decision.reasons[0]
     if reason in _TOLD:
-        words = reason.replace("_", " ")
+        words = ": ".join((reason.replace("_", " "), *decision.notes))
         return AccessDenied(f"Policy refused the task: {words}.", reason=reason)
     if decision.effect is Effect.NEEDS_APPROVAL:
         return refusal(ruling)

@@ -184,6 +184,7 @@ def _defined(entry: Entry) -> Principal:
         capabilities=frozenset(added.get("capabilities", ())),
         resource=added.get("resource", ""),
         max_ttl_ms=added.get("max_ttl_ms", 0),
+        delegates_to=frozenset(added["delegates_to"]) if "delegates_to" in added else None,
         registered=True,
     )
 

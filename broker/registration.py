@@ -45,6 +45,8 @@ def definition(
         raise _wrong("capabilities", f"there is no {unknown[0]!r} in the catalogue")
     if ask.max_ttl is not None and ask.role != Role.AGENT:
         raise _wrong("max_ttl", "only an agent's credentials can be bounded")
+    if ask.delegates_to is not None and ask.role != Role.AGENT:
+        raise _wrong("delegates_to", "only agents delegate")
     if (ask.resource is not None) != (ask.role == Role.RESOURCE_SERVER):
         raise _wrong("resource", "a resource server has one, and nobody else")
     if ask.resource is not None:
@@ -58,7 +60,10 @@ def definition(
         "max_ttl_ms": ask.max_ttl,
         "review_at": ask.review_by,
     }
-    return {key: value for key, value in added.items() if value}
+    added = {key: value for key, value in added.items() if value}
+    # To nobody is something else than to anybody.
+    named = {} if ask.delegates_to is None else {"delegates_to": sorted(set(ask.delegates_to))}
+    return {**added, **named}
 
 
 def _check_resource(resource: str, broker: str) -> None:

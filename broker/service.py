@@ -11,6 +11,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from broker.delegation import Scope, attenuate
 from broker.durations import format_duration
 from broker.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded
 from broker.grants import Grant, GrantState
@@ -56,6 +57,7 @@ class TaskLimits:
     max_depth: int = 5
     max_children: int = 20
     max_live_per_agent: int = 1000
+    cycles: bool = False
 
 
 class Broker:
@@ -107,7 +109,7 @@ class Broker:
             await self._check_agent_quota(ask.agent)
             try:
                 task, new = await self._ledger.open_task(
-                    self._new_task(caller, ask, parent, task_id, subject),
+                    self._new_task(caller, ask, parent, task_id, subject, ruling),
                     ttl_ms=ruling.decision.ttl_ms,
                     max_children=self._limits.max_children,
                     decision=ruling.about,
@@ -142,6 +144,9 @@ class Broker:
         if ask.heartbeat is not None and ask.heartbeat < self._limits.min_heartbeat_ms:
             least = format_duration(self._limits.min_heartbeat_ms)
             raise InvalidRequest(f"heartbeat: at least {least}", field="heartbeat")
+        if unknown := ask.limits.unknown(ask.capabilities) if ask.limits else "":
+            msg = f"limits.parameters: {unknown!r} is not a capability of this task"
+            raise InvalidRequest(msg, field="limits.parameters")
         catalog, judge = self.pipeline.catalog, self.pipeline.judge
         context = OpenContext(
             caller=caller.principal,
@@ -152,6 +157,8 @@ class Broker:
             parent=parent,
             narrowed_to=caller.capabilities,
             max_depth=self._limits.max_depth,
+            limits=ask.limits.rows() if ask.limits else {},
+            cycles=self._limits.cycles,
         )
         ruling = await judge.open(caller, ask, context, task_id=task_id, on_behalf_of=subject)
         if not ruling.decision.allowed:
@@ -189,9 +196,17 @@ class Broker:
         return await self.access.person(ask.on_behalf_of)
 
     def _new_task(
-        self, caller: Caller, ask: OpenTask, parent: Task | None, task_id: str, subject: str
+        self,
+        caller: Caller,
+        ask: OpenTask,
+        parent: Task | None,
+        task_id: str,
+        subject: str,
+        ruling: Ruling,
     ) -> Task:
         agent = self.pipeline.catalog.principals[ask.agent]
+        asked = Scope.read(frozenset(), 0, ask.limits.rows() if ask.limits else {})
+        budget = ask.limits.budget if ask.limits else None
         return Task(
             id=task_id,
             state=TaskState.ACTIVE,
@@ -212,6 +227,9 @@ class Broker:
             context=json.dumps(ask.context or {}),
             # An orchestrator's tokens come and go, its tasks stay.
             via=caller.lineage if caller.task is not None else (),
+            limits=(attenuate(Scope.of(parent), asked) if parent else asked).limits(),
+            budget=budget.rows() if budget else {},
+            keep_budget=ruling.decision.obligations.keep_budget,
         )
 
     async def task(self, caller: Caller, task_id: str) -> Task:

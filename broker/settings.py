@@ -80,6 +80,7 @@ def task_limits(config: Config) -> TaskLimits:
         max_depth=tasks.max_depth,
         max_children=tasks.max_children,
         max_live_per_agent=tasks.max_live_per_agent,
+        cycles=tasks.cycles,
     )
 
 

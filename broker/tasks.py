@@ -52,6 +52,10 @@ class Task:
     kill its credentials at a backend: for Vault, by nonce, the accessor of each token made for the
     task (empty while the answer is not known), and the elevation it ends with, if any.
     ``elevations`` are its windows with more, by id, as ``elevations.py`` reads them.
+
+    ``limits`` is JSON that ``delegation.Scope`` reads, empty for none. ``budget`` is what the task
+    was given for itself and all below it, by kind: ``given``, ``spent`` and ``reserved``, whole
+    numbers as text. ``keep_budget`` says that what is left of it doesn't go back to whom it is of.
     """
 
     id: str
@@ -79,6 +83,9 @@ class Task:
     via: tuple[str, ...] = ()
     handles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])
     elevations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])
+    limits: str = ""
+    budget: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Any])
+    keep_budget: bool = False
 
     def handles_under(self, elevation: str) -> tuple[str, ...]:
         """Return the handles that end with an elevation."""

@@ -42,7 +42,8 @@ class AccessClaims:
     ``subject`` is on whose behalf, ``client_id`` who presents it, ``act`` the agents between
     (RFC 8693 section 4.1), ``txn`` the root task, ``cnf`` the key it is bound to (RFC 7800).
     ``lineage`` are the ids of the tokens it was exchanged from, oldest first: it dies with any of
-    them. It is the private claim ``via``.
+    them. It is the private claim ``via``. ``may_act`` names who may act for the presenter, None for
+    anybody whose task allows it (RFC 8693 section 4.4).
     """
 
     subject: str
@@ -57,6 +58,7 @@ class AccessClaims:
     txn: str = ""
     cnf: Mapping[str, str] | None = None
     lineage: tuple[str, ...] = ()
+    may_act: Mapping[str, Any] | None = None
 
 
 def nested_actor(agent: str, actors: tuple[str, ...]) -> Mapping[str, Any]:
@@ -70,6 +72,24 @@ def nested_actor(agent: str, actors: tuple[str, ...]) -> Mapping[str, Any]:
     for name in reversed((agent, *actors)):
         act = {"sub": name, "act": act} if act else {"sub": name}
     return act
+
+
+def may_act_claim(agents: frozenset[str] | None) -> Mapping[str, Any] | None:
+    """Return the ``may_act`` claim for these agents (RFC 8693 section 4.4); None for any.
+
+    One is named by its ``sub``, as in ``act``; several, or none, by the member ``agents``.
+    """
+    if agents is None:
+        return None
+    return {"sub": min(agents)} if len(agents) == 1 else {"agents": sorted(agents)}
+
+
+def may_act_of(claims: AccessClaims) -> frozenset[str] | None:
+    """Return the agents that a token's ``may_act`` names; None for any."""
+    if claims.may_act is None:
+        return None
+    one: str | None = claims.may_act.get("sub")
+    return frozenset(claims.may_act.get("agents", ()) if one is None else (one,))
 
 
 def token_type(cnf: Mapping[str, str] | None) -> str:
@@ -103,6 +123,7 @@ class Tokens:
             "txn": claims.txn,
             "cnf": claims.cnf,
             "via": list(claims.lineage),
+            "may_act": claims.may_act,
         }
         payload = {
             "iss": self._issuer,
@@ -175,6 +196,9 @@ def _read(claims: Mapping[str, Any]) -> AccessClaims:
     act: dict[str, Any] | None = _optional(claims, "act", dict, None)
     if act is not None:
         _check_actor(act)
+    may_act: dict[str, Any] | None = _optional(claims, "may_act", dict, None)
+    if may_act is not None and not _names_agents(may_act):
+        raise _malformed("may_act")
     return AccessClaims(
         subject=text(claims, "sub"),
         client_id=text(claims, "client_id"),
@@ -188,6 +212,7 @@ def _read(claims: Mapping[str, Any]) -> AccessClaims:
         txn=_optional(claims, "txn", str, ""),
         cnf=_optional(claims, "cnf", dict, None),
         lineage=_lineage(claims),
+        may_act=may_act,
     )
 
 
@@ -199,6 +224,14 @@ def _is_detail(detail: object) -> bool:
     return isinstance(names, list) and all(
         isinstance(name, str) for name in cast("list[Any]", names)
     )
+
+
+def _names_agents(may_act: dict[str, Any]) -> bool:
+    """Say whether a ``may_act`` has one member, which names agents: what isn't read isn't met."""
+    if set(may_act) == {"sub"}:
+        return isinstance(may_act["sub"], str)
+    names = may_act["agents"] if set(may_act) == {"agents"} else None
+    return isinstance(names, list) and all(isinstance(n, str) for n in cast("list[Any]", names))
 
 
 def _lineage(claims: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ class Survey:
     """What the ledger knows of a task and its chain at one moment, for one decision.
 
     ``version`` names that moment: a write that was decided on it is refused once anything here has
-    changed. ``depth`` is the task's, 0 for a root; ``tasks`` is how many the chain has.
+    changed. ``depth`` is the task's, 0 for a root; ``tasks`` is how many the chain has. ``left`` is
+    what is left of the budgets that the task draws on: ``grants``, ``calls``, ``amount``.
     """
 
     version: str
@@ -109,6 +110,23 @@ class Survey:
     chain: Trail = field(default_factory=Trail)
     tasks: int = 0
     signals: Signals = field(default_factory=Signals)
+    left: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    def short_of(self, step: Step) -> str:
+        """Return the kind of budget that has too little left for a step, or an empty text."""
+        wants = step.row()
+        return next((kind for kind, much in self.left.items() if wants[kind] > much), "")
+
+    def after(self, step: Step, version: str) -> Survey:
+        """Return what is known once ``step`` was taken, and made that version."""
+        wants = step.row()
+        return replace(
+            self,
+            version=version,
+            task=self.task.after(step),
+            chain=self.chain.after(step),
+            left={kind: much - wants[kind] for kind, much in self.left.items()},
+        )
 
 
 def _words(value: Iterable[str] | None) -> frozenset[str]:

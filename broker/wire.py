@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, cast
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -22,6 +21,8 @@ from broker.clock import to_rfc3339
 from broker.durations import format_duration, parse_duration
 from broker.grants import GrantState
 from broker.secret import Secret
+from broker.wire_limits import Limits, budget_json, limits_json
+from broker.wire_parts import EffectLabel, Name, Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -98,19 +99,12 @@ _PRINTABLE: Final[dict[str, Any]] = {"pattern": rf"^{_PLAIN}[^\x00-\x1f\s]{_PLAI
 
 Duration = Annotated[int, BeforeValidator(_duration), WithJsonSchema(DURATION)]
 """A duration string on the wire, milliseconds inside."""
-Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 Text = Annotated[
     str,
     Field(min_length=1, max_length=1000, json_schema_extra=_PRINTABLE),
     AfterValidator(_printable),
 ]
 SmallObject = Annotated[dict[str, Any], AfterValidator(_small)]
-
-
-class Request(BaseModel):
-    """A request body: strict types, no unknown fields."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class OpenTask(Request):
@@ -127,6 +121,7 @@ class OpenTask(Request):
     on_behalf_of: Annotated[str, Field(min_length=1, max_length=16384)] | None = None
     context: SmallObject | None = None
     heartbeat: Duration | None = None
+    limits: Limits | None = None
 
 
 class RequestGrant(Request):
@@ -136,9 +131,6 @@ class RequestGrant(Request):
     ttl: Duration | None = None
     parameters: SmallObject | None = None
     intent: Text | None = None
-
-
-EffectLabel = Annotated[str, Field(max_length=100, pattern=r"^[a-z]+:[a-z0-9._-]+$")]
 
 
 class ReportExecution(Request):
@@ -153,7 +145,7 @@ class ReportExecution(Request):
     duration: Duration | None = None
     result_digest: Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")] | None = None
     error_type: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,100}$")] | None = None
-    effects: Annotated[list[EffectLabel], Field(max_length=20)] = []
+    effects: Annotated[list[EffectLabel], Field(max_length=20)] = []  # noqa: RUF012  pydantic copies it
 
     def told(self) -> dict[str, Any]:
         """Return what the log says of it."""
@@ -265,6 +257,8 @@ def task_json(task: Task, notes: Sequence[str] = ()) -> dict[str, Any]:
         "closed_at": _time(task.closed_at),
         "reason": task.reason or None,
         "summary": task.summary or None,
+        "limits": limits_json(task),
+        "budget": budget_json(task),
         "notes": list(notes),
     }
 

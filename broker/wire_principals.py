@@ -102,6 +102,7 @@ class AddPrincipal(Request):
     capabilities: Annotated[list[Name], Field(max_length=200, default_factory=list[str])]
     resource: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
     max_ttl: Duration | None = None
+    delegates_to: Annotated[list[Name], Field(max_length=200)] | None = None
     review_by: Day | None = None
 
 
@@ -162,6 +163,7 @@ def principal_json(
         "capabilities": sorted(principal.capabilities),
         "resource": principal.resource or None,
         "max_ttl": format_duration(principal.max_ttl_ms) if principal.max_ttl_ms else None,
+        "delegates_to": _sorted(principal.delegates_to),
         "registered": principal.registered,
         "since": _time(entry.added_at or register.seen.get(principal.name, 0)),
         "added_by": entry.added_by or None,
@@ -214,6 +216,10 @@ def owner_json(
         "principals": sorted(p.name for p in principals if p.state is not PrincipalState.RETIRED),
         "live_grants": sum(grants.get(p.name, 0) for p in principals),
     }
+
+
+def _sorted(names: frozenset[str] | None) -> list[str] | None:
+    return None if names is None else sorted(names)
 
 
 def _time(milliseconds: int) -> str | None:

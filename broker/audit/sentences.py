@@ -101,6 +101,15 @@ def _ended(data: Data) -> str:
     )
 
 
+def _settled(data: Data) -> str:
+    kinds = [
+        f"{data[kind]['returned']} of {data[kind]['given']} {kind}"
+        for kind in ("grants", "calls", "amount")
+        if kind in data
+    ]
+    return "budget given back: " + ", ".join(kinds)
+
+
 def _stuck(data: Data) -> str:
     return f"revocation stuck after {data.get('attempts', '?')} attempts" + _because(data, "error")
 
@@ -160,6 +169,7 @@ _SENTENCES: Final[Mapping[str, tuple[Stage, Callable[[Data], str]]]] = {
     "grant.stuck": (Stage.REVOCATION, _stuck),
     "task.ended": (Stage.REVOCATION, _ended),
     "grant.revoked": (Stage.DEAD, _revoked),
+    "budget.settled": (Stage.NOTE, _settled),
     "task.closed": (Stage.DEAD, lambda data: "everything of it confirmed dead" + _took(data)),
 }
 

@@ -138,6 +138,15 @@ def add(  # noqa: PLR0913  one option for each member of the request
         str | None,
         Parameter(help="No credential of it lives longer.", validator=duration, metavar="TIME"),
     ] = None,
+    delegates_to: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Whom it may open tasks for, else anybody; repeat for more.",
+            metavar="NAME",
+            negative="",
+            show_default=False,
+        ),
+    ] = (),
     review_by: Annotated[
         str | None, Parameter(help="When to look at it again: 2027-06-30.", metavar="DATE")
     ] = None,
@@ -155,6 +164,7 @@ def add(  # noqa: PLR0913  one option for each member of the request
             capabilities=capability,
             resource=resource,
             max_ttl=max_ttl,
+            delegates_to=delegates_to or None,
             review_by=review_by,
         )
     _show(added, connection)
@@ -349,6 +359,7 @@ def _show(
             "capabilities": ", ".join(principal.capabilities),
             "resource": principal.resource,
             "max ttl": principal.max_ttl,
+            "delegates to": ", ".join(principal.delegates_to or ()),
             "added by": principal.added_by,
             **{name: when(moment, now) for name, moment in times.items() if moment},
             "reviewed by": principal.reviewed_by,

@@ -28,6 +28,7 @@ _FLAGS: Final = {
     "require_binding": "a bound token",
     "require_instant": "revocable at once",
     "log_arguments": "arguments in the log",
+    "keep_budget": "budgets don't go back",
 }
 
 app = App(

@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 
 from broker.cli import output
 from broker.cli.connection import DEFAULT, FIRST, Connection, Paging, duration
+from broker.cli.limits import NONE, TaskLimits, shown
 from broker.cli.pairs import parse_pairs
 from broker.cli.text import ago, plural, when
 from broker.clock import SystemClock
@@ -37,6 +38,10 @@ Examples:
 
   broker task open --agent helper --purpose "fetch page 2" \\
       --capability web-get --parent tsk_… --heartbeat 30s --json
+
+  broker task open --agent payer --purpose "pay the March invoices" \\
+      --capability pay-out --parameter pay-out.to=acme \\
+      --budget calls=10 --budget amount=250.00 --delegate-to checker
 """
 _LIST: Final = """\
 Examples:
@@ -95,6 +100,7 @@ def open_task(  # noqa: PLR0913  one option for each member of the request
             help="End it when it is silent for this long.", validator=duration, metavar="TIME"
         ),
     ] = None,
+    limits: TaskLimits = NONE,
     idempotency_key: Annotated[
         str | None, Parameter(help="Opens one task, however often it is used.", metavar="KEY")
     ] = None,
@@ -104,6 +110,7 @@ def open_task(  # noqa: PLR0913  one option for each member of the request
     from broker.client import token_file
 
     facts = parse_pairs(context, "--context")
+    limited = limits.document()
     person = token_file(on_behalf_of)() if on_behalf_of else None
     task = connection.ask(
         parent,
@@ -116,6 +123,7 @@ def open_task(  # noqa: PLR0913  one option for each member of the request
             on_behalf_of=person,
             context=facts or None,
             heartbeat=heartbeat,
+            limits=limited,
             idempotency_key=idempotency_key,
         ),
     )
@@ -226,6 +234,7 @@ def _show(task: Task, connection: Connection) -> None:
             "parent": task.parent_task_id,
             "on behalf of": task.on_behalf_of,
             "heartbeat": f"every {task.heartbeat}" if task.heartbeat else "",
+            **shown(task),
         }
     )
     for text in task.notes:

@@ -60,12 +60,17 @@ def open_task(  # noqa: PLR0913  the members of the request
     on_behalf_of: Secret | str | None = None,
     context: Mapping[str, Any] | None = None,
     heartbeat: Duration | None = None,
+    limits: Mapping[str, Any] | None = None,
     idempotency_key: str | None = None,
 ) -> Call[Task]:
     """Open a task for an agent; it may be granted the capabilities until it ends.
 
-    ``on_behalf_of`` is a JWT that proves the person it runs for. The same ``idempotency_key``
-    never opens a second task; one is made up unless given, so a lost answer can be asked for again.
+    ``on_behalf_of`` is a JWT that proves the person it runs for. ``limits`` may have
+    ``data_classes``, ``effects``, ``parameters`` (values by capability and name), ``delegate_to``
+    and a ``budget`` of ``grants``, ``calls`` and ``amount`` (a decimal as text).
+
+    The same ``idempotency_key`` never opens a second task; one is made up unless given, so a lost
+    answer can be asked for again.
     """
     if isinstance(capabilities, str):
         raise InvalidRequest("capabilities is a list of names, not one text")
@@ -78,6 +83,7 @@ def open_task(  # noqa: PLR0913  the members of the request
         "on_behalf_of": plain(on_behalf_of),
         "context": None if context is None else dict(context),
         "heartbeat": duration(heartbeat),
+        "limits": None if limits is None else dict(limits),
     }
     request = send_json("POST", "/v1/tasks", document, repeatable=True)
     return one(Task, keyed(request, idempotency_key))
@@ -299,6 +305,7 @@ def add_principal(  # noqa: PLR0913  the members of the request
     capabilities: Sequence[str] = (),
     resource: str | None = None,
     max_ttl: Duration | None = None,
+    delegates_to: Sequence[str] | None = None,
     review_by: str | None = None,
 ) -> Call[Principal]:
     """Register an agent, an orchestrator or a resource server; again is no error.
@@ -315,6 +322,7 @@ def add_principal(  # noqa: PLR0913  the members of the request
         "capabilities": list(capabilities) or None,
         "resource": resource,
         "max_ttl": duration(max_ttl),
+        "delegates_to": None if delegates_to is None else list(delegates_to),
         "review_by": review_by,
     }
     return one(Principal, send_json("POST", "/v1/principals", document, repeatable=True))

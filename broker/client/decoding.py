@@ -83,6 +83,7 @@ _READERS: Final[dict[str, Callable[[object], Any]]] = {
     "int | None": _count,
     "datetime | None": _time,
     "tuple[str, ...]": _texts,
+    "tuple[str, ...] | None": _texts,
     "Mapping[str, Any]": _object,
     "Mapping[str, Any] | None": _object,
     "Selector": _selector,

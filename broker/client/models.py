@@ -41,6 +41,8 @@ class Task:
     ended_at: datetime | None = None
     reason: str | None = None
     summary: str | None = None
+    limits: Mapping[str, Any] = field(default_factory=_mapping)
+    budget: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
 
@@ -184,6 +186,7 @@ class Principal:
     capabilities: tuple[str, ...] = ()
     resource: str | None = None
     max_ttl: str | None = None
+    delegates_to: tuple[str, ...] | None = None
     registered: bool = False
     since: datetime | None = None
     added_by: str | None = None

@@ -56,7 +56,7 @@ BACKEND_KEYS: Final[Mapping[str, Keys]] = {
 
 _ROLE_KEYS: Final[Mapping[str, Keys]] = {
     **{role: {} for role in Role},
-    Role.AGENT: {"capabilities": False},
+    Role.AGENT: {"capabilities": False, "delegates_to": False},
     Role.RESOURCE_SERVER: {"resource": True},
 }
 _ALGORITHMS: Final = tuple(sorted(WORKLOAD_ALGORITHMS))
@@ -227,6 +227,7 @@ class PrincipalEntry(Table):
     capabilities: Many[Name] = ()
     resource: ResourceUri | None = Field(None, examples=['"https://orders.example.com"'])
     max_ttl: DurationMs | None = None
+    delegates_to: Many[Name] | None = None
 
     def review_at(self) -> int:
         """Return the end of the review date in UTC, in epoch milliseconds; 0 without one."""
@@ -244,7 +245,7 @@ class PrincipalEntry(Table):
             )
         return value
 
-    @field_validator("capabilities", "resource")
+    @field_validator("capabilities", "resource", "delegates_to")
     @classmethod
     def _goes_with_role(cls, value: object, info: ValidationInfo) -> object:
         cls._check_key(value, info, "role", _ROLE_KEYS)
@@ -263,6 +264,7 @@ class PrincipalEntry(Table):
             capabilities=frozenset(self.capabilities),
             resource=self.resource or "",
             max_ttl_ms=self.max_ttl or 0,
+            delegates_to=None if self.delegates_to is None else frozenset(self.delegates_to),
         )
 
 

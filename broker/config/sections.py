@@ -166,7 +166,10 @@ class VaultSection(Table):
 
 
 class TasksSection(Table):
-    """``[tasks]``: what every task is bounded by. ``max_live_per_agent`` counts tasks."""
+    """``[tasks]``: what every task is bounded by. ``max_live_per_agent`` counts tasks.
+
+    ``cycles`` lets an agent be in a chain of tasks more than once.
+    """
 
     max_ttl: DurationMs = written("24h")
     default_ttl: DurationMs = written("15m")
@@ -174,6 +177,7 @@ class TasksSection(Table):
     max_depth: Annotated[int, between(1, 32)] = 5
     max_children: Count = 20
     max_live_per_agent: Count = 1000
+    cycles: bool = False
 
     @field_validator("default_ttl")
     @classmethod

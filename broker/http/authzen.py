@@ -30,7 +30,7 @@ from broker.http.openapi import answers, body
 from broker.http.problems import NO_STORE, status_of
 from broker.identity.models import Role
 from broker.policy.arguments import REASONS as ARGUMENT_REASONS
-from broker.refusals import POLL_S, advised, refusal
+from broker.refusals import LIMITED, POLL_S, advised, refusal
 from broker.wire import ReportExecution
 from broker.wire_authzen import (
     Evaluation,
@@ -214,8 +214,8 @@ def _reason(ruling: Ruling) -> tuple[str, str]:
     reason = decision.reasons[0]
     if reason in ARGUMENT_REASONS:
         return reason, f"The call is refused: {decision.notes[0]}: {ARGUMENT_REASONS[reason]}."
-    if reason in _SAID:
-        return reason, _SAID[reason]
+    if said := _SAID.get(reason) or LIMITED.get(reason):
+        return reason, said
     error = refusal(ruling)
     return error.code, error.detail
 

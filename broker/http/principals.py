@@ -39,6 +39,7 @@ class PrincipalAnswer(Answer):
     capabilities: list[Words]
     resource: Words | None
     max_ttl: Words | None
+    delegates_to: list[Words] | None
     registered: bool
     since: Time | None
     added_by: Words | None

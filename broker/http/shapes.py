@@ -23,6 +23,8 @@ _CURSOR: Final = rf"^[0-9]{{13}}\|(tsk|grt)_{RANDOM}$"
 _EVENT_ID: Final = "^[0-9]{1,15}-[0-9a-f]{2}-[0-9]{1,15}$"
 _DURATION: Final = r"^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$"
 
+_AMOUNT: Final = r"^[0-9]+\.[0-9]{4}$"
+
 TaskId = Annotated[str, Field(pattern=TASK_ID)]
 GrantId = Annotated[str, Field(pattern=GRANT_ID)]
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, pattern="Z$")]
@@ -32,6 +34,50 @@ Words = Annotated[str, Field(min_length=1)]
 
 class Answer(BaseModel):
     """What every shape is made from."""
+
+
+class Budget(Answer):
+    """How much a task was given; null where a kind isn't bounded here."""
+
+    grants: Count | None
+    calls: Count | None
+    amount: Annotated[str, Field(pattern=_AMOUNT)] | None
+
+
+class Limits(Answer):
+    """What a task is limited to; null for any."""
+
+    data_classes: list[Words] | None
+    effects: list[Words] | None
+    parameters: dict[str, dict[str, list[str | int | float | bool]]] | None
+    delegate_to: list[Words] | None
+    budget: Budget | None
+
+
+class Counted(Answer):
+    """What has become of a budget; `reserved` is what children were given of it."""
+
+    given: Count
+    spent: Count
+    reserved: Count
+    left: Count
+
+
+class Amounts(Answer):
+    """What has become of a budget of amounts, in decimals."""
+
+    given: Annotated[str, Field(pattern=_AMOUNT)]
+    spent: Annotated[str, Field(pattern=_AMOUNT)]
+    reserved: Annotated[str, Field(pattern=_AMOUNT)]
+    left: Annotated[str, Field(pattern=_AMOUNT)]
+
+
+class Account(Answer):
+    """What has become of a task's own budget; null where a kind isn't bounded here."""
+
+    grants: Counted | None
+    calls: Counted | None
+    amount: Amounts | None
 
 
 class Task(Answer):
@@ -56,6 +102,8 @@ class Task(Answer):
     closed_at: Time | None
     reason: Words | None
     summary: Words | None
+    limits: Limits
+    budget: Account | None
     notes: list[Words]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from broker.errors import NotFound
 from broker.ids import shard_of
 from broker.ledger import keys
-from broker.ledger.models import Changed
+from broker.ledger.models import Changed, budget_exhausted
 from broker.ledger.registry import stopped_by
 from broker.ledger.rows import task_row
 from broker.ledger.writes import not_active, token_ended, tokens_in
@@ -72,7 +72,8 @@ class Actions:
         Raises:
             Changed: the version is another by now, or the approval or the elevation is over;
                 nothing was written.
-            TaskNotActive, InvalidToken, Frozen, PrincipalSuspended: it can't be any more.
+            TaskNotActive, InvalidToken, Frozen, PrincipalSuspended, QuotaExceeded: it can't be
+                any more.
         """
         shard = _shard(task.id)
         known = tokens_in(shard, tokens)
@@ -95,6 +96,8 @@ class Actions:
                 return rest[0].decode()
             case b"changed":
                 raise Changed
+            case b"budget":
+                raise budget_exhausted(rest[0])
             case b"token_ended":
                 raise token_ended()
             case b"frozen":
@@ -155,9 +158,12 @@ class Actions:
         return int(seconds) * 1000 + int(micros) // 1000
 
 
-def _survey(row: Mapping[str, Any], chain: bytes, version: bytes, signals: bytes) -> Survey:
+def _survey(
+    row: Mapping[str, Any], chain: bytes, version: bytes, signals: bytes, left: bytes
+) -> Survey:
     known: dict[str, Any] = json.loads(chain) if chain else {}
     reported: dict[str, Any] = json.loads(signals)
+    budgets: dict[str, str] = json.loads(left) if left else {}
     return Survey(
         version=version.decode(),
         task=Trail.read(row.get("trail", {})),
@@ -166,6 +172,7 @@ def _survey(row: Mapping[str, Any], chain: bytes, version: bytes, signals: bytes
         signals=Signals(
             int(reported["risk"]), reported["verdict"], tuple(reported["sources"] or ())
         ),
+        left={kind: int(much) for kind, much in budgets.items()},
     )
 
 

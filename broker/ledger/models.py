@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from broker.errors import BrokerError
+from broker.errors import BrokerError, QuotaExceeded
 from broker.grants import GrantState
 
 if TYPE_CHECKING:
@@ -52,6 +52,13 @@ class Claimed:
     tasks: tuple[Task, ...] = ()
     grants: tuple[Grant, ...] = ()
     elevations: tuple[tuple[str, str], ...] = ()
+
+
+def budget_exhausted(kind: bytes | str) -> QuotaExceeded:
+    """Say of what a task has too little left: ``grants``, ``calls`` or ``amount``."""
+    word = kind.decode() if isinstance(kind, bytes) else kind
+    msg = f"The budget of the task has too little left of {word}: a task above may have more."
+    return QuotaExceeded(msg, reason="budget_exhausted")
 
 
 def is_dead(grant: Grant) -> bool:

@@ -13,7 +13,13 @@ from broker.errors import (
 )
 from broker.ids import shard_of
 from broker.ledger import keys
-from broker.ledger.models import Changed, Claimed, HandleRetired, LedgerTimes
+from broker.ledger.models import (
+    Changed,
+    Claimed,
+    HandleRetired,
+    LedgerTimes,
+    budget_exhausted,
+)
 from broker.ledger.registry import stopped_by
 from broker.ledger.rows import compact, grant_row, read_claimed, read_due, task_row
 from broker.ledger.writes import (
@@ -94,11 +100,13 @@ class RedisLedger:
             case b"changed":
                 raise Changed
             case b"parent_ended":
-                msg = "The parent task has ended, so nothing can be opened below it."
-                raise TaskNotActive(msg)
+                raise TaskNotActive("The parent task has ended: nothing can be opened below it.")
+            case b"budget":
+                raise budget_exhausted(rest[0])
             case b"too_many_children":
-                msg = f"The parent task already has {max_children} children, the most allowed."
-                raise QuotaExceeded(msg)
+                raise QuotaExceeded(
+                    f"The parent task has {max_children} children, the most allowed."
+                )
             case _:
                 raise reused()
 
@@ -159,6 +167,8 @@ class RedisLedger:
                     "the most allowed. Use one of them, or revoke one and ask again."
                 )
                 raise QuotaExceeded(msg, retry_after=30)
+            case b"budget":
+                raise budget_exhausted(rest[0])
             case b"handle_retired":
                 raise HandleRetired
             case b"changed" | b"elevation_ended":

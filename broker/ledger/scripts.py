@@ -1,8 +1,8 @@
 """The Lua scripts, each as one callable; ``redis.py`` gives each its typed method.
 
 A script is: which flags it runs with, the tables of legal moves taken from the Python models,
-``prelude.lua``, ``consent.lua``, and its own file. Revoking goes on when Redis is out of memory;
-issuing does not.
+``prelude.lua``, ``budgets.lua``, ``consent.lua``, and its own file. Revoking goes on when Redis is
+out of memory; issuing does not.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ def source(name: str) -> str:
             _moves_table("TASK_MOVES", TASK_MOVES),
             _moves_table("APPROVAL_MOVES", APPROVAL_MOVES),
             (folder / "prelude.lua").read_text("utf-8"),
+            (folder / "budgets.lua").read_text("utf-8"),
             (folder / "consent.lua").read_text("utf-8"),
             (folder / f"{name}.lua").read_text("utf-8"),
         )

@@ -10,6 +10,7 @@
     @require_binding            only for tokens bound to a key (RFC 9449, RFC 8705)
     @require_instant            only for credentials that can be revoked at once
     @log_arguments              a tool's arguments are written into the log
+    @keep_budget                what a child task didn't spend of its budget doesn't go back
     @advice("Ask for less.")    told to whoever was refused; everybody may read it
     permit (principal, action == Action::"issue_grant", resource == Capability::"deploy");
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from broker.policy.cedar import Schema, Source
 
-_FLAGS: Final = ("require_binding", "require_instant", "log_arguments")
+_FLAGS: Final = ("require_binding", "require_instant", "log_arguments", "keep_budget")
 OBLIGATIONS: Final = ("require_approval", "approvers", "max_ttl", "notify", *_FLAGS)
 KNOWN: Final = ("id", "advice", *OBLIGATIONS)
 MAX_APPROVALS: Final = 10
@@ -148,4 +149,5 @@ def _obligations(
         require_binding="require_binding" in notes,
         require_instant="require_instant" in notes,
         log_arguments="log_arguments" in notes,
+        keep_budget="keep_budget" in notes,
     )

@@ -162,6 +162,7 @@ _READERS: Final[Mapping[str, Callable[[object], Obligations]]] = {
     "require_binding": _flag("require_binding"),
     "require_instant": _flag("require_instant"),
     "log_arguments": _flag("log_arguments"),
+    "keep_budget": _flag("keep_budget"),
 }
 
 

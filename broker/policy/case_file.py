@@ -156,6 +156,7 @@ class Duties(Table):
     require_binding: bool = False
     require_instant: bool = False
     log_arguments: bool = False
+    keep_budget: bool = False
 
     def obligations(self) -> Obligations:
         """Return them as policies state them."""
@@ -167,6 +168,7 @@ class Duties(Table):
             require_binding=self.require_binding,
             require_instant=self.require_instant,
             log_arguments=self.log_arguments,
+            keep_budget=self.keep_budget,
         )
 
 

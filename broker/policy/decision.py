@@ -26,7 +26,8 @@ class Obligations:
 
     ``approvals`` is how many human yeses are needed, ``approvers`` how many of them by group,
     ``max_ttl_ms`` the longest life, 0 for no bound. ``log_arguments`` writes a tool's arguments
-    into the log, which otherwise holds their fingerprints.
+    into the log, which otherwise holds their fingerprints. ``keep_budget`` is for a task that is
+    opened below another: what is left of its budget at its end doesn't go back.
     """
 
     approvals: int = 0
@@ -36,6 +37,7 @@ class Obligations:
     require_binding: bool = False
     require_instant: bool = False
     log_arguments: bool = False
+    keep_budget: bool = False
 
     def __or__(self, other: Obligations) -> Obligations:
         """Return what satisfies both: of everything the strictest, whichever comes first."""
@@ -48,6 +50,7 @@ class Obligations:
             require_binding=self.require_binding or other.require_binding,
             require_instant=self.require_instant or other.require_instant,
             log_arguments=self.log_arguments or other.log_arguments,
+            keep_budget=self.keep_budget or other.keep_budget,
         )
 
     @property
@@ -65,6 +68,7 @@ class Obligations:
             "require_binding": self.require_binding,
             "require_instant": self.require_instant,
             "log_arguments": self.log_arguments,
+            "keep_budget": self.keep_budget,
         }
         return {name: value for name, value in found.items() if value}
 

@@ -5,15 +5,17 @@ They come before any policy, and no policy widens them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-from broker.delegation import Scope, widens
+from broker.delegation import Scope, outside, widens
 from broker.durations import format_duration
 from broker.identity.models import Role
 from broker.policy.decision import Decision, Effect, deny
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from broker.catalog import Capability, Principal
     from broker.tasks import Task
 
@@ -23,6 +25,8 @@ class OpenContext:
     """A task somebody wants to open. ``agent`` is None when there is no such agent.
 
     ``narrowed_to`` is what the caller's token is limited to, None for all that it could have.
+    ``limits`` are those that are asked for, as ``Scope.read`` takes them. ``cycles`` lets an agent
+    be in a chain more than once.
     """
 
     caller: Principal
@@ -33,6 +37,8 @@ class OpenContext:
     parent: Task | None
     max_depth: int
     narrowed_to: frozenset[str] | None = None
+    limits: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    cycles: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,8 @@ class UseContext:
     ``elevated`` is the capability that an elevation gives the task for now.
     ``asked_ttl_ms`` is 0 when the caller left it to the catalogue; ``now_ms`` is epoch
     milliseconds; ``backlog`` is how many credentials of the capability could not be revoked within
-    their budget.
+    their budget. ``effects`` are those that the request itself adds, ``given`` its parameters or
+    arguments; ``short_of`` is the kind of budget that has too little left for it.
     """
 
     caller: Principal
@@ -59,6 +66,9 @@ class UseContext:
     bound: bool = False
     narrowed_to: frozenset[str] | None = None
     elevated: str = ""
+    effects: frozenset[str] = frozenset()
+    given: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    short_of: str = ""
 
 
 def decide_open(context: OpenContext) -> Decision:  # noqa: PLR0911  one return a rule
@@ -78,14 +88,26 @@ def decide_open(context: OpenContext) -> Decision:  # noqa: PLR0911  one return 
         return deny("more_than_token")
     ttl_ms, notes = clamp(context.ttl_ms, context.max_ttl_ms, "the longest a task may run")
     if context.parent is not None:
-        if context.parent.depth + 1 > context.max_depth:
-            return deny("chain_too_deep")
-        if agent.name in context.parent.actors:
-            return deny("chain_has_a_cycle")
-        parent = Scope(frozenset(context.parent.capabilities), context.parent.expires_at)
-        if widens(parent, names):
-            return deny("more_than_parent")
+        refused = _not_below(context, context.parent, agent, names)
+        if refused is not None:
+            return refused
     return Decision(Effect.ALLOW, ("catalogue",), ttl_ms, notes)
+
+
+def _not_below(
+    context: OpenContext, parent: Task, agent: Principal, names: frozenset[str]
+) -> Decision | None:
+    """Refuse a child that is too deep, makes a circle, isn't named, or has more than its parent."""
+    if parent.depth + 1 > context.max_depth:
+        return deny("chain_too_deep")
+    if agent.name in parent.actors and not context.cycles:
+        return deny("chain_has_a_cycle")
+    above = Scope.of(parent)
+    may_act = (above.may_act, context.caller.delegates_to)
+    if any(named is not None and agent.name not in named for named in may_act):
+        return deny("delegate_not_named")
+    part = widens(above, Scope.read(names, parent.expires_at, context.limits))
+    return replace(deny("more_than_parent"), notes=(part,)) if part else None
 
 
 def decide_issue(context: UseContext) -> Decision:
@@ -174,6 +196,16 @@ def _not_usable(context: UseContext) -> Decision | None:
         return deny("token_is_narrower")
     if capability.require_binding and not context.bound:
         return deny("binding_required")
+    return _beyond_limits(context, capability)
+
+
+def _beyond_limits(context: UseContext, capability: Capability) -> Decision | None:
+    """Refuse what the task's own limits, or the budget it draws on, don't leave room for."""
+    why = outside(Scope.of(context.task), capability, context.effects, context.given)
+    if why:
+        return deny(why)
+    if context.short_of:
+        return replace(deny("budget_exhausted"), notes=(f"budget {context.short_of}",))
     return None
 
 

@@ -188,8 +188,17 @@ def decision_config(
 
     ``policies`` is a folder of more policies; ``sections`` change settings.
     """
-    file = stack.data / FILE
-    document: dict[str, Any] = tomllib.loads(file.read_text("utf-8"))
+    document = decision_document(stack)
+    if policies is not None:
+        document["policy"] = {**document.get("policy", {}), "dir": str(policies)}
+    for name, changes in sections.items():
+        document[name] = {**document.get(name, {}), **changes}
+    return parse_config(tomli_w.dumps(document), stack.data / FILE)
+
+
+def decision_document(stack: DevStack) -> dict[str, Any]:
+    """That configuration as TOML has it."""
+    document: dict[str, Any] = tomllib.loads((stack.data / FILE).read_text("utf-8"))
     document["principals"] += [RIVAL, OTHER_SERVICE]
     tools = [{"backend": "tool", **row} for row in _TOOLS]
     document["capabilities"] += [*tools, UPLINK, DEPLOY]
@@ -197,8 +206,4 @@ def decision_config(
         if principal["name"] in {"report-writer", "order-clerk"}:
             names = (*principal["capabilities"], *TOOLS, "uplink", "deploy")
             principal["capabilities"] = list(dict.fromkeys(names))
-    if policies is not None:
-        document["policy"] = {**document.get("policy", {}), "dir": str(policies)}
-    for name, changes in sections.items():
-        document[name] = {**document.get(name, {}), **changes}
-    return parse_config(tomli_w.dumps(document), file)
+    return document

@@ -39,6 +39,7 @@ _KNOWN: Final[dict[str, dict[str, Any]]] = {
         "parent_task_id": _NULL,
         "on_behalf_of": _NULL,
     },
+    "AskLimits": {"parameters": _NULL},
     "RequestGrant": {
         "capability": _CAPABILITY,
         "ttl": _DURATION,

@@ -206,6 +206,8 @@ INVALID: dict[str, dict[str, Any]] = {
     },
     "a max_ttl of an orchestrator": {"role": "orchestrator", "max_ttl": "5m"},
     "a max_ttl that is a number": {"max_ttl": 5},
+    "delegates of an orchestrator": {"role": "orchestrator", "delegates_to": ["worker"]},
+    "delegates that are no list": {"delegates_to": "worker"},
     "a review date of the past": {"review_by": "2020-01-01"},
     "a review date that is none": {"review_by": "2027-02-30"},
     "a review date in another form": {"review_by": "20270630"},

@@ -69,6 +69,10 @@ def test_add_an_agent(fake: FakeBroker, run: Run) -> None:
         "b",
         "--max-ttl",
         "5m",
+        "--delegates-to",
+        "helper",
+        "--delegates-to",
+        "editor",
         "--review-by",
         "2027-06-30",
     )
@@ -88,6 +92,7 @@ def test_add_an_agent(fake: FakeBroker, run: Run) -> None:
         },
         "capabilities": ["a", "b"],
         "max_ttl": "5m",
+        "delegates_to": ["helper", "editor"],
         "review_by": "2027-06-30",
     }
     assert "report-writer" in ran.out

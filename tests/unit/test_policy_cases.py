@@ -25,7 +25,6 @@ RULES: Final = (
     "power-operate",
     "power-privileged-approval",
     "child-at-most-parent",
-    "no-cycles",
     "lethal-combination",
     "lethal-combination-across-chain",
     "unrevocable-refused",

@@ -11,6 +11,8 @@ if field then
   return { 'frozen', field }
 end
 if changed(task, A.seen) then return { 'changed' } end
+local short = short_of(task, A.step)
+if short then return { 'budget', short } end
 if A.elevation and not live_elevation(task, A.elevation) then return { 'changed' } end
 if A.approval then
   if not approved(A.approval, A.approved) then return { 'changed' } end

@@ -32,6 +32,8 @@ if task.parent_id then
     return { 'parent_ended' }
   end
   if count('tc|' .. task.parent_id .. '|') >= A.max_children then return { 'too_many_children' } end
+  local short = endow(task, parent, { [root.id] = root, [parent.id] = parent })
+  if short then return { 'budget', short } end
   -- A child never outlives its parent, by the one clock both are measured with.
   task.expires_at = math.min(task.expires_at, parent.expires_at)
   index(true, 'tc', task.parent_id, stamp(task))
@@ -39,6 +41,8 @@ if task.parent_id then
   chain.tasks = chain.tasks + 1
   next_version(chain)
   save(TASKS, root)
+else
+  endow(task, nil, {})
 end
 if A.approval then
   task.state = 'pending_approval'

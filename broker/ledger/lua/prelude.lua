@@ -1,7 +1,7 @@
 -- Shared by every script. KEYS are the same in all: one shard's tables, in the order of keys.py.
 -- Keys of a script's own come after them. ARGV[1] is one JSON object. Time is this server's. The
 -- tables of moves are prepended by scripts.py from the Python tables, so that there is one list of
--- legal moves. `consent.lua` follows: approvals and elevations.
+-- legal moves. `budgets.lua` and `consent.lua` follow.
 local TASKS, GRANTS, INDEX, DUE, PURGE, FROZEN, AUDIT, APPROVALS = unpack(KEYS, 1, 8)
 local A = cjson.decode(ARGV[1])
 local clock = redis.call('TIME')
@@ -156,6 +156,7 @@ end
 
 -- What ends with a task besides its grants: `consent.lua` says how.
 local end_consents
+local charge, settle -- see budgets.lua
 
 -- Ends a task and everything below it in one go: no mint can slip in between parent and child.
 -- Appends the grants to revoke to `grants` and the ended tasks to `tasks`.
@@ -183,6 +184,7 @@ local function end_task(task, state, reason, grants, tasks)
       end_task(child, child_state, 'parent_' .. state, grants, tasks)
     end
   end
+  if task.sources then settle(task.id) end
 end
 
 -- Whether one of the tokens that this is asked for with has ended; they are the last n keys.
@@ -300,6 +302,7 @@ end
 
 -- A step of a task's, seen by the next decision of anybody in the chain.
 local function take(task, step)
+  charge(task, step)
   local root = root_row(task)
   local chain = chain_in(root)
   task.trail = extend(task.trail, step)

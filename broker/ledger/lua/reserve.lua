@@ -30,11 +30,14 @@ if not refusal then
   local field = frozen_chain(task, 'capability:' .. grant.capability, 'backend:' .. grant.backend)
   elevation = grant.elevation_id and live_elevation(task, grant.elevation_id)
   local live = count('gt|' .. task.id .. '|' .. grant.capability .. '|')
+  local short = short_of(task, A.step)
   local handle = grant.handle and (task.handles or {})[grant.handle]
   if field then
     refusal = { 'frozen', field }
   elseif live >= A.max_live then
     refusal = { 'quota', tostring(live) }
+  elseif short then
+    refusal = { 'budget', short }
   elseif grant.handle and (not handle or handle.retired) then
     refusal = { 'handle_retired' }
   elseif grant.elevation_id and not elevation then
