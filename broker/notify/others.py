@@ -42,12 +42,12 @@ class Others:
         """
         self._url = url
         self._timeout_s = timeout_s
-        self._thread: threading.Thread | None = None
+        self._busy = False
         _way(url())
 
     async def send(self, news: News) -> None:
         """Send it; without a word from apprise in time nobody knows whether it has arrived."""
-        if self._thread is not None and self._thread.is_alive():
+        if self._busy:
             raise SinkError("the message before hasn't come to an end")
         loop = asyncio.get_running_loop()
         sent: asyncio.Future[str] = loop.create_future()
@@ -58,12 +58,13 @@ class Others:
 
         def work() -> None:
             problem = self._send(news)
+            self._busy = False
             if not loop.is_closed():
                 loop.call_soon_threadsafe(settle, problem)
 
         # Nobody waits for it at the end of the process.
-        self._thread = threading.Thread(target=work, daemon=True, name="notify-apprise")
-        self._thread.start()
+        self._busy = True
+        threading.Thread(target=work, daemon=True, name="notify-apprise").start()
         try:
             async with asyncio.timeout(self._timeout_s):
                 problem = await sent

@@ -135,6 +135,8 @@ class Asked(Table):
     agent: str = "agent"
     owner: str = "team@example.com"
     orchestrator: str = "orchestrator"
+    subject: str = "orchestrator"
+    action: str = "issue_grant"
     capability: str = "thing"
     power: Annotated[Power, Loose] = Power.PRIVILEGED
 

@@ -26,6 +26,8 @@ _PRIVILEGED: Final = pst.BinaryOp(
     "eq", pst.GetAttr(pst.Var("resource"), "power"), pst.StringLit(Power.PRIVILEGED)
 )
 
+_ELEVATED: Final = pst.GetAttr(pst.Var("context"), "elevated")
+
 
 def too_wide(
     facts: PolicyFacts, node: pst.Template, reach: Reach
@@ -91,6 +93,8 @@ def _gives_privileged(reach: Reach) -> bool:
         given = actions & {Action.ISSUE_GRANT, Action.CALL_TOOL} or any(
             action.startswith("call:") for action in actions
         )
+        if world.holds(_ELEVATED):
+            continue  # somebody has approved the window
         named = world.terms.get(pst.Var("resource"))
         known: Expr = _PRIVILEGED
         certain = world.holds(known)

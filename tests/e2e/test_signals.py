@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 
+from broker.again import still_allowed
 from broker.dev.config import OWNER
 from broker.errors import NotFound
 from tests.http.parties import bearer
@@ -127,7 +128,7 @@ async def still_refused(world: RiskWorld) -> list[str]:
         grant = await world.app.pipeline.queries.grant(row["grant_id"])
         if grant is None:
             raise NotFound(row["grant_id"])
-        if not await world.app.pipeline.judge.still_allowed(grant, durable=True):
+        if not await still_allowed(world.app.pipeline.judge, grant, durable=True):
             found.append(grant.id)
     return found
 

@@ -147,7 +147,8 @@ class ConsentWorld(PartyWorld):
     async def _proved(
         self, method: str, path: str, *, token: str = "", **content: Any
     ) -> httpx2.Response:
-        url, nonce = f"{self.config.broker.issuer}{path}", None
+        url = f"{self.config.broker.issuer}{path}"
+        answer, nonce = await self.http.get("/healthz"), None
         for _ in range(2):
             claims: dict[str, Any] = {"nonce": nonce}
             if token:

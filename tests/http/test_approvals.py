@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.http.parties import assert_problem
 from tests.waiting import wait_until
@@ -187,7 +187,7 @@ async def test_a_yes_counts_no_more_once_whoever_said_it_may_not(consent: Consen
 async def test_a_tool_call_waits_for_its_approval_too(consent: ConsentWorld) -> None:
     task = await consent.open(capabilities=["deploy-tool"])
 
-    async def decide(version: str) -> dict[str, object]:
+    async def decide(version: str) -> dict[str, Any]:
         question = {
             "subject": {"type": "task", "id": task["task_id"]},
             "action": {"name": "call_tool"},
@@ -201,7 +201,7 @@ async def test_a_tool_call_waits_for_its_approval_too(consent: ConsentWorld) -> 
         return answer.json()
 
     denied = await decide("1.2")
-    request = denied["context"]["access_request"]  # type: ignore[index]
+    request = denied["context"]["access_request"]
     assert denied["decision"] is False
     shown = await consent.approval(request["id"])
     assert shown["request"]["arguments"] == {"service": "shop", "version": "1.2"}

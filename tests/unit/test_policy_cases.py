@@ -31,6 +31,8 @@ RULES: Final = (
     "ledger-durable",
     "risk-refused",
     "compromised-refused",
+    "elevation",
+    "risk-elevation",
     "break-glass",
     "approve-not-self",
     "operate-operators-only",
