@@ -112,7 +112,7 @@ def test_the_annotations_are_those_there_are() -> None:
     (fact,) = policies.facts.values()
 
     assert fact.name == "deploys"
-    assert len(fact.obligations.as_json()) == 7, "all of them"
+    assert len(fact.obligations.as_json()) == 8, "all of them"
 
 
 def test_the_cases_are_as_the_page_says(tmp_path: Path) -> None:
