@@ -7,7 +7,7 @@ import math
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from broker.trail import AMOUNT_SCALE
 from broker.wire_parts import EffectLabel, Name, Request
@@ -28,6 +28,11 @@ def _plain_number(value: float) -> float:
         msg = "must be a finite number"
         raise ValueError(msg)
     return value
+
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 3.0 is 3."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _writable(value: str) -> str:
@@ -53,7 +58,7 @@ Scalar = (
 """A value that a parameter may have."""
 Values = Annotated[list[Scalar], Field(max_length=100)]
 Parameter = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")]
-Much = Annotated[int, Field(ge=0, le=_MOST)]
+Much = Annotated[int, Field(ge=0, le=_MOST), BeforeValidator(_whole)]
 Amount = Annotated[
     str,
     Field(

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from broker.dev.config import ORDERS_API
 from tests.chain_world import ChainWorld, chain_config
 from tests.http.deciding import PAY
-from tests.http.parties import assert_problem
+from tests.http.parties import assert_oauth_error, assert_problem, exchange_form
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -249,3 +250,18 @@ async def test_of_fifty_calls_at_two_replicas_the_budget_lets_through_its_number
     assert reasons.count("") == 7
     assert set(reasons) == {"", "budget_exhausted"}
     assert (await shown(links, root))["budget"]["calls"]["spent"] == 7
+
+
+async def test_the_token_endpoint_keeps_to_a_budget_and_to_limits_as_well(
+    links: ChainWorld,
+) -> None:
+    """A token for another resource server is a credential like any other."""
+    spent = await links.root(limits={"budget": {"grants": 0}})
+    form = exchange_form(links, "report-writer", spent["task_id"])
+    answer = await links.http.post("/oauth/token", data={**form, "resource": ORDERS_API})
+    assert answer.status_code == 429, answer.text
+
+    limited = await links.root(limits={"data_classes": ["nothing"]})
+    form = exchange_form(links, "report-writer", limited["task_id"])
+    answer = await links.http.post("/oauth/token", data={**form, "resource": ORDERS_API})
+    assert_oauth_error(answer, "invalid_target")

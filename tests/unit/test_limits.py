@@ -165,6 +165,13 @@ def test_too_little_left_is_refused() -> None:
 ASK = {"agent": "a", "purpose": "p", "capabilities": ["pay"]}
 
 
+def test_a_whole_number_may_be_written_as_json_lets_it() -> None:
+    asked = OpenTask.model_validate({**ASK, "limits": {"budget": {"calls": 3.0}}})
+    assert asked.limits is not None
+    assert asked.limits.budget is not None
+    assert asked.limits.budget.rows() == {"calls": {"given": "3"}}
+
+
 @pytest.mark.parametrize(
     "limits",
     [
