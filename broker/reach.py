@@ -78,6 +78,33 @@ class Reach:
             found.append(effective_power(usable, trail, self._private))
         return max(found, key=lambda power: power.power.rank, default=None)
 
+    def of_each(
+        self, members: Sequence[Member], grants: Sequence[Grant]
+    ) -> dict[str, EffectivePower | None]:
+        """Return by id what each task can do with what is below it; None where nothing is live.
+
+        ``members`` are given parents first, with what they hold.
+        """
+        below: defaultdict[str, list[Member]] = defaultdict(list)
+        held: defaultdict[str, list[Grant]] = defaultdict(list)
+        for grant in grants:
+            held[grant.task_id].append(grant)
+        found: dict[str, EffectivePower | None] = {}
+        for member in reversed(members):
+            task = member.task
+            part = [member, *below.pop(task.id, [])]
+            if task.parent_id:
+                below[task.parent_id] += part
+            theirs = [grant for m in part for grant in held[m.task.id]]
+            usable, trail = self._usable(part, theirs), together(m.trail for m in part)
+            power = effective_power(usable, trail, self._private)
+            found[task.id] = power if _is_alive(part, theirs) else None
+        return found
+
+    def of_trail(self, trail: Trail) -> EffectivePower:
+        """Return the power that decisions see in what was done."""
+        return power_of_trail(trail, self._private)
+
     def _usable(self, members: Sequence[Member], grants: Sequence[Grant]) -> list[Capability]:
         """Return the capabilities of what isn't confirmed dead, and the tools that may be called.
 
@@ -104,7 +131,7 @@ class Reach:
             "data_classes": sorted(trail.data_classes),
             "grants": trail.grants,
             "calls": trail.calls,
-            **power_json(power_of_trail(trail, self._private)),
+            **power_json(self.of_trail(trail)),
         }
 
 
