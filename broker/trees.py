@@ -72,7 +72,7 @@ class Trees:
         grants = await self._queries.chains.grants(ids, most=most)
         approvals = await self._queries.chains.approvals(ids, most=most)
         now = await self._queries.now()
-        powers = self._reach.of_each(shown, grants[:most])
+        powers = self._reach.of_each(shown, grants[:most], now)
         of_grants = _by_task((g.task_id, grant_json(g)) for g in grants[:most])
         of_approvals = _by_task(
             (a.task_id, self._approval(a, insider=sees_all(caller)))

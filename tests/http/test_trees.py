@@ -211,6 +211,24 @@ async def test_elevations_and_what_waits_for_a_yes_are_at_their_task(
     assert (await tree(consent, root))["nodes"][0]["elevations"] == []
 
 
+async def test_a_tool_that_a_task_is_elevated_to_is_power(consent: ConsentWorld) -> None:
+    task = await consent.open(capabilities=["orders-read"])
+    path = f"/v1/tasks/{task['task_id']}"
+    assert (await tree(consent, task))["nodes"][0]["power"]["level"] == "read"
+
+    elevation = await consent.elevated(task, capability="deploy-tool")
+
+    expected = {"level": "privileged", "why": ["deploy-tool is privileged"]}
+    assert (await tree(consent, task))["nodes"][0]["power"] == expected
+    power = (await consent.api("alice", "GET", f"{path}/power")).json()
+    assert (power["power"], power["usable"]) == ("privileged", ["deploy-tool"])
+    agent = (await consent.api("alice", "GET", "/v1/principals/report-writer")).json()
+    assert agent["effective_power"]["power"] == "privileged"
+    end = f"{path}/elevations/{elevation['elevation_id']}"
+    assert (await consent.api("alice", "DELETE", end)).status_code == 200
+    assert (await tree(consent, task))["nodes"][0]["power"]["level"] == "read"
+
+
 @pytest.mark.parametrize("query", ["?whole=perhaps", "?whole=", "?whole=true&whole=false"])
 async def test_a_bad_query_is_refused(risky: RiskWorld, query: str) -> None:
     task = await risky.open()
