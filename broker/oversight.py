@@ -1,4 +1,4 @@
-"""What watches over agents: reports of risk, effective power, power that nobody uses."""
+"""What watches over agents: reports of risk, effective power, chains, power that nobody uses."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from broker.policing import Policing
 from broker.reach import Reach
 from broker.reports import Reports
 from broker.signals import Detections
+from broker.trees import Trees
 from broker.watch import Watch
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Oversight:
     watch: Watch
     detections: Detections
     reach: Reach
+    trees: Trees
     reports: Reports
     policing: Policing
 
@@ -41,12 +43,14 @@ class Oversight:
     ) -> Oversight:
         """Watch over what a pipeline does; ``follow`` policies that change in their folder."""
         watch, table = Watch(pipeline), SignalTable(connection)
+        reach = Reach(pipeline)
         return cls(
             watch=watch,
             detections=Detections(
                 table=table, watch=watch, pipeline=pipeline, roster=standing.roster
             ),
-            reach=Reach(pipeline),
+            reach=reach,
+            trees=Trees(pipeline, reach),
             reports=Reports(standing=standing, pipeline=pipeline),
             policing=Policing(pipeline, watch, metrics, follow=follow),
         )

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from broker.catalog import Capability, Power
+from broker.elevations import elevations_of
 from broker.power import effective_power, power_of_trail
 from broker.tasks import TaskState
 from broker.trail import Trail
@@ -35,7 +36,7 @@ class Reach:
         # The root may be forgotten already, and its child not yet.
         members = await chains.below([task.root_id, task.id] if whole else [task.id])
         grants = await chains.grants(m.task.id for m in members)
-        usable = self._usable(members, grants)
+        usable = self._usable(members, grants, await self._queries.now())
         root = next((m for m in members if m.task.id == task.root_id), None)
         trail = root.chain if whole and root is not None else together(m.trail for m in members)
         now = effective_power(usable, trail, self._private)
@@ -67,18 +68,49 @@ class Reach:
         held: defaultdict[str, list[Grant]] = defaultdict(list)
         for grant in grants:
             held[grant.task_id].append(grant)
+        now = await self._queries.now()
         found: list[EffectivePower] = []
         for root_id, chain in by_chain.items():
             mine = [m for m in chain if m.task.agent == agent]
             if not _is_alive(mine, [grant for m in mine for grant in held[m.task.id]]):
                 continue
-            usable = self._usable(chain, [grant for m in chain for grant in held[m.task.id]])
+            live = [grant for m in chain for grant in held[m.task.id]]
+            usable = self._usable(chain, live, now)
             trail = next((m.chain for m in chain if m.task.id == root_id), None)
             trail = trail or together(m.trail for m in chain)
             found.append(effective_power(usable, trail, self._private))
         return max(found, key=lambda power: power.power.rank, default=None)
 
-    def _usable(self, members: Sequence[Member], grants: Sequence[Grant]) -> list[Capability]:
+    def of_each(
+        self, members: Sequence[Member], grants: Sequence[Grant], now_ms: int
+    ) -> dict[str, EffectivePower | None]:
+        """Return by id what each task can do with what is below it; None where nothing is live.
+
+        ``members`` are given parents first, with what they hold.
+        """
+        below: defaultdict[str, list[Member]] = defaultdict(list)
+        held: defaultdict[str, list[Grant]] = defaultdict(list)
+        for grant in grants:
+            held[grant.task_id].append(grant)
+        found: dict[str, EffectivePower | None] = {}
+        for member in reversed(members):
+            task = member.task
+            part = [member, *below.pop(task.id, [])]
+            if task.parent_id:
+                below[task.parent_id] += part
+            theirs = [grant for m in part for grant in held[m.task.id]]
+            usable, trail = self._usable(part, theirs, now_ms), together(m.trail for m in part)
+            power = effective_power(usable, trail, self._private)
+            found[task.id] = power if _is_alive(part, theirs) else None
+        return found
+
+    def of_trail(self, trail: Trail) -> EffectivePower:
+        """Return the power that decisions see in what was done."""
+        return power_of_trail(trail, self._private)
+
+    def _usable(
+        self, members: Sequence[Member], grants: Sequence[Grant], now_ms: int
+    ) -> list[Capability]:
         """Return the capabilities of what isn't confirmed dead, and the tools that may be called.
 
         What is being revoked may still work.
@@ -86,7 +118,9 @@ class Reach:
         found = {grant.capability: self._capability(grant) for grant in grants}
         for task in (m.task for m in members if m.task.state is TaskState.ACTIVE):
             agent = self._catalog.principals.get(task.agent)
-            for name in set(task.capabilities) & (agent.capabilities if agent else frozenset()):
+            more = {e.capability for e in elevations_of(task) if e.live(now_ms)}
+            able = more.union(task.capabilities)
+            for name in able & (agent.capabilities if agent else frozenset()):
                 capability = self._catalog.capabilities.get(name)
                 if capability is not None and capability.is_tool:
                     found[name] = capability
@@ -104,7 +138,7 @@ class Reach:
             "data_classes": sorted(trail.data_classes),
             "grants": trail.grants,
             "calls": trail.calls,
-            **power_json(power_of_trail(trail, self._private)),
+            **power_json(self.of_trail(trail)),
         }
 
 

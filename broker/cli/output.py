@@ -10,15 +10,16 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.cli.text import clean
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-    from rich.console import Console
-    from rich.table import Table
+    from rich.console import Console, RenderableType
     from rich.text import Text
+    from rich.tree import Tree
 
     from broker.client import Page
 
@@ -31,10 +32,24 @@ _STATE_STYLES: Final = {
     "failed": "red",
     "denied": "red",
 }
+_POWER_STYLES: Final = {"read": "green", "operate": "yellow", "privileged": "bold red"}
 _STATE_COLUMN: Final = "state"
 _WIDE: Final = 60
 _PIPE_WIDTH: Final = 200
 """What a table may take where no terminal's width bounds it."""
+
+
+Part = tuple[str, str]
+"""Words, and what they are: ``state``, ``power``, ``alarm``, ``strong``, ``dim`` or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A thing of a tree, in lines of parts, and what is below it."""
+
+    lines: Sequence[Sequence[Part]]
+    below: list[Branch] = field(default_factory=list["Branch"])
+    dim: bool = False
 
 
 def document(value: Mapping[str, Any]) -> None:
@@ -110,16 +125,60 @@ def record(pairs: Mapping[str, str | None]) -> None:
     _print(_console(), table)
 
 
+def tree(tops: Iterable[Branch]) -> None:
+    """Print trees, one below the other; long lines wrap, none is cut."""
+    from rich.tree import Tree
+
+    console = _console()
+    for top in tops:
+        root = Tree(_label(top), guide_style="dim")
+        _grow(root, top.below)
+        _print(console, root)
+
+
+def erase() -> None:
+    """Clear the screen for what is drawn again, where there is one."""
+    if sys.stdout.isatty():
+        sys.stdout.write("\x1b[H\x1b[2J\x1b[3J")
+
+
+def _grow(tree: Tree, branches: Iterable[Branch]) -> None:
+    for branch in branches:
+        _grow(tree.add(_label(branch)), branch.below)
+
+
+def _label(branch: Branch) -> Text:
+    from rich.text import Text
+
+    lines = [
+        Text("  ", style="dim" if branch.dim else "").join(
+            Text(clean(words), style=_style(words, kind), overflow="fold") for words, kind in line
+        )
+        for line in branch.lines
+    ]
+    return Text("\n", style="dim" if branch.dim else "").join(lines)
+
+
+def _style(words: str, kind: str) -> str:
+    match kind:
+        case "state":
+            return _STATE_STYLES.get(words, "")
+        case "power":
+            return _POWER_STYLES.get(words, "")
+        case _:
+            return {"alarm": "bold red", "strong": "bold"}.get(kind, kind)
+
+
 def _cell(column: str, value: str) -> Text:
     from rich.text import Text
 
     return Text(clean(value), style=_STATE_STYLES.get(value, "") if column == _STATE_COLUMN else "")
 
 
-def _print(console: Console, table: Table) -> None:
+def _print(console: Console, what: RenderableType) -> None:
     # Not straight to the terminal: rich would end the program when the reader has gone.
     with console.capture() as capture:
-        console.print(table)
+        console.print(what)
     sys.stdout.write("\n".join(text.rstrip() for text in capture.get().split("\n")))
 
 

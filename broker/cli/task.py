@@ -58,9 +58,26 @@ Show what a task and its chain can do now, taken together, and why.
 
 Example: broker task power tsk_…
 """
+_TREE: Final = """\
+Each task is drawn with its power (what it can do with all below it), the \
+effects it has had, and below it its live grants with the time they have left, \
+elevations, and what waits for approval.
+
+Examples:
+
+  broker task tree tsk_…
+  broker task tree tsk_… --whole --watch
+  broker task tree tsk_… --json | jq '.nodes[].grants[].grant_id'
+"""
 
 app = App(name="task", group_commands="Commands", help="Open, watch and end tasks.")
 app.command("broker.cli.power:task_power", name="power", help=_POWER)
+app.command(
+    "broker.cli.tree:task_tree",
+    name="tree",
+    help="Draw a task and all below it.",
+    help_epilogue=_TREE,
+)
 
 
 @app.command(name="open", help_epilogue=_OPEN)

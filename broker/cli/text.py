@@ -27,16 +27,26 @@ def ago(moment: datetime | None, now: float) -> str:
     seconds = round(moment.timestamp() - now)
     if seconds == 0:
         return "now"
+    return f"in {span(seconds)}" if seconds > 0 else f"{span(-seconds)} ago"
+
+
+def span(seconds: int) -> str:
+    """Write a length of time in its two largest units: ``4m 10s``."""
     parts: list[str] = []
-    rest = abs(seconds)
+    rest = seconds
     for unit, size in _UNITS:
         count, rest = divmod(rest, size)
         if count:
             parts.append(f"{count}{unit}")
         elif parts:
             break
-    words = " ".join(parts[:2])
-    return f"in {words}" if seconds > 0 else f"{words} ago"
+    return " ".join(parts[:2]) or "0s"
+
+
+def clipped(text: str, width: int) -> str:
+    """Return a text on one line and no longer than ``width``, with a mark where it is cut."""
+    one = " ".join(text.split())
+    return one if len(one) <= width else one[: width - 1].rstrip() + "…"
 
 
 def when(moment: datetime | None, now: float) -> str:

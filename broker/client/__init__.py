@@ -68,6 +68,14 @@ from broker.client.power import (
     UnusedPower,
 )
 from broker.client.sync import Client
+from broker.client.tree import (
+    ChainDone,
+    LiveApproval,
+    LiveElevation,
+    PowerLevel,
+    TaskTree,
+    TreeNode,
+)
 from broker.secret import Secret
 
 __all__ = [
@@ -81,6 +89,7 @@ __all__ = [
     "BrokerClientError",
     "Candidate",
     "CapabilityUse",
+    "ChainDone",
     "ChainPower",
     "Client",
     "Conflict",
@@ -96,6 +105,8 @@ __all__ = [
     "Identity",
     "InvalidRequest",
     "IssuedGrant",
+    "LiveApproval",
+    "LiveElevation",
     "MovedOwner",
     "MovedPrincipal",
     "NotFound",
@@ -105,6 +116,7 @@ __all__ = [
     "Policy",
     "PolicySet",
     "Power",
+    "PowerLevel",
     "PowerRange",
     "Principal",
     "RateLimited",
@@ -119,8 +131,10 @@ __all__ = [
     "Task",
     "TaskEnd",
     "TaskPower",
+    "TaskTree",
     "ToolDecision",
     "TrailPower",
+    "TreeNode",
     "Unauthenticated",
     "Unavailable",
     "UnexpectedAnswer",

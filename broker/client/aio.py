@@ -130,6 +130,7 @@ class AsyncClient:
     iter_tasks = _each(calls.list_tasks)
     get_task = _one(calls.get_task)
     get_task_power = _one(calls.get_task_power)
+    task_tree = _one(calls.task_tree)
     heartbeat = _one(calls.heartbeat)
     complete = _one(calls.complete)
 

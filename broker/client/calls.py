@@ -40,6 +40,7 @@ from broker.client.models import (
     TaskEnd,
 )
 from broker.client.power import TaskPower, UnusedPower
+from broker.client.tree import TaskTree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,6 +110,12 @@ def get_task(task_id: str) -> Call[Task]:
 def get_task_power(task_id: str) -> Call[TaskPower]:
     """Read what a task and its chain can do now, taken together, and why."""
     return one(TaskPower, get(path_to("/v1/tasks", task_id, "power")))
+
+
+def task_tree(task_id: str, *, whole: bool = False) -> Call[TaskTree]:
+    """Read a task and all below it as a graph, or its ``whole`` chain: power, effects, grants."""
+    query: dict[str, object] = {"whole": "true" if whole else None}
+    return one(TaskTree, get(path_to("/v1/tasks", task_id, "tree"), query))
 
 
 def request_grant(

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from broker.client.approvals import ApprovalNeed, Vote
 from broker.client.credential import Credential
 from broker.client.errors import UnexpectedAnswer
-from broker.client.models import GrantCounts
+from broker.client.models import Grant, GrantCounts
 from broker.client.policy import Candidate, Policy, PolicySet
 from broker.client.power import AgentPower, CapabilityUse, ChainPower, Power, PowerRange, TrailPower
+from broker.client.tree import ChainDone, LiveApproval, LiveElevation, PowerLevel, TreeNode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,7 @@ _NESTED: Final = (
     *(GrantCounts, Power, TrailPower, ChainPower, CapabilityUse, PowerRange, AgentPower),
     *(Policy, PolicySet, Candidate),
     *(ApprovalNeed, Vote),
+    *(Grant, PowerLevel, ChainDone, LiveElevation, LiveApproval, TreeNode),
 )
 """Models that are members of others."""
 
@@ -67,6 +69,12 @@ def _object(value: object) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
+def _objects(value: object) -> tuple[dict[str, Any], ...]:
+    if not isinstance(value, list):
+        raise TypeError("a list of objects")
+    return tuple(_object(item) for item in cast("list[object]", value))
+
+
 def _selector(value: object) -> dict[str, Any]:
     if not isinstance(value, str):
         return _object(value)
@@ -85,6 +93,7 @@ _READERS: Final[dict[str, Callable[[object], Any]]] = {
     "tuple[str, ...]": _texts,
     "tuple[str, ...] | None": _texts,
     "Mapping[str, Any]": _object,
+    "tuple[Mapping[str, Any], ...]": _objects,
     "Mapping[str, Any] | None": _object,
     "Selector": _selector,
     "Credential": lambda value: Credential(_object(value)),

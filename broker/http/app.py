@@ -19,6 +19,7 @@ from broker.http import power as power_api
 from broker.http import principals as principals_api
 from broker.http import reports as reports_api
 from broker.http import signals as signals_api
+from broker.http import trees as trees_api
 from broker.http.limits import BodyLimit
 from broker.http.openapi import DescribedApp, operation_name
 from broker.http.tracing import RequestSpans
@@ -97,6 +98,7 @@ def routed(
     app.include_router(policy_api.router)
     app.include_router(signals_api.router)
     app.include_router(power_api.router)
+    app.include_router(trees_api.router)
     app.include_router(reports_api.router)
     app.include_router(audit_api.router)
     return app

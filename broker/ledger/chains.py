@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker.ids import shard_of
 from broker.ledger import keys
+from broker.ledger.approvals import approval_row
 from broker.ledger.rows import grant_row, task_row
 from broker.trail import Trail
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from broker.approvals import Approval
     from broker.grants import Grant
     from broker.ledger.connection import Connection
     from broker.tasks import Task
@@ -64,21 +66,32 @@ class Chains:
         ids = await self._below_prefix("ta|")
         return [m.task.id for m in await self.members(ids) if m.task.orchestrator == orchestrator]
 
-    async def below(self, ids: Iterable[str]) -> list[Member]:
-        """Return some tasks and all below them, each once; unknown ones are left out."""
+    async def below(self, ids: Iterable[str], *, most: int | None = None) -> list[Member]:
+        """Return some tasks and all below them, each once, level by level; no unknown ones.
+
+        ``most`` bounds what is read: one more than that says that there are more.
+        """
         seen: set[str] = set()
         found: list[Member] = []
         level = list(dict.fromkeys(ids))
         while level:
+            if most is not None:
+                level = level[: most + 1 - len(found)]
             seen.update(level)
             found += await self.members(level)
-            children = await self._ids_below([(i, f"tc|{i}|") for i in level])
+            children = await self._ids_below([(i, f"tc|{i}|") for i in level], most)
             level = [i for i in dict.fromkeys(children) if i not in seen]
         return found
 
-    async def grants(self, ids: Iterable[str]) -> list[Grant]:
-        """Return what some tasks hold that isn't confirmed dead."""
-        return await self.grant_rows(await self._ids_below([(i, f"gt|{i}|") for i in ids]))
+    async def grants(self, ids: Iterable[str], *, most: int | None = None) -> list[Grant]:
+        """Return what some tasks hold that isn't confirmed dead, at most one more than ``most``."""
+        return await self.grant_rows(await self._ids_below([(i, f"gt|{i}|") for i in ids], most))
+
+    async def approvals(self, ids: Iterable[str], *, most: int | None = None) -> list[Approval]:
+        """Return the approvals of some tasks that aren't over, at most one more than ``most``."""
+        found = await self._ids_below([(i, f"aq|{i}|") for i in ids], most)
+        wanted = [(shard, i) for i in found if (shard := shard_of(i, "apr")) is not None]
+        return [approval_row(text, i) for i, text in await self._rows("approvals", wanted)]
 
     async def grant_rows(self, ids: Iterable[str]) -> list[Grant]:
         """Return the grants of these ids; unknown ones are left out."""
@@ -100,21 +113,26 @@ class Chains:
     async def _below_prefix(self, prefix: str) -> list[str]:
         return await self._ids(list(range(self._redis.shards)), [prefix] * self._redis.shards)
 
-    async def _ids_below(self, wanted: Iterable[tuple[str, str]]) -> list[str]:
+    async def _ids_below(
+        self, wanted: Iterable[tuple[str, str]], most: int | None = None
+    ) -> list[str]:
         """Return what the index holds below prefixes, each in the shard of a task."""
         found = [(shard, prefix) for i, prefix in wanted if (shard := self._shard(i)) is not None]
-        return await self._ids([shard for shard, _ in found], [prefix for _, prefix in found])
+        return await self._ids([shard for shard, _ in found], [prefix for _, prefix in found], most)
 
-    async def _ids(self, shards: Sequence[int], prefixes: Sequence[str]) -> list[str]:
+    async def _ids(
+        self, shards: Sequence[int], prefixes: Sequence[str], most: int | None = None
+    ) -> list[str]:
         found: list[str] = []
+        cut = {} if most is None else {"start": 0, "num": most + 1}
         for some in _cut(list(zip(shards, prefixes, strict=True))):
             pipe: Any = self._redis.client.pipeline(transaction=False)
             for shard, prefix in some:
                 end = f"({prefix}".encode() + b"\xff"
-                pipe.zrangebylex(keys.table(shard, "index"), f"[{prefix}", end)
+                pipe.zrangebylex(keys.table(shard, "index"), f"[{prefix}", end, **cut)
             for members in await self._redis.execute(pipe, "chains"):
                 found += [member.rpartition(b"|")[2].decode() for member in members]
-        return found
+        return found if most is None else found[: most + 1]
 
     def _shard(self, task_id: str) -> int | None:
         shard = shard_of(task_id, "tsk")

@@ -56,6 +56,18 @@ async def test_all_below_a_task_and_each_once(bench: Bench, chains: Chains) -> N
         assert await chains.below([unknown]) == []
 
 
+async def test_a_bound_reads_one_more_and_no_further(bench: Bench, chains: Chains) -> None:
+    root, *rest = await tree(bench)
+
+    for most in range(7):
+        found = [m.task.id for m in await chains.below([root.id], most=most)]
+        assert len(found) == min(most + 1, 5)
+        assert found[0] == root.id, "parents first"
+        assert set(found[1:3]) <= {task.id for task in rest[:2]}
+    assert await chains.grants([root.id], most=0) == []
+    assert await chains.approvals([root.id], most=0) == []
+
+
 async def test_what_a_member_has_done_and_its_chain(bench: Bench, chains: Chains) -> None:
     root, left, *_ = await tree(bench)
     step = Step(frozenset({"reads:orders"}), "confidential", lasting=True, rank=1)

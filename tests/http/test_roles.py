@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from fastapi.routing import APIRoute
 
-from broker.http import api, audit
+from broker.http import api, audit, trees
 from tests.http.parties import (
     UNKNOWN_GRANT,
     UNKNOWN_TASK,
@@ -52,6 +52,7 @@ TABLE: Final[dict[tuple[str, str], tuple[int, ...]]] = {
     ("POST", "/v1/tasks"): (201, 201, 403, 403, 403, 403, 403, 403, 401),
     ("GET", "/v1/tasks"): (200, 200, 200, 200, 200, 200, 200, 200, 401),
     ("GET", "/v1/tasks/{task_id}"): (200, 404, 200, 200, 404, 200, 200, 404, 401),
+    ("GET", "/v1/tasks/{task_id}/tree"): (200, 404, 200, 200, 404, 200, 200, 404, 401),
     ("POST", "/v1/tasks/{task_id}/heartbeat"): (200, 404, 200, 200, 404, 403, 403, 404, 401),
     ("POST", "/v1/tasks/{task_id}/complete"): (200, 404, 200, 200, 404, 403, 403, 404, 401),
     ("POST", "/v1/tasks/{task_id}/grants"): (201, 404, 201, 201, 404, 403, 403, 404, 401),
@@ -126,7 +127,7 @@ async def scene(wide: PartyWorld) -> Scene:
 
 
 def test_the_table_has_every_route() -> None:
-    found = (*api.router.routes, *audit.router.routes)
+    found = (*api.router.routes, *audit.router.routes, *trees.router.routes)
     # The log's checkpoint and key are text; who may read them is in the audit's own tests.
     routes = [r for r in found if isinstance(r, APIRoute) and r.path != "/v1/audit/key"]
     routes = [r for r in routes if r.path != "/v1/audit/checkpoint"]
