@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import secrets
 from typing import TYPE_CHECKING, Any
 
-from broker.ids import shard_of
+from broker.ids import new_id, shard_of
 from broker.ledger import keys
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 async def elevate(world: World, task_id: str, capability: str, ttl_ms: int = 60_000) -> str:
     """Give a task a capability for a window; returns the elevation's id."""
-    elevation = f"elv_{secrets.token_hex(8)}"
+    elevation = new_id("elv", shard_of(task_id, "tsk") or 0)
     now = await world.app.pipeline.queries.now()
     row = {"capability": capability, "power": "operate", "by": "test", "started_at": now}
     await _write(world, task_id, elevation, {**row, "expires_at": now + ttl_ms})
@@ -26,6 +25,12 @@ async def end(world: World, task_id: str, elevation: str) -> None:
     """End it before its time."""
     now = await world.app.pipeline.queries.now()
     await _write(world, task_id, elevation, {"ended_at": now})
+
+
+async def miss(world: World, task_id: str, elevation: str) -> None:
+    """Let its heartbeat be overdue, with no sweep that has noticed yet."""
+    now = await world.app.pipeline.queries.now()
+    await _write(world, task_id, elevation, {"heartbeat_ms": 1000, "heartbeat_due": now - 1})
 
 
 async def _write(world: World, task_id: str, elevation: str, row: dict[str, Any]) -> None:

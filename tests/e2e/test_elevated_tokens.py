@@ -218,16 +218,20 @@ async def test_no_token_is_made_for_a_window_that_is_over(clerk: Clerk, until: s
     assert await clerk.tokens() == {}
 
 
-@pytest.mark.parametrize("why", ["ended", "unknown"])
+@pytest.mark.parametrize("why", ["ended", "silent", "unknown"])
 async def test_nor_for_an_elevation_that_the_ledger_does_not_have_as_live(
     clerk: Clerk, why: str
 ) -> None:
     elevation = await windows.elevate(clerk.world, clerk.task.id, "orders-write")
     if why == "ended":
         await windows.end(clerk.world, clerk.task.id, elevation)
+    elif why == "silent":
+        await windows.miss(clerk.world, clerk.task.id, elevation)
+    else:
+        elevation = "elv_unknown"
 
     with pytest.raises(TaskNotActive, match="elevation is over"):
-        await clerk.handle(elevation if why == "ended" else "elv_unknown")
+        await clerk.handle(elevation)
 
     assert (await clerk.fresh()).handles == {}
     assert await clerk.tokens() == {}

@@ -7,10 +7,6 @@
 local task = load(TASKS, A.id)
 if not task then return { 'unknown' } end
 task.handles = task.handles or {}
-local function live_elevation(task, id)
-  local elevation = (task.elevations or {})[id]
-  return elevation and not elevation.ended_at and elevation.expires_at > NOW
-end
 -- What is made for an elevation ends with it: nothing more is made after that.
 local function elevation_ended(id)
   return id and not live_elevation(task, id)
