@@ -293,23 +293,32 @@ class Elevations:
         return True
 
     async def _rotate(self, elevation: Elevation) -> bool:
-        """Rotate what a break-glass may have seen; a failure is told, and tried again."""
+        """Rotate what a break-glass may have seen; whether nothing of it is left to do.
+
+        A failure is told once, and tried again until it is done or the review is closed: from then
+        on it is in the hands of whoever closed it.
+        """
+        left = [path for path, state in elevation.rotation.items() if state != DONE]
+        for path in left:
+            error = await self._rotated(elevation, path)
+            state = FAILED if error else DONE
+            await self.table.rotated(elevation, path, state, error=error, actor=_ACTOR)
+            if error:
+                log.warning("not rotated", path=path, elevation=elevation.id, error=error)
+                return elevation.review == ReviewState.CLOSED
+        return True
+
+    async def _rotated(self, elevation: Elevation, path: str) -> str:
+        """Rotate one of them; returns why it wasn't."""
         capability = self._judge.catalog.capabilities.get(elevation.capability)
         backend = self._pipeline.backends.get(capability.backend) if capability else None
-        left = [path for path, state in elevation.rotation.items() if state != DONE]
-        if capability is None or backend is None or not left:
-            return True
-        for path in left:
-            state, error = DONE, ""
-            try:
-                await backend.rotate(capability)
-            except Unavailable as failed:
-                state, error = FAILED, failed.detail
-                log.warning("not rotated", path=path, elevation=elevation.id, error=error)
-            await self.table.rotated(elevation, path, state, error=error, actor=_ACTOR)
-            if state == FAILED:
-                return False
-        return True
+        if capability is None or backend is None or capability.rotate != path:
+            return "the configuration doesn't say any more that it is to be rotated"
+        try:
+            done = await backend.rotate(capability)
+        except Unavailable as error:
+            return error.detail
+        return "" if done else "the backend has nothing to rotate there"
 
     # Reviews.
 
