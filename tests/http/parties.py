@@ -38,6 +38,12 @@ OTHER_SERVICE: dict[str, Any] = {
     "resource": "https://billing.example.com",
     "identity": {"issuer": "dev", "subject": "resource-server/billing-service"},
 }
+APPROVER: dict[str, Any] = {
+    "name": "approver",
+    "role": "operator",
+    "owner": "approver@example.com",
+    "identity": {"issuer": "dev", "subject": "operator/approver"},
+}
 DEPLOY: dict[str, Any] = {
     "name": "deploy",
     "power": "privileged",
@@ -66,7 +72,7 @@ def party_world(
     """
     file = stack.data / FILE
     document: dict[str, Any] = tomllib.loads(file.read_text("utf-8"))
-    document["principals"] += [RIVAL, OTHER_SERVICE]
+    document["principals"] += [RIVAL, OTHER_SERVICE, APPROVER]
     document["capabilities"].append(DEPLOY)
     for principal in document["principals"]:
         if principal["name"] in {"report-writer", "order-clerk"}:

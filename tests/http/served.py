@@ -101,6 +101,20 @@ class Served:
         ask = {"capability": "orders-api"}
         return self.call("orchestrator", "POST", f"/v1/tasks/{self.task()}/grants", ask)
 
+    def approval(self) -> str:
+        """The id of a new approval, that a new task waits for."""
+        opened = self.run(self.world.open(capabilities=["deploy"]))
+        path = f"/v1/tasks/{opened['task_id']}/grants"
+        return self.call("orchestrator", "POST", path, {"capability": "deploy"})["approval_id"]
+
+    def elevation(self) -> tuple[str, str]:
+        """A new task, and its elevation."""
+        task_id = self.task()
+        path, ask = f"/v1/tasks/{task_id}/elevations", {"capability": "deploy", "intent": "deploy"}
+        asked = self.call("orchestrator", "POST", path, ask)["approval_id"]
+        self.call("approver", "POST", f"/v1/approvals/{asked}/approve", {"reason": "seen"})
+        return task_id, self.call("orchestrator", "POST", path, ask)["elevation_id"]
+
     def principal(self) -> dict[str, Any]:
         """A new agent, with an owner of its own."""
         number = next(self._numbers)

@@ -10,6 +10,7 @@ import copy
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from broker.http.approval_shapes import APPROVAL_ID, ELEVATION_ID
 from broker.http.shapes import GRANT_ID, RANDOM, TASK_ID
 from tests.http.parties import exchange_form
 
@@ -45,6 +46,8 @@ _KNOWN: Final[dict[str, dict[str, Any]]] = {
         "ttl": _DURATION,
         "parameters": {"enum": [None, {}]},
     },
+    "Elevate": {"capability": {"enum": ["deploy"]}, "ttl": _DURATION, "heartbeat": _DURATION},
+    "BreakGlass": {"capability": {"enum": ["deploy"]}, "ttl": _DURATION},
     "Selector": {"agent": _AGENT, "capability": _CAPABILITY},
     "Concerned": {"agent": _AGENT},
     "ReportSignal": {"ttl": _DURATION},
@@ -79,6 +82,9 @@ def sharpened(document: dict[str, Any]) -> dict[str, Any]:
         assert set(members) <= set(properties)
         properties.update(members)
     schemas["ProvedBy"] = _PROOF
+    for parameter in sharp["paths"]["/v1/approvals/{approval_id}"]["get"]["parameters"]:
+        if parameter["name"] == "wait":
+            parameter["schema"] = {"type": "string", "pattern": "^[1-9][0-9]ms$"}
     for parameter in sharp["paths"]["/v1/policy/who-can"]["get"]["parameters"]:
         if parameter["name"] == "capability":
             parameter["schema"] = _CAPABILITY
@@ -95,6 +101,10 @@ def aim(served: Served, case: Case[Any]) -> None:
         ids["task_id"] = served.task()
     if re.match(GRANT_ID, str(ids.get("grant_id"))):
         ids["grant_id"] = served.grant()["grant_id"]
+    if re.match(APPROVAL_ID, str(ids.get("approval_id"))):
+        ids["approval_id"] = served.approval()
+    if re.match(ELEVATION_ID, str(ids.get("elevation_id"))):
+        ids["task_id"], ids["elevation_id"] = served.elevation()
     if re.match(DECISION_ID, str(ids.get("decision_id"))):
         ids["decision_id"] = served.decision()[1]
     if re.match(NAME, str(ids.get("name"))):
