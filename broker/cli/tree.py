@@ -136,7 +136,7 @@ def _grant(grant: Grant, now: float) -> list[Part]:
 
 def _elevation(elevation: Elevation, now: float) -> list[Part]:
     glass = elevation.break_glass
-    parts: list[Part] = [("glass broken" if glass else "elevated", "alarm" if glass else "power")]
+    parts: list[Part] = [("glass broken" if glass else "elevated", "alarm" if glass else "strong")]
     parts += [(elevation.capability, ""), (f"ends {ago(elevation.expires_at, now)}", "")]
     if elevation.heartbeat_due_at:
         parts.append((f"heartbeat due {ago(elevation.heartbeat_due_at, now)}", ""))
@@ -145,7 +145,7 @@ def _elevation(elevation: Elevation, now: float) -> list[Part]:
 
 def _approval(approval: Approval, now: float) -> list[Part]:
     waits = approval.state == "pending"
-    parts: list[Part] = [("waits for approval" if waits else approval.state, "")]
+    parts: list[Part] = [("waits for approval" if waits else approval.state, "strong")]
     parts.append((approval.capability or approval.action, ""))
     if waits:
         parts += [(_have(need), "") for need in approval.needs]

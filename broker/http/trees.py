@@ -22,7 +22,7 @@ from broker.trees import Trees
 router = APIRouter(prefix="/v1", default_response_class=JSONResponse)
 
 
-class Level(Answer):
+class PowerLevel(Answer):
     """A power, and why it is that one; null where nothing is live."""
 
     level: Power | None
@@ -32,7 +32,7 @@ class Level(Answer):
 class ChainDone(Answer):
     """What all tasks of a chain have done, and the power that decisions see in it."""
 
-    power: Level
+    power: PowerLevel
     effects: list[Words]
     data_classes: list[Words]
     grants: Count
@@ -41,7 +41,7 @@ class ChainDone(Answer):
     tasks: Count
 
 
-class Node(Answer):
+class TreeNode(Answer):
     """A task. Its `power` is what it can do together with all below it.
 
     `effects` and `data_classes` are what it has done itself. `depth` counts from the chain's root.
@@ -65,7 +65,7 @@ class Node(Answer):
     reason: Words | None
     budget: Account | None
     depth: Count
-    power: Level
+    power: PowerLevel
     effects: list[Words]
     data_classes: list[Words]
     grants: list[Grant]
@@ -73,7 +73,7 @@ class Node(Answer):
     approvals: list[Approval]
 
 
-class Edge(Answer):
+class TreeEdge(Answer):
     """A task, and one that was opened below it."""
 
     source: Annotated[TaskId, Field(alias="from")]
@@ -91,8 +91,8 @@ class TaskTree(Answer):
     task_id: TaskId
     at: Time
     chain: ChainDone | None
-    nodes: list[Node]
-    edges: list[Edge]
+    nodes: list[TreeNode]
+    edges: list[TreeEdge]
     truncated: bool
 
 
