@@ -143,8 +143,11 @@ def _standing(kind: str, row: Mapping[str, str] | None) -> dict[str, Any] | None
 
 
 def _shown(kind: str, much: int) -> int | str:
-    if kind != "amount":
-        return much
+    return amount_text(much) if kind == "amount" else much
+
+
+def amount_text(much: int) -> str:
+    """Write an amount as a decimal; ``much`` is in ten-thousandths."""
     return f"{Decimal(much) / AMOUNT_SCALE:.4f}"
 
 

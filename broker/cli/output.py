@@ -139,7 +139,7 @@ def tree(tops: Iterable[Branch]) -> None:
 def erase() -> None:
     """Clear the screen for what is drawn again, where there is one."""
     if sys.stdout.isatty():
-        sys.stdout.write("\x1b[H\x1b[2J\x1b[3J")
+        sys.stdout.write("\x1b[H\x1b[2J")
 
 
 def _grow(tree: Tree, branches: Iterable[Branch]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from broker.cli.output import Part
-    from broker.client import Grant, LiveApproval, LiveElevation, TaskTree, TreeNode
+    from broker.client import Approval, ApprovalNeed, Elevation, Grant, TaskTree, TreeNode
 
 _AGAIN_S: Final = 2.0
 _PURPOSE: Final = 70
@@ -108,6 +108,7 @@ def _branch(node: TreeNode, now: float) -> Branch:
         first.append((clipped(node.reason, _PURPOSE), ""))
     can: list[Part] = [(power, "power")] if power else []
     can += [(", ".join(node.effects), "")] if node.effects else []
+    can += [(_left(node.budget), "")] if node.budget and live else []
     lines = [first, [(clipped(node.purpose, _PURPOSE), "")], *([can] if can else [])]
     return Branch(lines, [*_held(node, now)], dim=not live and not node.grants)
 
@@ -133,27 +134,33 @@ def _grant(grant: Grant, now: float) -> list[Part]:
     return [*parts, (grant.grant_id, "dim")]
 
 
-def _elevation(elevation: LiveElevation, now: float) -> list[Part]:
+def _elevation(elevation: Elevation, now: float) -> list[Part]:
     glass = elevation.break_glass
-    parts: list[Part] = [("glass broken" if glass else "elevated", "alarm" if glass else "power")]
+    parts: list[Part] = [("glass broken" if glass else "elevated", "alarm" if glass else "strong")]
     parts += [(elevation.capability, ""), (f"ends {ago(elevation.expires_at, now)}", "")]
     if elevation.heartbeat_due_at:
         parts.append((f"heartbeat due {ago(elevation.heartbeat_due_at, now)}", ""))
     return [*parts, (elevation.elevation_id, "dim")]
 
 
-def _approval(approval: LiveApproval, now: float) -> list[Part]:
+def _approval(approval: Approval, now: float) -> list[Part]:
     waits = approval.state == "pending"
-    parts: list[Part] = [("waits for approval" if waits else approval.state, "")]
+    parts: list[Part] = [("waits for approval" if waits else approval.state, "strong")]
     parts.append((approval.capability or approval.action, ""))
     if waits:
         parts += [(_have(need), "") for need in approval.needs]
     return [*parts, (f"expires {ago(approval.expires_at, now)}", ""), (approval.approval_id, "dim")]
 
 
-def _have(need: Mapping[str, Any]) -> str:
-    said = f"{need.get('have', 0)} of {need.get('count', 0)}"
-    return f"{said} of {need['group']}" if need.get("group") else said
+def _have(need: ApprovalNeed) -> str:
+    said = f"{need.have} of {need.count}"
+    return f"{said} of {need.group}" if need.group else said
+
+
+def _left(budget: Mapping[str, Any]) -> str:
+    """Say what is left of each kind that is bounded here."""
+    rows = sorted((kind, row) for kind, row in budget.items() if row)
+    return ", ".join(f"{kind} {row.get('left')} of {row.get('given')} left" for kind, row in rows)
 
 
 def _since(moment: datetime | None, now: float) -> str:

@@ -70,8 +70,6 @@ from broker.client.power import (
 from broker.client.sync import Client
 from broker.client.tree import (
     ChainDone,
-    LiveApproval,
-    LiveElevation,
     PowerLevel,
     TaskTree,
     TreeNode,
@@ -105,8 +103,6 @@ __all__ = [
     "Identity",
     "InvalidRequest",
     "IssuedGrant",
-    "LiveApproval",
-    "LiveElevation",
     "MovedOwner",
     "MovedPrincipal",
     "NotFound",

@@ -6,13 +6,13 @@ from dataclasses import MISSING, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from broker.client.approvals import ApprovalNeed, Vote
+from broker.client.approvals import Approval, ApprovalNeed, Elevation, Vote
 from broker.client.credential import Credential
 from broker.client.errors import UnexpectedAnswer
 from broker.client.models import Grant, GrantCounts
 from broker.client.policy import Candidate, Policy, PolicySet
 from broker.client.power import AgentPower, CapabilityUse, ChainPower, Power, PowerRange, TrailPower
-from broker.client.tree import ChainDone, LiveApproval, LiveElevation, PowerLevel, TreeNode
+from broker.client.tree import ChainDone, PowerLevel, TreeNode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ _NESTED: Final = (
     *(GrantCounts, Power, TrailPower, ChainPower, CapabilityUse, PowerRange, AgentPower),
     *(Policy, PolicySet, Candidate),
     *(ApprovalNeed, Vote),
-    *(Grant, PowerLevel, ChainDone, LiveElevation, LiveApproval, TreeNode),
+    *(Grant, Elevation, Approval, PowerLevel, ChainDone, TreeNode),
 )
 """Models that are members of others."""
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from broker.client.approvals import Approval, Elevation
     from broker.client.models import Grant
 
 _mapping = dict[str, Any]
@@ -25,52 +26,18 @@ class PowerLevel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainDone:
-    """What all tasks of a chain have done, and the power that decisions see in it."""
+    """What all tasks of a chain have done, and the power that decisions see in it.
+
+    ``amount`` is a decimal.
+    """
 
     power: PowerLevel = PowerLevel()
     effects: tuple[str, ...] = ()
     data_classes: tuple[str, ...] = ()
     grants: int = 0
     calls: int = 0
-    amount: int = 0
+    amount: str = ""
     tasks: int = 0
-    extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LiveElevation:
-    """A window in which a task has a capability more, now."""
-
-    elevation_id: str
-    capability: str = ""
-    power: str | None = None
-    break_glass: bool = False
-    by: str | None = None
-    intent: str | None = None
-    approval_id: str | None = None
-    started_at: datetime | None = None
-    expires_at: datetime | None = None
-    heartbeat_due_at: datetime | None = None
-    extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LiveApproval:
-    """What waits for a human yes, or has one that isn't used yet.
-
-    ``needs`` are ``{"group": …, "count": …, "have": …}``.
-    """
-
-    approval_id: str
-    state: str = ""
-    action: str = ""
-    capability: str | None = None
-    power: str | None = None
-    requester: str | None = None
-    needs: tuple[Mapping[str, Any], ...] = ()
-    escalated_to: tuple[str, ...] = ()
-    created_at: datetime | None = None
-    expires_at: datetime | None = None
     extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
 
 
@@ -93,13 +60,14 @@ class TreeNode:
     ended_at: datetime | None = None
     closed_at: datetime | None = None
     reason: str | None = None
+    budget: Mapping[str, Any] | None = None
     depth: int = 0
     power: PowerLevel = PowerLevel()
     effects: tuple[str, ...] = ()
     data_classes: tuple[str, ...] = ()
     grants: tuple[Grant, ...] = ()
-    elevations: tuple[LiveElevation, ...] = ()
-    approvals: tuple[LiveApproval, ...] = ()
+    elevations: tuple[Elevation, ...] = ()
+    approvals: tuple[Approval, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
 
 

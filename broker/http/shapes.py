@@ -23,7 +23,7 @@ _CURSOR: Final = rf"^[0-9]{{13}}\|(tsk|grt)_{RANDOM}$"
 _EVENT_ID: Final = "^[0-9]{1,15}-[0-9a-f]{2}-[0-9]{1,15}$"
 _DURATION: Final = r"^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$"
 
-_AMOUNT: Final = r"^[0-9]+\.[0-9]{4}$"
+AMOUNT: Final = r"^[0-9]+\.[0-9]{4}$"
 
 TaskId = Annotated[str, Field(pattern=TASK_ID)]
 GrantId = Annotated[str, Field(pattern=GRANT_ID)]
@@ -41,7 +41,7 @@ class Budget(Answer):
 
     grants: Count | None
     calls: Count | None
-    amount: Annotated[str, Field(pattern=_AMOUNT)] | None
+    amount: Annotated[str, Field(pattern=AMOUNT)] | None
 
 
 class Limits(Answer):
@@ -66,10 +66,10 @@ class Counted(Answer):
 class Amounts(Answer):
     """What has become of a budget of amounts, in decimals."""
 
-    given: Annotated[str, Field(pattern=_AMOUNT)]
-    spent: Annotated[str, Field(pattern=_AMOUNT)]
-    reserved: Annotated[str, Field(pattern=_AMOUNT)]
-    left: Annotated[str, Field(pattern=_AMOUNT)]
+    given: Annotated[str, Field(pattern=AMOUNT)]
+    spent: Annotated[str, Field(pattern=AMOUNT)]
+    reserved: Annotated[str, Field(pattern=AMOUNT)]
+    left: Annotated[str, Field(pattern=AMOUNT)]
 
 
 class Account(Answer):

@@ -8,14 +8,13 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
-from broker.approvals import ApprovalState
 from broker.catalog import Power
 from broker.http.api import TaskId as TaskPath
-from broker.http.approval_shapes import ApprovalId, ElevationId, Need
+from broker.http.approval_shapes import Approval, Elevation
 from broker.http.callers import By
 from broker.http.callers import The as TheBroker
 from broker.http.openapi import answers
-from broker.http.shapes import Answer, Count, Grant, TaskId, Time, Words
+from broker.http.shapes import AMOUNT, Account, Answer, Count, Grant, TaskId, Time, Words
 from broker.oversight import Oversight
 from broker.tasks import TaskState
 from broker.trees import Trees
@@ -23,7 +22,7 @@ from broker.trees import Trees
 router = APIRouter(prefix="/v1", default_response_class=JSONResponse)
 
 
-class Level(Answer):
+class PowerLevel(Answer):
     """A power, and why it is that one; null where nothing is live."""
 
     level: Power | None
@@ -33,49 +32,20 @@ class Level(Answer):
 class ChainDone(Answer):
     """What all tasks of a chain have done, and the power that decisions see in it."""
 
-    power: Level
+    power: PowerLevel
     effects: list[Words]
     data_classes: list[Words]
     grants: Count
     calls: Count
-    amount: Count
+    amount: Annotated[str, Field(pattern=AMOUNT)]
     tasks: Count
 
 
-class LiveElevation(Answer):
-    """A window in which the task has a capability more, now."""
-
-    elevation_id: ElevationId
-    capability: Words
-    power: Power
-    break_glass: bool
-    by: Words
-    intent: Words | None
-    approval_id: ApprovalId | None
-    started_at: Time
-    expires_at: Time
-    heartbeat_due_at: Time | None
-
-
-class LiveApproval(Answer):
-    """What waits for a human yes, or has one that isn't used yet."""
-
-    approval_id: ApprovalId
-    state: ApprovalState
-    action: Words
-    capability: Words | None
-    power: Power | None
-    requester: Words
-    needs: list[Need]
-    escalated_to: list[Words]
-    created_at: Time
-    expires_at: Time
-
-
-class Node(Answer):
+class TreeNode(Answer):
     """A task. Its `power` is what it can do together with all below it.
 
     `effects` and `data_classes` are what it has done itself. `depth` counts from the chain's root.
+    None of its `grants`, `elevations` and `approvals` is over; an approval's `request` is null.
     """
 
     task_id: TaskId
@@ -93,16 +63,17 @@ class Node(Answer):
     ended_at: Time | None
     closed_at: Time | None
     reason: Words | None
+    budget: Account | None
     depth: Count
-    power: Level
+    power: PowerLevel
     effects: list[Words]
     data_classes: list[Words]
     grants: list[Grant]
-    elevations: list[LiveElevation]
-    approvals: list[LiveApproval]
+    elevations: list[Elevation]
+    approvals: list[Approval]
 
 
-class Edge(Answer):
+class TreeEdge(Answer):
     """A task, and one that was opened below it."""
 
     source: Annotated[TaskId, Field(alias="from")]
@@ -120,8 +91,8 @@ class TaskTree(Answer):
     task_id: TaskId
     at: Time
     chain: ChainDone | None
-    nodes: list[Node]
-    edges: list[Edge]
+    nodes: list[TreeNode]
+    edges: list[TreeEdge]
     truncated: bool
 
 

@@ -86,7 +86,7 @@ async def test_four_levels_with_what_each_can_do_and_holds(
     assert third["effects"] == ["ingests:untrusted"]
     assert (fourth["effects"], fourth["data_classes"]) == (["reads:customers"], ["confidential"])
     done = found["chain"]
-    assert (done["tasks"], done["grants"], done["calls"], done["amount"]) == (4, 4, 0, 0)
+    assert (done["tasks"], done["grants"], done["calls"], done["amount"]) == (4, 4, 0, "0.0000")
     assert set(done["effects"]) >= {"reads:customers", "ingests:untrusted"}
     assert done["power"]["level"] == "operate"
     assert done["data_classes"] == sorted({"confidential", "public", "internal"})
@@ -195,20 +195,30 @@ async def test_elevations_and_what_waits_for_a_yes_are_at_their_task(
     top, below = (await tree(consent, root))["nodes"]
     assert (below["elevations"], below["approvals"]) == ([], [])
     (shown,) = top["elevations"]
-    assert shown == {name: elevation[name] for name in shown}
-    assert shown["capability"] == "orders-admin"
+    assert shown == elevation
     assert below["task_id"] == child["task_id"]
 
     (node,) = (await tree(consent, wide))["nodes"]
     (waiting,) = node["approvals"]
     assert (waiting["approval_id"], waiting["state"]) == (approval, "pending")
     assert waiting["needs"] == [{"group": None, "count": 1, "have": 0}]
-    assert "request" not in waiting, "what exactly was asked is for those who look at it"
+    assert waiting["request"] is None, "what exactly was asked is for those who look at it"
+    own = await tree(consent, wide, by="report-writer")
+    assert own["nodes"][0]["approvals"] == [waiting]
     await consent.say(approval, yes=False)
     assert (await tree(consent, wide))["nodes"][0]["approvals"] == []
     path = f"/v1/tasks/{root['task_id']}/elevations/{elevation['elevation_id']}"
     assert (await consent.api("alice", "DELETE", path)).status_code == 200
     assert (await tree(consent, root))["nodes"][0]["elevations"] == []
+
+
+async def test_a_budget_is_shown_with_what_is_left(risky: RiskWorld) -> None:
+    task = await risky.open(capabilities=["orders-api"], limits={"budget": {"grants": 3}})
+    await risky.grant(task, "orders-api")
+
+    (node,) = (await tree(risky, task))["nodes"]
+
+    assert node["budget"]["grants"] == {"given": 3, "spent": 1, "reserved": 0, "left": 2}
 
 
 async def test_a_tool_that_a_task_is_elevated_to_is_power(consent: ConsentWorld) -> None:

@@ -48,6 +48,7 @@ def node(task_id: str, parent: str | None = None, **more: Any) -> dict[str, Any]
         "ended_at": None,
         "closed_at": None,
         "reason": None,
+        "budget": None,
         "depth": 0,
         "power": {"level": "operate", "why": ["mail is operate"]},
         "effects": ["reads:orders"],
@@ -65,6 +66,7 @@ def grant(letter: str, state: str = "active", **more: Any) -> dict[str, Any]:
 
 
 ELEVATION: Final[dict[str, Any]] = {
+    "state": "active",
     "elevation_id": "elv_00" + "d" * 24,
     "capability": "orders-admin",
     "power": "privileged",
@@ -88,13 +90,18 @@ APPROVAL: Final[dict[str, Any]] = {
     "created_at": AT,
     "expires_at": soon(120),
 }
+BUDGET: Final[dict[str, Any]] = {
+    "grants": {"given": 5, "spent": 2, "reserved": 1, "left": 2},
+    "calls": None,
+    "amount": {"given": "9.0000", "spent": "0.0000", "reserved": "0.0000", "left": "9.0000"},
+}
 DONE: Final[dict[str, Any]] = {
     "power": {"level": "privileged", "why": ["private data and a way out, together"]},
     "effects": ["reads:orders"],
     "data_classes": ["internal"],
     "grants": 3,
     "calls": 1,
-    "amount": 0,
+    "amount": "0.0000",
     "tasks": 3,
 }
 REVOKING: Final = grant("2", "revoking", revoke_requested_at="2026-01-02T03:03:57.000Z")
@@ -111,7 +118,9 @@ TREE: Final[dict[str, Any]] = {
     "at": AT,
     "chain": DONE,
     "nodes": [
-        node(ROOT, grants=[grant("1")], elevations=[ELEVATION], approvals=[APPROVAL]),
+        node(
+            ROOT, budget=BUDGET, grants=[grant("1")], elevations=[ELEVATION], approvals=[APPROVAL]
+        ),
         node(CHILD, ROOT, purpose=HOSTILE, grants=[REVOKING, STUCK]),
         node(
             LEAF,
@@ -161,7 +170,7 @@ def test_a_tree_with_what_each_task_can_do_and_holds(fake: FakeBroker, run: Run)
     assert words[:3] == [
         f"{ROOT} report-writer active ends in 10m",
         "the nightly report",
-        "operate reads:orders",
+        "operate reads:orders amount 9.0000 of 9.0000 left, grants 2 of 5 left",
     ]
     assert words[3] == f"orders-read active dies in 4m 12s grt_00{'1' * 24}"
     assert words[4].startswith("elevated orders-admin ends in 1m heartbeat due in 10s elv_")
@@ -301,7 +310,7 @@ def test_both_clients_read_it(fake: FakeBroker) -> None:
     )
     assert found.nodes[0].grants[0].capability == "orders-read"
     assert found.nodes[0].elevations[0].heartbeat_due_at is not None
-    assert found.nodes[0].approvals[0].needs[0]["group"] == "security"
+    assert found.nodes[0].approvals[0].needs[0].group == "security"
     assert found.edges[1] == {"from": CHILD, "to": LEAF}
 
 
