@@ -32,8 +32,9 @@ def get_approval(approval_id: str, *, wait: Duration | None = None) -> Call[Appr
 
     ``wait_for_approval`` waits for longer, whatever happens to the connection.
     """
-    request = get(path_to("/v1/approvals", approval_id), {"wait": duration(wait)})
     patience = 0.0 if wait is None else seconds(wait)
+    held = f"{int(patience)}s" if patience >= 1 else None
+    request = get(path_to("/v1/approvals", approval_id), {"wait": held})
     return one(Approval, replace(request, patience=patience))
 
 

@@ -84,7 +84,7 @@ def accepted(error: ApprovalRequired) -> Response:
         "Location": f"/v1/approvals/{error.extra['approval_id']}",
         "Retry-After": str(error.retry_after),
     }
-    return JSONResponse({**error.extra, "detail": error.detail}, 202, headers)
+    return JSONResponse({"advice": [], **error.extra, "detail": error.detail}, 202, headers)
 
 
 _TASK_CALLS = ("show_task", "heartbeat", "request_grant", "complete")

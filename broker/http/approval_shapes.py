@@ -26,6 +26,7 @@ class Waiting(Answer):
     capability: str
     expires_at: Time
     decision_id: Words
+    advice: list[Words]
     detail: Words
 
 

@@ -72,6 +72,7 @@ _EXTRAS: Final[dict[str, Any]] = {
     "decision_id": {"type": "string"},
     "grant_id": {"type": "string"},
     "approval_id": {"type": "string"},
+    "advice": {"type": "array", "items": {"type": "string"}},
     "elevation_id": {"type": "string"},
     "reason": {"type": "string"},
     "state": {"type": "string"},

@@ -107,6 +107,12 @@ class Served:
         path = f"/v1/tasks/{opened['task_id']}/grants"
         return self.call("orchestrator", "POST", path, {"capability": "deploy"})["approval_id"]
 
+    def decided(self) -> str:
+        """The id of a new approval that is denied: nobody waits for it."""
+        asked = self.approval()
+        self.call("approver", "POST", f"/v1/approvals/{asked}/deny", {"reason": "seen"})
+        return asked
+
     def elevation(self) -> tuple[str, str]:
         """A new task, and its elevation."""
         task_id = self.task()

@@ -82,9 +82,6 @@ def sharpened(document: dict[str, Any]) -> dict[str, Any]:
         assert set(members) <= set(properties)
         properties.update(members)
     schemas["ProvedBy"] = _PROOF
-    for parameter in sharp["paths"]["/v1/approvals/{approval_id}"]["get"]["parameters"]:
-        if parameter["name"] == "wait":
-            parameter["schema"] = {"type": "string", "pattern": "^[1-9][0-9]ms$"}
     for parameter in sharp["paths"]["/v1/policy/who-can"]["get"]["parameters"]:
         if parameter["name"] == "capability":
             parameter["schema"] = _CAPABILITY
@@ -102,7 +99,8 @@ def aim(served: Served, case: Case[Any]) -> None:
     if re.match(GRANT_ID, str(ids.get("grant_id"))):
         ids["grant_id"] = served.grant()["grant_id"]
     if re.match(APPROVAL_ID, str(ids.get("approval_id"))):
-        ids["approval_id"] = served.approval()
+        waits = case.operation.definition.raw["operationId"] == "show_approval"
+        ids["approval_id"] = served.decided() if waits else served.approval()
     if re.match(ELEVATION_ID, str(ids.get("elevation_id"))):
         ids["task_id"], ids["elevation_id"] = served.elevation()
     if re.match(DECISION_ID, str(ids.get("decision_id"))):

@@ -163,7 +163,7 @@ async def test_waiting_is_one_long_request(
     body = (await asyncio.wait_for(waiting, 10)).json()
     assert (body["state"], body["votes"]) == ("approved", [])
     assert_problem(
-        await consent.api("alice", "GET", f"/v1/approvals/{approval}?wait=2m"),
+        await consent.api("alice", "GET", f"/v1/approvals/{approval}?wait=61s"),
         400,
         "invalid_request",
     )
