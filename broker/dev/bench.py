@@ -23,7 +23,7 @@ import psycopg
 
 from broker.client import Client
 from broker.clock import SystemClock
-from broker.dev import bench_decisions
+from broker.dev import bench_cascade, bench_decisions
 from broker.dev.bench_exchange import AGENT, CONNECTIONS, ExchangeBench, median_rate
 from broker.dev.config import subject_of
 from broker.dev.issuer import DevIssuer
@@ -58,7 +58,7 @@ def main() -> int:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
     with tempfile.TemporaryDirectory(prefix="broker-bench-") as folder:
         config = Path(folder) / "bench.toml"
-        config.write_text("[oauth]\nrate = 1_000_000\n", "utf-8")
+        config.write_text(f"[oauth]\nrate = 1_000_000\n{bench_cascade.CONFIG}", "utf-8")
         command = [sys.executable, "-m", "broker", "dev", "--port", "0", "--json"]
         command += ["--data", f"{folder}/data", "--config", str(config)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -69,6 +69,7 @@ def main() -> int:
                 *bench.decisions(),
                 *bench.exchanges(),
                 *bench.time_to_dead(rounds),
+                *bench.cascade(),
                 *bench.memory(GRANTS),
             ]
         finally:
@@ -209,6 +210,15 @@ class Bench:
         except psycopg.OperationalError:
             return (refused - begun) * 1000, (confirmed - begun) * 1000
         sys.exit("an ended credential still logs in: the figures would mean nothing")
+
+    def cascade(self) -> list[Row]:
+        """Seconds until a chain of tasks is dead, against revoking as many leases directly."""
+        reference = bench_cascade.theirs(self._vault)
+        took = bench_cascade.ours(self._orchestrator, self._ready["redis"])
+        name = (
+            f"chain of {bench_cascade.DEPTH} with {bench_cascade.GRANTS} grants: root to all dead"
+        )
+        return [Row(name, took, reference, "s", took / reference, 0.0, "lower")]
 
     def memory(self, grants: int) -> list[Row]:
         """Redis memory per live grant, against OpenBao's memory per live token lease.

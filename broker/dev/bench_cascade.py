@@ -1,0 +1,83 @@
+"""How long a chain of tasks takes to die: from its root's end to the last credential's.
+
+The reference revokes as many leases directly, as many at a time as the broker does, and looks each
+of them up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from broker.clock import SystemClock
+from broker.ledger.connection import Connection
+from broker.ledger.queries import Queries
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from broker.client import Client
+
+DEPTH: Final = 10
+GRANTS: Final = 1000
+_AT_A_TIME: Final = 16
+"""As `[vault] revoke_concurrency` has it."""
+_MAKING: Final = 8
+_POLL_S: Final = 0.005
+CONFIG: Final = f"[tasks]\nmax_depth = {DEPTH}\ncycles = true\n"
+"""What the broker's configuration has to say: such a chain, of one agent."""
+_clock = SystemClock()
+
+
+def ours(orchestrator: Client, redis_url: str, grants: int = GRANTS) -> float:
+    """Return the seconds from a root's end until all its chain's grants are confirmed dead."""
+    before = asyncio.run(_live(redis_url))
+    tasks: list[str] = []
+    for _ in range(DEPTH):
+        parent = tasks[-1] if tasks else None
+        task = orchestrator.open_task(
+            "report-writer", "bench", ["orders-read"], ttl="1h", parent_task_id=parent
+        )
+        tasks.append(task.task_id)
+
+    def grant(number: int) -> None:
+        orchestrator.request_grant(tasks[number % DEPTH], "orders-read", ttl="15m")
+
+    with ThreadPoolExecutor(_MAKING) as pool:
+        list(pool.map(grant, range(grants)))
+    begun = _clock.monotonic()
+    orchestrator.complete(tasks[0])
+    while asyncio.run(_live(redis_url)) > before:
+        time.sleep(_POLL_S)
+    return _clock.monotonic() - begun
+
+
+def theirs(vault: httpx2.Client, grants: int = GRANTS) -> float:
+    """Return the seconds in which as many leases are revoked directly, and looked up."""
+
+    def make(_: int) -> str:
+        answer = vault.get("database/creds/orders-read", params={"ttl": "15m"})
+        return str(answer.raise_for_status().json()["lease_id"])
+
+    def end(lease: str) -> None:
+        body = {"lease_id": lease, "sync": True}
+        vault.put("sys/leases/revoke", json=body).raise_for_status()
+        found = vault.put("sys/leases/lookup", json={"lease_id": lease})
+        assert found.is_error, "a revoked lease is still there"  # noqa: S101  no figure otherwise
+
+    with ThreadPoolExecutor(_MAKING) as pool:
+        leases = list(pool.map(make, range(grants)))
+    begun = _clock.monotonic()
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        list(pool.map(end, leases))
+    return _clock.monotonic() - begun
+
+
+async def _live(redis_url: str) -> int:
+    connection = Connection(redis_url)
+    try:
+        return await Queries(connection, ()).count("gt|")
+    finally:
+        await connection.close()
