@@ -18,6 +18,7 @@ from broker.clock import SystemClock
 from broker.config import read_secret_file
 from broker.consents import Consents
 from broker.decisions import DecisionPoint
+from broker.deferral import Deferral
 from broker.elevating import Elevations
 from broker.errors import BrokerError
 from broker.exchange import Exchange
@@ -282,6 +283,7 @@ def build(
         live=live,
         clock=clock,
         rates=Rates(clock, quota=config.oauth.rate, window_s=config.oauth.rate_window // 1000),
+        deferral=Deferral(approvals, Replay(connection)),
         token_ttl_ms=config.broker.token_ttl,
         shards=config.redis.shards,
     )

@@ -233,9 +233,9 @@ class OAuthError(BrokerError):
     code = "oauth_error"
     title = "OAuth error"
 
-    def __init__(self, error: str, detail: str = "") -> None:
-        """``error`` such as ``invalid_request`` or ``invalid_target``."""
-        super().__init__(detail or error)
+    def __init__(self, error: str, detail: str = "", **extra: object) -> None:
+        """``error`` such as ``invalid_request``; ``extra`` become members of the answer."""
+        super().__init__(detail or error, **extra)
         self.error = error
 
 

@@ -29,6 +29,8 @@ from broker.acting import (
 from broker.catalog import PrincipalState
 from broker.errors import (
     AccessDenied,
+    ApprovalDenied,
+    ApprovalRequired,
     InvalidRequest,
     InvalidToken,
     OAuthError,
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from broker.access import Access
     from broker.catalog import Capability, Principal
     from broker.clock import Clock
+    from broker.deferral import Deferral
     from broker.identity.models import Transport
     from broker.ledger.live_tokens import LiveTokens
     from broker.pipeline import Pipeline
@@ -79,7 +82,7 @@ class Answer:
 class Exchange:
     """Answers token requests."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  all that a token is made of
         self,
         *,
         access: Access,
@@ -88,6 +91,7 @@ class Exchange:
         live: LiveTokens,
         clock: Clock,
         rates: Rates,
+        deferral: Deferral,
         token_ttl_ms: int,
         shards: int,
     ) -> None:
@@ -98,6 +102,7 @@ class Exchange:
         self._live = live
         self._clock = clock
         self._rates = rates
+        self._deferral = deferral
         self._ttl_ms = token_ttl_ms
         self._shards = shards
 
@@ -320,10 +325,18 @@ class Exchange:
         wanted = RequestGrant.model_construct(
             capability=capability.name, ttl=left_ms, parameters=parameters, intent=None
         )
+        if ask.deferral and left_ms is not None:
+            # What is left of it is another time each time, so no repeat would be the same request.
+            raise OAuthError("invalid_request", "deferral: with a workload's own token alone")
+        await self._deferral.look(ask, caller)
         try:
             issued = await self._pipeline.issue(caller, caller.task, wanted, None)
         except PrincipalSuspended:
             raise
+        except (ApprovalRequired, ApprovalDenied) as error:
+            if not ask.deferral:
+                raise OAuthError("invalid_target", error.detail) from error
+            raise await self._deferral.wait(ask, error) from error
         except (AccessDenied, InvalidRequest) as error:
             # RFC 8693 section 2.2.2: unwilling to issue for the target.
             raise OAuthError("invalid_target", error.detail) from error

@@ -42,6 +42,8 @@ _SINGLE: Final = (
     "requested_token_type",
     "scope",
     "authorization_details",
+    "deferral",
+    "deferral_code",
     "client_id",
     "client_secret",
     "client_assertion",
@@ -76,7 +78,10 @@ class TaskDetail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRequest:
-    """What a caller asks of the token endpoint. ``targets`` are resources and audiences alike."""
+    """What a caller asks of the token endpoint. ``targets`` are resources and audiences alike.
+
+    With ``deferral`` it is told when a human has to say yes first; see ``deferral.py``.
+    """
 
     grant_type: str
     subject_token: str = field(default="", repr=False)
@@ -86,6 +91,8 @@ class TokenRequest:
     targets: tuple[str, ...] = ()
     scope: frozenset[str] | None = None
     detail: TaskDetail | None = None
+    deferral: bool = False
+    deferral_code: str = ""
 
 
 def read_request(form: Mapping[str, Sequence[str]]) -> TokenRequest:
@@ -107,7 +114,12 @@ def read_request(form: Mapping[str, Sequence[str]]) -> TokenRequest:
     if requested not in _TOKEN_TYPES:
         known = " or ".join(_TOKEN_TYPES)
         raise OAuthError("invalid_request", f"requested_token_type is {known}")
+    deferral = fields.get("deferral", "false")
+    if deferral not in ("true", "false"):
+        raise OAuthError("invalid_request", "deferral is true or false")
     return TokenRequest(
+        deferral=deferral == "true" or "deferral_code" in fields,
+        deferral_code=fields.get("deferral_code", ""),
         grant_type=grant_type,
         subject_token=fields.get("subject_token", ""),
         subject_token_type=fields.get("subject_token_type", ""),

@@ -134,7 +134,9 @@ def oauth_problem(error: errors.BrokerError, *, challenge: bool = False) -> JSON
     # Section 5.2 allows printable ASCII without the double quote and the backslash.
     text = error.detail.replace('"', "'").replace("\\", "/").replace("…", "...")
     description = "".join(c if " " <= c <= "~" else "?" for c in text)
-    return JSONResponse({"error": code, "error_description": description}, status, headers)
+    extra = error.extra if isinstance(error, errors.OAuthError) else {}
+    body = {"error": code, "error_description": description, **extra}
+    return JSONResponse(body, status, headers)
 
 
 def _invalid(error: RequestValidationError) -> JSONResponse:
