@@ -48,11 +48,12 @@ APPROVAL_MOVES: Final[dict[ApprovalState, frozenset[ApprovalState]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """What one operator said. ``at`` is epoch milliseconds."""
+    """What one operator said. ``at`` is epoch milliseconds; a no counts for nothing."""
 
     by: str
     at: int
     reason: str
+    yes: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,10 +147,11 @@ class Groups:
         """Return who is asked as well, each with the milliseconds after which, soonest first."""
         found: dict[str, int] = {}
         for name in needs:
-            after, group = 0, self._groups.get(name)
-            while group is not None and group.escalate_to and group.escalate_to not in found:
+            after, group, seen = 0, self._groups.get(name), {name}
+            while group is not None and group.escalate_to and group.escalate_to not in seen:
                 after += group.escalate_ms
-                found[group.escalate_to] = after
+                seen.add(group.escalate_to)
+                found[group.escalate_to] = min(after, found.get(group.escalate_to, after))
                 group = self._groups.get(group.escalate_to)
         return tuple(sorted((after, name) for name, after in found.items()))
 
@@ -161,7 +163,7 @@ class Groups:
         self, votes: Sequence[Vote], needs: Mapping[str, int], escalated: Container[str]
     ) -> Yeses:
         """Count votes; each counts for every group that the voter is in or stands in for."""
-        names = {vote.by for vote in votes}
+        names = {vote.by for vote in votes if vote.yes}
         by_group = {g: len(self._voters(g, escalated, names)) for g in needs if g != ANYBODY}
         return Yeses(len(names), by_group)
 

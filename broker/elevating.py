@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from broker.approvals import Yeses
 from broker.consents import Wanted
 from broker.elevations import Elevation, ReviewState, elevations_of, read_elevation
-from broker.errors import AccessDenied, Conflict, NotFound, Unavailable
+from broker.errors import AccessDenied, BrokerError, Conflict, NotFound, Unavailable
 from broker.identity.models import Role
 from broker.ids import new_id, shard_of
 from broker.ledger.models import Changed
@@ -234,7 +234,10 @@ class Elevations:
                 tokens=caller.lineage,
                 actor=caller.name,
             )
-        except BaseException:
+        except Unavailable:
+            # It may have been written: the mark stays, and goes with its time.
+            raise
+        except BrokerError:
             if elevation.break_glass:
                 await self.table.release_glass(task.agent, elevation.id)
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Final
@@ -34,7 +35,9 @@ def approval_row(text: str | bytes, identifier: str = "") -> Approval:
     row: dict[str, Any] = {k: v for k, v in json.loads(text).items() if k in _FIELDS}
     row["state"] = ApprovalState(row["state"])
     votes = row.get("votes") or ()
-    row["votes"] = tuple(Vote(v["by"], int(v["at"]), v["reason"]) for v in votes)
+    row["votes"] = tuple(
+        Vote(v["by"], int(v["at"]), v["reason"], v.get("says") != _NO) for v in votes
+    )
     row["ladder"] = tuple((int(after), group) for after, group in row.get("ladder") or ())
     for name in ("escalated", "channels", "policies"):
         row[name] = tuple(row.get(name) or ())
@@ -117,9 +120,15 @@ class ApprovalTable:
         shard = _shard(task_id, "tsk")
         prefix = f"aq|{task_id}|{digest}|"
         low, high = f"[{prefix}", f"({prefix}".encode() + b"\xff"
-        found = await self._redis.command("ZREVRANGEBYLEX", keys.table(shard, "index"), high, low)
+        index = keys.table(shard, "index")
+        found, (seconds, micros) = await asyncio.gather(
+            self._redis.command("ZREVRANGEBYLEX", index, high, low), self._redis.command("TIME")
+        )
         ids = [member.rpartition(b"|")[2].decode() for member in found]
-        return (await self.rows(ids))[0] if ids else None
+        newest = (await self.rows(ids))[0] if ids else None
+        # One that nobody has swept yet answers nothing any more.
+        over = newest is None or newest.expires_at <= int(seconds) * 1000 + int(micros) // 1000
+        return None if over else newest
 
     async def listed(
         self, state: ApprovalState | None, limit: int, cursor: str = ""

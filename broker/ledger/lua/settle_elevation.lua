@@ -9,9 +9,10 @@ if not elevation then
 end
 for path, state in pairs(A.rotation or {}) do
   local was = (elevation.rotation or {})[path]
-  elevation.rotation = elevation.rotation or {}
-  elevation.rotation[path] = state
-  if was ~= state then
+  -- Two may have tried: what one has rotated, the other's failure doesn't undo.
+  if was ~= state and was ~= 'done' then
+    elevation.rotation = elevation.rotation or {}
+    elevation.rotation[path] = state
     emit('rotation.' .. state, task.id, nil,
       { elevation = A.id, capability = elevation.capability, path = path, error = A.error },
       elevation.decision_id)

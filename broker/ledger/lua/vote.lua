@@ -17,11 +17,11 @@ if not A.outcome then
   save(APPROVALS, approval)
   return { 'ok', text_of(approval) }
 end
+-- From now on its time is how long the yes is good for; the event says so too.
+if A.outcome == 'approved' then approval.expires_at = NOW + approval.use_ms end
 move_approval(approval, A.outcome, A.reason)
 local task = load(TASKS, approval.task_id)
 if A.outcome == 'approved' then
-  approval.expires_at = NOW + approval.use_ms
-  save(APPROVALS, approval)
   approval_due(approval)
   -- A task that waits for it is opened by whoever says yes; or by a sweep, if that one can't.
   if task.state == 'pending_approval' then
