@@ -104,6 +104,11 @@ Text = Annotated[
     Field(min_length=1, max_length=1000, json_schema_extra=_PRINTABLE),
     AfterValidator(_printable),
 ]
+LongText = Annotated[
+    str,
+    Field(min_length=1, max_length=4000, json_schema_extra=_PRINTABLE),
+    AfterValidator(_printable),
+]
 SmallObject = Annotated[dict[str, Any], AfterValidator(_small)]
 
 

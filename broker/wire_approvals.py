@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any
 
 from broker.approvals import ANYBODY, Yeses
 from broker.clock import to_rfc3339
 from broker.durations import format_duration
-from broker.wire import Duration, Name, Request, Text
+from broker.wire import Duration, LongText, Name, Request, Text
 
 if TYPE_CHECKING:
     from broker.approvals import Approval
@@ -47,7 +45,7 @@ class BreakGlass(Request):
 class CloseReview(Request):
     """``POST /v1/reviews/{id}/close``."""
 
-    findings: Annotated[str, Field(min_length=1, max_length=4000)]
+    findings: LongText
 
 
 def approval_json(approval: Approval, have: Yeses, *, insider: bool) -> dict[str, Any]:

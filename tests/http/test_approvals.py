@@ -63,6 +63,41 @@ async def test_an_approval_is_good_for_exactly_its_request_and_once(consent: Con
     assert again.json()["approval_id"] != approval
 
 
+async def test_an_approval_is_good_for_nobody_else_and_not_after_its_task(
+    consent: ConsentWorld,
+) -> None:
+    """Pitfall 21: the requester has no yes of their own, and a yes dies with its task."""
+    task = await consent.open(capabilities=["orders-admin", "deploy"])
+    approval = await consent.asked(task)
+    yes = await consent.asked(task, "deploy")
+    own = await consent.api(
+        "report-writer", "POST", f"/v1/approvals/{approval}/approve", {"reason": "me"}, task=task
+    )
+    assert_problem(own, 403, "access_denied")
+    assert (await consent.approval(approval))["needs"][0]["have"] == 0
+    await consent.say(yes)
+    path = f"/v1/tasks/{task['task_id']}/complete"
+    await consent.api("orchestrator", "POST", path, {"outcome": "completed"})
+
+    assert (await consent.approval(yes))["state"] == "cancelled"
+    for gone in (approval, yes):
+        assert_problem(await consent.say(gone), 409, "conflict")
+    assert (await consent.ask(task, "deploy")).status_code in (401, 403, 409)
+    # The same agent's next task for the same work starts with nobody's yes.
+    following = await consent.open(capabilities=["deploy"])
+    assert await consent.asked(following, "deploy") not in (approval, yes)
+
+
+async def test_a_no_is_not_shown_as_a_yes(consent: ConsentWorld) -> None:
+    task = await consent.open(capabilities=["deploy-twice"])
+    approval = await consent.asked(task, "deploy-twice")
+    await consent.say(approval, "alice")
+    await consent.say(approval, "bob", yes=False)
+    assert (await consent.approval(approval))["needs"] == [
+        {"group": "security", "count": 2, "have": 1}
+    ]
+
+
 async def test_a_repeat_waits_for_the_same_approval(consent: ConsentWorld) -> None:
     task = await consent.open(capabilities=["orders-admin"])
     first = await consent.asked(task, intent="one way to say it")
