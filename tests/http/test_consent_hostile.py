@@ -33,6 +33,15 @@ ODD: Final = [
 NO_IDS: Final = ["apr_", "x", "apr_zz", "tsk_00000000000000000000000000", "%00", "apr_%F0%9F%92%A9"]
 
 
+UNASKABLE: Final[list[Any]] = [
+    "\ud800",
+    "x" * 1_100_000,
+    [[[[[[[[[[]]]]]]]]]],
+    1e300,
+    {"a": {"b": {}}},
+]
+
+
 async def question(
     world: ConsentWorld, task: dict[str, Any], arguments: Any, *, tool: str = "deploy"
 ) -> httpx2.Response:
@@ -62,7 +71,7 @@ async def test_odd_words_are_refused_and_change_nothing(consent: ConsentWorld) -
     broken = (await consent.break_glass(await consent.open(agent="report-writer"))).json()
     base = f"/v1/tasks/{task['task_id']}"
     for odd in ODD:
-        tries = [
+        tries: list[tuple[str, str, Any]] = [
             ("report-writer", f"{base}/elevations", {"capability": "orders-admin", "intent": odd}),
             ("report-writer", f"{base}/break-glass", {"capability": "orders-admin", "intent": odd}),
             ("alice", f"/v1/approvals/{approval}/approve", {"reason": odd}),
@@ -140,9 +149,7 @@ async def test_arguments_are_shown_exactly_as_they_were_sent(consent: ConsentWor
         assert (await consent.approval(asked))["request"]["arguments"] == sent
 
 
-@pytest.mark.parametrize(
-    "value", ["\ud800", "x" * 1_100_000, [[[[[[[[[[]]]]]]]]]], 1e300, {"a": {"b": {}}}]
-)
+@pytest.mark.parametrize("value", UNASKABLE)
 async def test_arguments_that_cannot_be_asked_for_are_no_server_error(
     consent: ConsentWorld, value: Any
 ) -> None:

@@ -110,7 +110,7 @@ async def test_a_yes_as_its_time_runs_out(
     for _ in range(ROUNDS):
         task = await consent.open(capabilities=["orders-admin"], ttl="3h")
         approval = await consent.asked(task)
-        row = await consent.app.broker.approvals._table.get(approval)  # noqa: SLF001
+        row = await consent.app.pipeline.judge.consents.table.get(approval)
         assert row is not None
         await warm(consent, task)
         said, _ = await asyncio.gather(
