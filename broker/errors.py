@@ -235,7 +235,8 @@ class OAuthError(BrokerError):
 
     def __init__(self, error: str, detail: str = "", **extra: object) -> None:
         """``error`` such as ``invalid_request``; ``extra`` become members of the answer."""
-        super().__init__(detail or error, **extra)
+        super().__init__(detail or error)
+        self.extra = extra
         self.error = error
 
 
