@@ -37,7 +37,10 @@ _HINTS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (client.Unauthenticated, "is the token file's JWT fresh, and for this broker? --token-file"),
     (client.Denied, "an operator sees why in `broker audit list`"),
     (client.NotFound, "what isn't yours looks the same as what doesn't exist"),
-    (client.Conflict, "look at its state: `broker task show`, `broker grant show`"),
+    (
+        client.Conflict,
+        "look at its state: `broker task show`, `broker grant show`, `broker approval show`",
+    ),
     (client.UnexpectedAnswer, "is --server or BROKER_URL the broker's own address?"),
     (client.Unavailable, "try again; an operator can run `broker doctor`"),
     (server.Unavailable, "`broker doctor` says which part doesn't answer"),
@@ -45,10 +48,11 @@ _HINTS: Final[tuple[tuple[type[Exception], str], ...]] = (
 
 _HINTS_BY_CODE: Final = {
     "connection_failed": "is it running there? `broker dev` starts one; --server says where",
-    "no_answer": "look whether it happened before you repeat it: `broker task list`",
-    "approval_required": "once it is approved, ask again in the same words; --wait waits for it",
-    "approval_denied": "ask for less, or again once the approval's time is up: "
+    "no_answer": "look whether it happened before you repeat it: `broker task list`, "
     "`broker approval show`",
+    "approval_required": "once an operator has approved it, ask again in the same words; --wait 5m "
+    "waits for it",
+    "approval_denied": "`broker approval show` says until when that is the answer",
     "credential_already_delivered": "ask for another one: `broker grant request`",
     "frozen": "`broker freezes` lists what is frozen",
     "identity_missing": "give --token-file; for a dev broker: `broker dev token NAME > FILE`",
