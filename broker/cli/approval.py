@@ -234,7 +234,7 @@ def _vote(
                 msg = f"There is nothing to {how} any more: it is {found.state}"
                 raise CommandFailed(msg, code="conflict")
             reason = confirming.said(reason, "--reason", f"Why {how} it? (for the log)", ask=True)
-            confirming.must_type("yes", f"You {how} exactly that, as {reason!r}.")
+            confirming.must_type("yes", f"{how.capitalize()} exactly that, because {reason!r}?")
         call = broker.approve if how == "approve" else broker.deny
         done = call(approval_id, str(reason))
     _told(done, connection)

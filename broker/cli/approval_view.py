@@ -67,10 +67,11 @@ def show(approval: Approval, *, aside: bool = False) -> None:
     """Print all that there is to know about it; ``aside`` to somebody who is about to be asked."""
     now = SystemClock().now()
     decision = approval.decision_id
+    denied = approval.state == "denied"
     said = {
         f"yes by {vote.by}": f"{vote.reason or '-'} ({ago(vote.at, now)})"
         for vote in approval.votes
-        if approval.state != "denied"
+        if not denied
     }
     output.record(
         {
@@ -90,6 +91,7 @@ def show(approval: Approval, *, aside: bool = False) -> None:
             "decision": f"{decision} (broker policy explain {decision})" if decision else None,
             "asked": when(approval.created_at, now),
             "ends": when(approval.expires_at, now) if not approval.ended_at else None,
+            "answers repeats until": when(approval.expires_at, now) if denied else None,
             "ended": when(approval.ended_at, now) if approval.ended_at else None,
             "used by": approval.used_by,
             "digest": approval.digest,

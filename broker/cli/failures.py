@@ -76,7 +76,10 @@ def report(error: Exception, *, json: bool, commands: Sequence[str] = ()) -> int
     elif isinstance(error, client.BrokerClientError | server.BrokerError):
         problem = _problem(error)
         hint = _HINTS_BY_CODE.get(str(problem["code"])) or _first(_HINTS, error, "")
-        if isinstance(error, client.Denied) and (decision := problem.get("decision_id")):
+        explained = isinstance(error, client.Denied) and not isinstance(
+            error, client.ApprovalDenied
+        )
+        if explained and (decision := problem.get("decision_id")):
             hint = f"an operator sees why: `broker policy explain {clean(str(decision))}`"
         code = _first(_EXIT_CODES, error, FAILED)
     else:
@@ -95,8 +98,11 @@ def _words(problem: dict[str, Any], hint: str) -> str:
         text += f"\napproval: {clean(str(problem['approval_id']))}"
     advice = problem.get("advice")
     if isinstance(advice, list):
-        text += "".join(f"\nadvice: {clean(str(line))}" for line in cast("list[object]", advice))
-    if "retry_after" in problem:
+        said = [str(line) for line in cast("list[object]", advice)]
+        new = [line for line in said if line not in str(problem["detail"])]
+        text += "".join(f"\nadvice: {clean(line)}" for line in new)
+    # How often to look whether it is approved isn't when to ask again.
+    if "retry_after" in problem and problem["code"] != client.ApprovalRequired.code:
         text += f"\ntry again in {problem['retry_after']}s"
     return text + (f"\nhint: {hint}\n" if hint else "\n")
 

@@ -57,10 +57,15 @@ def _attempt(broker: Client, call: Callable[[Client], T], wait: str | None, *, q
         raise CommandFailed(
             f"Approval {asked} is {outcome(found)}: nothing was done",
             code=f"approval_{found.state}",
-            hint="give the same command to ask anew",
+            hint="" if _is_over(found) else "give the same command to ask anew",
         )
     # Denied, or still pending: the broker says so, and what to do about it.
     return call(broker)
+
+
+def _is_over(approval: Approval) -> bool:
+    """Whether its task has ended, so that there is nothing to ask for any more."""
+    return (approval.reason or "").startswith("task_")
 
 
 class _Progress:

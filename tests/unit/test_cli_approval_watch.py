@@ -131,6 +131,7 @@ def test_without_waiting_it_says_what_to_do(fake: FakeBroker, run: Run) -> None:
     assert (ran.code, ran.out) == (5, "")
     assert "approval: apr_1" in ran.err
     assert "--wait" in ran.err
+    assert "try again in" not in ran.err, "not before somebody has approved it"
 
 
 def test_waiting_takes_the_credential_once_it_is_approved(fake: FakeBroker, run: Run) -> None:
@@ -165,15 +166,22 @@ def test_a_denial_ends_the_waiting(fake: FakeBroker, run: Run) -> None:
     ran = run(*REQUEST, "--wait", "5m")
     assert (ran.code, ran.out) == (4, "")
     assert "not today" in ran.err
+    assert "broker approval show" in ran.err
 
 
-@pytest.mark.parametrize("state", ["expired", "cancelled", "used"])
-def test_what_ended_otherwise_isnt_asked_for_anew(fake: FakeBroker, run: Run, state: str) -> None:
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [("expired", None), ("cancelled", "withdrawn"), ("cancelled", "task_expired"), ("used", None)],
+)
+def test_what_ended_otherwise_isnt_asked_for_anew(
+    fake: FakeBroker, run: Run, state: str, reason: str | None
+) -> None:
     fake.on(GRANTS, 202, ACCEPTED)
-    fake.on(ONE, 200, {**APPROVED, "state": state, "reason": None})
+    fake.on(ONE, 200, {**APPROVED, "state": state, "reason": reason})
     ran = run(*REQUEST, "--wait", "5m")
     assert (ran.code, ran.out) == (1, "")
     assert f"apr_1 is {state}" in ran.err
+    assert ("to ask anew" in ran.err) is (reason != "task_expired")
     assert len([r for r in fake.seen if r.method == "POST"]) == 1
 
 
