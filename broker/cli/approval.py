@@ -5,52 +5,73 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from cyclopts import App, Parameter
 
-from broker.cli import output
-from broker.cli.agent import confirm
+from broker.cli import approval_view, confirming, output
+from broker.cli.approval_view import outcome, votes, what, who
 from broker.cli.connection import DEFAULT, FIRST, Connection, Paging
-from broker.cli.text import ago, when
+from broker.cli.refusals import CommandFailed
+from broker.cli.text import ago
 from broker.clock import SystemClock
 
 if TYPE_CHECKING:
-    from broker.client import Approval, Client
+    from broker.client import Approval
 
 ApprovalId = Annotated[
     str, Parameter(help="The approval's id.", metavar="APPROVAL", name="approval")
 ]
-Reason = Annotated[str, Parameter(help="Why, for the log.", metavar="TEXT")]
+Reason = Annotated[
+    str | None,
+    Parameter(help="Why, for the log; asked for at a terminal.", metavar="TEXT"),
+]
 Yes = Annotated[
     bool, Parameter(help="Don't show it first and ask.", negative="", show_default=False)
 ]
+OfTask = Annotated[str | None, Parameter(help="Only this task's.", metavar="TASK")]
 State = Literal["pending", "approved", "denied", "expired", "cancelled", "used"]
-_APART_S: Final = 2.0
-_SHOWN: Final = 100
-"""How many of the newest `watch` looks at."""
 
 _LIST: Final = """\
 Examples:
 
-  broker approval list
-  broker approval list --state pending --json
-  broker approval list --task tsk_… --state denied
+  broker approval list --state pending
+  broker approval list --task tsk_… --state denied --json
+"""
+_SHOW: Final = """\
+An agent sees its own, under its task, and not who voted.
+
+Examples:
+
+  broker approval show apr_…
+  broker approval show apr_… --as-task tsk_…
 """
 _APPROVE: Final = """\
 It is a yes to exactly what `broker approval show` shows: once, for a while, and not beyond its \
-task. Nobody approves what they asked for, and some of it takes several people.
+task. At a terminal it is shown, and you are asked. Nobody approves what they asked for, and some \
+of it takes several people.
 
-Example: broker approval approve apr_… --reason "ticket 7, rollback is ready"
+Examples:
+
+  broker approval approve apr_…
+  broker approval approve apr_… --reason "ticket 7, rollback is ready" --yes
 """
 _DENY: Final = """\
 One no is enough. The same request is answered with it until the approval's time is up.
 
 Example: broker approval deny apr_… --reason "not before the freeze ends"
 """
+_WITHDRAW: Final = """\
+Example: broker approval withdraw apr_… --task tsk_…
+"""
 _WATCH: Final = """\
-Prints what starts to wait for a human, and what becomes of it, until interrupted. \
-With --json a JSON document a line.
+Prints what waits for a human, each vote, and what becomes of it, until interrupted; a terminal's \
+bell rings for what is new. With --json it is a JSON document a line.
+
+Examples:
+
+  broker approval watch
+  broker approval watch --json | jq .approval_id
 """
 
 app = App(
@@ -62,7 +83,7 @@ app = App(
 def list_approvals(
     *,
     state: Annotated[State | None, Parameter(help="Only those in this state.")] = None,
-    task: Annotated[str | None, Parameter(help="Only this task's.", metavar="TASK")] = None,
+    task: OfTask = None,
     paging: Paging = FIRST,
     connection: Connection = DEFAULT,
 ) -> None:
@@ -85,31 +106,29 @@ def list_approvals(
             (
                 a.approval_id,
                 a.state,
-                a.requester,
-                _what(a),
+                who(a),
+                what(a),
                 a.purpose,
                 ago(a.created_at, now),
                 ago(a.expires_at, now) if a.state in ("pending", "approved") else "-",
-                _votes(a),
+                votes(a),
             )
             for a in page.items
         ),
-        empty="Nobody waits for an approval.",
+        empty="No approvals." if state != "pending" else "Nothing waits for a human.",
     )
     output.more(page)
 
 
-@app.command(name="show")
+@app.command(name="show", help_epilogue=_SHOW)
 def show_approval(approval: ApprovalId, /, *, connection: Connection = DEFAULT) -> None:
-    """Show exactly what is asked for, and who may say yes.
-
-    Example: broker approval show apr_…
-    """
-    found = connection.ask(None, lambda broker: broker.get_approval(approval))
+    """Show exactly what is asked for, why it needs a human, and who may say yes."""
+    with connection.client() as broker:
+        found = broker.get_approval(approval)
     if connection.json:
         output.model(found)
     else:
-        _show(found)
+        approval_view.show(found)
 
 
 @app.command(name="approve", help_epilogue=_APPROVE)
@@ -117,12 +136,12 @@ def approve(
     approval: ApprovalId,
     /,
     *,
-    reason: Reason,
+    reason: Reason = None,
     yes: Yes = False,
     connection: Connection = DEFAULT,
 ) -> None:
     """Say yes to exactly this request."""
-    _vote(approval, reason, connection, approve=True, yes=yes)
+    _vote(approval, "approve", reason, connection, yes=yes)
 
 
 @app.command(name="deny", help_epilogue=_DENY)
@@ -130,15 +149,15 @@ def deny(
     approval: ApprovalId,
     /,
     *,
-    reason: Reason,
+    reason: Reason = None,
     yes: Yes = False,
     connection: Connection = DEFAULT,
 ) -> None:
-    """Say no to it."""
-    _vote(approval, reason, connection, approve=False, yes=yes)
+    """Say no to exactly this request."""
+    _vote(approval, "deny", reason, connection, yes=yes)
 
 
-@app.command(name="withdraw")
+@app.command(name="withdraw", help_epilogue=_WITHDRAW)
 def withdraw(
     approval: ApprovalId,
     /,
@@ -148,10 +167,7 @@ def withdraw(
     ] = None,
     connection: Connection = DEFAULT,
 ) -> None:
-    """Take back what you asked for.
-
-    Example: broker approval withdraw apr_…
-    """
+    """Take back what you asked for; what is over stays as it is."""
     done = connection.ask(task, lambda broker: broker.withdraw_approval(approval))
     _told(done, connection)
 
@@ -159,24 +175,25 @@ def withdraw(
 @app.command(name="watch", help_epilogue=_WATCH)
 def watch(*, connection: Connection = DEFAULT) -> None:
     """Follow what waits for a human, until interrupted."""
-    seen: dict[str, str] = {}
+    from broker.cli.approval_watch import PASSING, Watch
+
+    looks, watching, down = 0, Watch(), False
     with connection.client() as broker:
-        first = True
         while True:
-            for approval in _changes(broker, seen):
-                if not first or approval.state == "pending":
+            try:
+                for approval in watching.look(broker):
                     _line(approval, json_lines=connection.json)
-            first = False
-            time.sleep(_APART_S)
-
-
-def _changes(broker: Client, seen: dict[str, str]) -> list[Approval]:
-    """Return the newest approvals that aren't as they were seen, oldest first."""
-    found = broker.list_approvals(limit=_SHOWN).items
-    changed = [a for a in found if seen.get(a.approval_id) != f"{a.state}{_votes(a)}"]
-    seen.clear()
-    seen.update({a.approval_id: f"{a.state}{_votes(a)}" for a in found})
-    return changed[::-1]
+                if not looks and not connection.json:
+                    output.note("watching; Ctrl-C ends it")
+                looks, down = looks + 1, False
+            except PASSING as error:
+                if not looks:
+                    raise
+                if not down:
+                    output.note(f"{error.detail} Trying again until it answers.")
+                down = True
+                watching.failed(error)
+            time.sleep(watching.pause_s)
 
 
 def _line(approval: Approval, *, json_lines: bool) -> None:
@@ -185,27 +202,41 @@ def _line(approval: Approval, *, json_lines: bool) -> None:
 
         sys.stdout.write(json.dumps(encode(approval), default=str) + "\n")
     else:
-        bell = "\a" if approval.state == "pending" and sys.stdout.isatty() else ""
-        output.text(bell)
-        ends = ago(approval.expires_at, SystemClock().now())
-        more = f", {_votes(approval)}, ends {ends}" if approval.state == "pending" else ""
-        output.line(
-            f"{approval.approval_id}  {approval.state}: {approval.requester} asks for "
-            f"{_what(approval)}: {approval.purpose}{more}"
-        )
+        pending = approval.state == "pending"
+        if pending and sys.stdout.isatty():
+            output.text("\a")
+        words = [f"{approval.approval_id}  {who(approval)}: {what(approval)}", outcome(approval)]
+        if pending:
+            words += [
+                f"for {approval.purpose!r}",
+                f"ends {ago(approval.expires_at, SystemClock().now())}",
+            ]
+        output.line(", ".join(words))
     sys.stdout.flush()
 
 
 def _vote(
-    approval_id: str, reason: str, connection: Connection, *, approve: bool, yes: bool
+    approval_id: str,
+    how: Literal["approve", "deny"],
+    reason: str | None,
+    connection: Connection,
+    *,
+    yes: bool,
 ) -> None:
+    ask = confirming.person_is_there() and not yes
+    if not ask:
+        reason = confirming.said(reason, "--reason", "", ask=False)
     with connection.client() as broker:
-        if not yes and sys.stdin.isatty() and not connection.json:
-            _show(broker.get_approval(approval_id))
-            word = "approves" if approve else "denies"
-            confirm(f"This {word} exactly that.", yes=False)
-        call = broker.approve if approve else broker.deny
-        done = call(approval_id, reason)
+        if ask:
+            found = broker.get_approval(approval_id)
+            approval_view.show(found, aside=True)
+            if found.state != "pending":
+                msg = f"There is nothing to {how} any more: it is {found.state}"
+                raise CommandFailed(msg, code="conflict")
+            reason = confirming.said(reason, "--reason", f"Why {how} it? (for the log)", ask=True)
+            confirming.must_type("yes", f"{how.capitalize()} exactly that, because {reason!r}?")
+        call = broker.approve if how == "approve" else broker.deny
+        done = call(approval_id, str(reason))
     _told(done, connection)
 
 
@@ -213,63 +244,6 @@ def _told(done: Approval, connection: Connection) -> None:
     if connection.json:
         output.model(done)
         return
-    output.line(f"{done.approval_id}: {done.state}, {_votes(done)}")
+    output.line(f"{done.approval_id}: {outcome(done)}")
     if done.state == "pending":
-        output.note("more have to say yes: broker approval show " + done.approval_id)
-
-
-def _show(found: Approval) -> None:
-    now = SystemClock().now()
-    asked: dict[str, Any] = dict(found.request or {})
-    output.record(
-        {
-            "approval": found.approval_id,
-            "state": found.state,
-            "reason": found.reason,
-            "who asks": found.requester,
-            "agent": found.agent,
-            "owner": found.owner,
-            "on behalf of": found.on_behalf_of,
-            "task": found.task_id,
-            "purpose": found.purpose,
-            "asks for": _what(found),
-            "intent": found.intent,
-            **{_words(k): _value(k, v) for k, v in asked.items() if v not in (None, {}, [], 0)},
-            "because of": ", ".join(found.policies),
-            "needs": "; ".join(_need(n.group, n.count, n.have) for n in found.needs),
-            "escalated to": ", ".join(found.escalated_to),
-            "votes": "\n".join(f"{v.by}: {v.reason or ''}" for v in found.votes),
-            "asked": when(found.created_at, now),
-            "ends": when(found.expires_at, now),
-            "used by": found.used_by,
-            "decision": found.decision_id,
-        }
-    )
-
-
-def _what(approval: Approval) -> str:
-    verb = {"call_tool": "call ", "elevate": "elevation to ", "open_task": "a task of "}
-    power = f" ({approval.power})" if approval.power else ""
-    return f"{verb.get(approval.action, '')}{approval.capability or approval.agent}{power}"
-
-
-def _words(name: str) -> str:
-    return "lasts" if name == "ttl_ms" else name.removesuffix("_ms").replace("_", " ")
-
-
-def _value(name: str, value: object) -> str:
-    from broker.durations import format_duration
-
-    if name.endswith("_ms") and isinstance(value, int):
-        return format_duration(value)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _need(group: str | None, count: int, have: int) -> str:
-    return f"{have} of {count} {'of ' + group if group else 'operators'}"
-
-
-def _votes(approval: Approval) -> str:
-    return ", ".join(
-        f"{n.have}/{n.count}" + (f" {n.group}" if n.group else "") for n in approval.needs
-    )
+        output.note(f"it still needs {approval_view.deciders(done)}")

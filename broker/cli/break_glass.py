@@ -6,10 +6,10 @@ from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
-from broker.cli import output
-from broker.cli.agent import confirm
+from broker.cli import confirming, output
 from broker.cli.connection import DEFAULT, Connection, duration
 from broker.cli.elevate import CapabilityName, TaskId, show
+from broker.cli.refusals import UsageError
 
 _EXAMPLES: Final = """\
 For whom policy names, and with a token that is bound to a key. People are alarmed at once, the \
@@ -38,7 +38,11 @@ def break_glass(
     connection: Connection = DEFAULT,
 ) -> None:
     """Take a capability for a task at once, with nobody asked."""
-    confirm("This alarms people, and somebody will look at what is done with it.", yes=yes)
+    if not yes:
+        if not confirming.person_is_there():
+            raise UsageError("break-glass needs --yes where nobody can be asked")
+        alarm = "This alarms people at once, and somebody will look at what is done with it."
+        confirming.must_type(capability, alarm)
     broken = connection.ask(
         task, lambda broker: broker.break_glass(task, capability, intent=intent, ttl=ttl)
     )

@@ -28,15 +28,24 @@ revoked then.
 
 Examples:
 
-  broker elevate start tsk_… orders-admin --intent "mend order 7" --ttl 10m --wait 15m
+  broker elevate tsk_… orders-admin --intent "mend order 7" --ttl 10m --wait 15m
+  broker elevate list tsk_…
   broker elevate end tsk_… elv_…
 """
+_END: Final = """\
+Example: broker elevate end tsk_… elv_…
+"""
 
-app = App(name="elevate", group_commands="Commands", help="Give a task a capability for a while.")
+app = App(
+    name="elevate",
+    group_commands="Commands",
+    help="Give a task a capability for a while.",
+    help_epilogue=_START,
+)
 
 
-@app.command(name="start", help_epilogue=_START)
-def start(
+@app.default
+def elevate(
     task: TaskId,
     capability: CapabilityName,
     /,
@@ -48,7 +57,9 @@ def start(
     ] = None,
     heartbeat: Annotated[
         str | None,
-        Parameter(help="End it when the task is silent so long.", validator=duration),
+        Parameter(
+            help="End it when the task is silent so long.", validator=duration, metavar="TIME"
+        ),
     ] = None,
     wait: Wait = None,
     connection: Connection = DEFAULT,
@@ -63,6 +74,8 @@ def start(
         wait,
     )
     show(started, connection)
+    if not connection.json and started.heartbeat:
+        output.note(f"within {started.heartbeat} each: broker task heartbeat {task}")
 
 
 @app.command(name="list")
@@ -82,7 +95,7 @@ def list_elevations(task: TaskId, /, *, connection: Connection = DEFAULT) -> Non
     )
 
 
-@app.command(name="end")
+@app.command(name="end", help_epilogue=_END)
 def end(
     task: TaskId,
     elevation: Annotated[

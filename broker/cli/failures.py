@@ -37,7 +37,10 @@ _HINTS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (client.Unauthenticated, "is the token file's JWT fresh, and for this broker? --token-file"),
     (client.Denied, "an operator sees why in `broker audit list`"),
     (client.NotFound, "what isn't yours looks the same as what doesn't exist"),
-    (client.Conflict, "look at its state: `broker task show`, `broker grant show`"),
+    (
+        client.Conflict,
+        "look at its state: `broker task show`, `broker grant show`, `broker approval show`",
+    ),
     (client.UnexpectedAnswer, "is --server or BROKER_URL the broker's own address?"),
     (client.Unavailable, "try again; an operator can run `broker doctor`"),
     (server.Unavailable, "`broker doctor` says which part doesn't answer"),
@@ -45,10 +48,11 @@ _HINTS: Final[tuple[tuple[type[Exception], str], ...]] = (
 
 _HINTS_BY_CODE: Final = {
     "connection_failed": "is it running there? `broker dev` starts one; --server says where",
-    "no_answer": "look whether it happened before you repeat it: `broker task list`",
-    "approval_required": "once it is approved, ask again in the same words; --wait waits for it",
-    "approval_denied": "ask for less, or again once the approval's time is up: "
+    "no_answer": "look whether it happened before you repeat it: `broker task list`, "
     "`broker approval show`",
+    "approval_required": "once an operator has approved it, ask again in the same words; --wait 5m "
+    "waits for it",
+    "approval_denied": "`broker approval show` says until when that is the answer",
     "credential_already_delivered": "ask for another one: `broker grant request`",
     "frozen": "`broker freezes` lists what is frozen",
     "identity_missing": "give --token-file; for a dev broker: `broker dev token NAME > FILE`",
@@ -72,7 +76,10 @@ def report(error: Exception, *, json: bool, commands: Sequence[str] = ()) -> int
     elif isinstance(error, client.BrokerClientError | server.BrokerError):
         problem = _problem(error)
         hint = _HINTS_BY_CODE.get(str(problem["code"])) or _first(_HINTS, error, "")
-        if isinstance(error, client.Denied) and (decision := problem.get("decision_id")):
+        explained = isinstance(error, client.Denied) and not isinstance(
+            error, client.ApprovalDenied
+        )
+        if explained and (decision := problem.get("decision_id")):
             hint = f"an operator sees why: `broker policy explain {clean(str(decision))}`"
         code = _first(_EXIT_CODES, error, FAILED)
     else:
@@ -91,8 +98,11 @@ def _words(problem: dict[str, Any], hint: str) -> str:
         text += f"\napproval: {clean(str(problem['approval_id']))}"
     advice = problem.get("advice")
     if isinstance(advice, list):
-        text += "".join(f"\nadvice: {clean(str(line))}" for line in cast("list[object]", advice))
-    if "retry_after" in problem:
+        said = [str(line) for line in cast("list[object]", advice)]
+        new = [line for line in said if line not in str(problem["detail"])]
+        text += "".join(f"\nadvice: {clean(line)}" for line in new)
+    # How often to look whether it is approved isn't when to ask again.
+    if "retry_after" in problem and problem["code"] != client.ApprovalRequired.code:
         text += f"\ntry again in {problem['retry_after']}s"
     return text + (f"\nhint: {hint}\n" if hint else "\n")
 

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from broker.cli.text import clean
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _STATE_STYLES: Final = {
     "active": "green",
+    "approved": "green",
     "pending_approval": "yellow",
     "pending": "yellow",
     "revoking": "yellow",
@@ -112,8 +113,11 @@ def rows(columns: Sequence[str], cells: Iterable[Sequence[str | None]], *, empty
         note(empty)
 
 
-def record(pairs: Mapping[str, str | None]) -> None:
-    """Print one thing, a member a line; members without a value are left out."""
+def record(pairs: Mapping[str, str | None], *, aside: bool = False) -> None:
+    """Print one thing, a member a line; members without a value are left out.
+
+    ``aside`` is for what a person is to see before they are asked: to standard error.
+    """
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -122,7 +126,8 @@ def record(pairs: Mapping[str, str | None]) -> None:
     for name, value in pairs.items():
         if value:
             table.add_row(clean(name), _cell(name, value))
-    _print(_console(), table)
+    stream = sys.stderr if aside else sys.stdout
+    _print(_console(stream), table, stream)
 
 
 def tree(tops: Iterable[Branch]) -> None:
@@ -175,19 +180,20 @@ def _cell(column: str, value: str) -> Text:
     return Text(clean(value), style=_STATE_STYLES.get(value, "") if column == _STATE_COLUMN else "")
 
 
-def _print(console: Console, what: RenderableType) -> None:
+def _print(console: Console, what: RenderableType, stream: TextIO | None = None) -> None:
     # Not straight to the terminal: rich would end the program when the reader has gone.
     with console.capture() as capture:
         console.print(what)
-    sys.stdout.write("\n".join(text.rstrip() for text in capture.get().split("\n")))
+    (stream or sys.stdout).write("\n".join(text.rstrip() for text in capture.get().split("\n")))
 
 
-def _console() -> Console:
+def _console(stream: TextIO | None = None) -> Console:
     from rich.console import Console
 
-    free = not sys.stdout.isatty() and not os.environ.get("COLUMNS")
+    to = stream or sys.stdout
+    free = not to.isatty() and not os.environ.get("COLUMNS")
     return Console(
-        file=sys.stdout,
+        file=to,
         highlight=False,
         markup=False,
         emoji=False,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import App, Parameter
 
-from broker.cli import output
+from broker.cli import confirming, output
 from broker.cli.connection import DEFAULT, FIRST, Connection, Paging
 from broker.cli.elevate import show
 from broker.cli.text import ago
 from broker.clock import SystemClock
+
+if TYPE_CHECKING:
+    from broker.client import Elevation
 
 _CLOSE: Final = """\
 For an operator who didn't break it. `broker audit show TASK` tells what was done.
@@ -46,7 +49,7 @@ def list_reviews(
         return
     now = SystemClock().now()
     output.rows(
-        ("review", "state", "agent", "capability", "by", "intent", "broken", "findings"),
+        ("review", "state", "agent", "capability", "by", "intent", "broken", "rotated", "findings"),
         (
             (
                 e.elevation_id,
@@ -56,6 +59,7 @@ def list_reviews(
                 e.by,
                 e.intent or "",
                 ago(e.started_at, now),
+                _rotated(e),
                 e.findings or "-",
             )
             for e in page.items
@@ -70,10 +74,20 @@ def close_review(
     review: Annotated[str, Parameter(help="The elevation's id.", metavar="REVIEW", name="review")],
     /,
     *,
-    findings: Annotated[str, Parameter(help="What you found.", metavar="TEXT")],
+    findings: Annotated[
+        str | None,
+        Parameter(help="What you found; asked for at a terminal.", metavar="TEXT"),
+    ] = None,
     connection: Connection = DEFAULT,
 ) -> None:
     """Close the review of a break-glass with what you found."""
+    ask = confirming.person_is_there()
+    said = confirming.said(findings, "--findings", "What did you find? (for the log)", ask=ask)
     with connection.client() as broker:
-        done = broker.close_review(review, findings)
+        done = broker.close_review(review, said)
     show(done, connection)
+
+
+def _rotated(elevation: Elevation) -> str:
+    states = [str(state) for state in (elevation.rotation or {}).values()]
+    return ", ".join(f"{states.count(state)} {state}" for state in sorted({*states})) or "-"

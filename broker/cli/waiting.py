@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 from cyclopts import Parameter
 
 from broker.cli import output
+from broker.cli.approval_view import deciders, outcome
 from broker.cli.connection import Connection, duration
-from broker.cli.text import ago
+from broker.cli.refusals import CommandFailed
+from broker.cli.text import ago, span
 from broker.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -31,21 +33,58 @@ def approved(connection: Connection, task: str, call: Callable[[Client], T], wai
 
     Raises:
         ApprovalRequired: nobody has, in that time.
+        ApprovalDenied: somebody said no.
+        CommandFailed: it ended in another way; to ask again would ask them again.
     """
+    return connection.ask(task, lambda broker: _attempt(broker, call, wait, quiet=connection.json))
+
+
+def _attempt(broker: Client, call: Callable[[Client], T], wait: str | None, *, quiet: bool) -> T:
     from broker.client import ApprovalRequired
 
     try:
-        return connection.ask(task, call)
+        return call(broker)
     except ApprovalRequired as error:
         if wait is None or not error.approval_id:
             raise
         asked = error.approval_id
-    output.note(f"waiting for approval {asked}: broker approval approve {asked} --reason …")
-    connection.ask(task, lambda broker: broker.wait_for_approval(asked, wait, on_pending=_still))
-    return connection.ask(task, call)
+    progress = None if quiet else _Progress(wait)
+    if progress is not None:
+        output.note(f"waiting for approval {asked}; interrupted, it stays asked for")
+        progress(broker.get_approval(asked))
+    found = broker.wait_for_approval(asked, wait, on_pending=progress)
+    if found.state in {"expired", "cancelled", "used"}:
+        raise CommandFailed(
+            f"Approval {asked} is {outcome(found)}: nothing was done",
+            code=f"approval_{found.state}",
+            hint="" if _is_over(found) else "give the same command to ask anew",
+        )
+    # Denied, or still pending: the broker says so, and what to do about it.
+    return call(broker)
 
 
-def _still(approval: Approval) -> None:
-    votes = ", ".join(f"{n.have} of {n.count} {n.group or 'operators'}" for n in approval.needs)
-    ends = ago(approval.expires_at, SystemClock().now())
-    output.note(f"still waiting: {votes} said yes; it ends {ends}")
+def _is_over(approval: Approval) -> bool:
+    """Whether its task has ended, so that there is nothing to ask for any more."""
+    return (approval.reason or "").startswith("task_")
+
+
+class _Progress:
+    """Says who has to decide, and how long is left, whenever that isn't as it was."""
+
+    def __init__(self, wait: str) -> None:
+        from broker.durations import parse_duration
+
+        self._until = SystemClock().now() + parse_duration(wait) / 1000
+        self._said = ""
+
+    def __call__(self, approval: Approval) -> None:
+        words = deciders(approval)
+        if words == self._said or approval.state != "pending":
+            return
+        self._said = words
+        now = SystemClock().now()
+        left = span(max(round(self._until - now), 0))
+        output.note(
+            f"it needs {words}: `broker approval approve {approval.approval_id}`; "
+            f"it ends {ago(approval.expires_at, now)}, this waits {left}"
+        )

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from broker.client.approvals import Approval, Elevation
-from broker.client.building import Duration, duration, issued, keyed, one, page, path_to, seconds
+from broker.client.building import Duration, duration, issued, one, page, path_to, seconds
 from broker.client.messages import Request, get, send_json
 
 if TYPE_CHECKING:
@@ -61,7 +61,6 @@ def elevate(
     intent: str,
     ttl: Duration | None = None,
     heartbeat: Duration | None = None,
-    idempotency_key: str | None = None,
 ) -> Call[Elevation]:
     """Ask that a task has a capability for a window; it ends earlier if a heartbeat is missed.
 
@@ -74,7 +73,7 @@ def elevate(
         "intent": intent,
     }
     request = send_json("POST", path_to("/v1/tasks", task_id, "elevations"), document)
-    return issued(Elevation, keyed(request, idempotency_key))
+    return issued(Elevation, request)
 
 
 def list_elevations(task_id: str) -> PageCall[Elevation]:

@@ -59,6 +59,7 @@ class Approval:
     votes: tuple[Vote, ...] = ()
     created_at: datetime | None = None
     expires_at: datetime | None = None
+    ended_at: datetime | None = None
     escalated_to: tuple[str, ...] = ()
     decision_id: str | None = None
     policies: tuple[str, ...] = ()
@@ -88,6 +89,7 @@ class Elevation:
     heartbeat: str | None = None
     heartbeat_due_at: datetime | None = None
     ended_at: datetime | None = None
+    settled_at: datetime | None = None
     reason: str | None = None
     intent: str | None = None
     by: str = ""

@@ -202,8 +202,13 @@ def consent_config(stack: DevStack, policies: Path, **sections: Any) -> Config:
 
     ``sections`` change settings.
     """
-    file = stack.data / FILE
-    document: dict[str, Any] = tomllib.loads(file.read_text("utf-8"))
+    document = consent_document(stack, policies, **sections)
+    return parse_config(tomli_w.dumps(document), stack.data / FILE)
+
+
+def consent_document(stack: DevStack, policies: Path, **sections: Any) -> dict[str, Any]:
+    """The same, to be written to a file."""
+    document: dict[str, Any] = tomllib.loads((stack.data / FILE).read_text("utf-8"))
     policies.mkdir(exist_ok=True)
     (policies / "consent.cedar").write_text(GLASS)
     document["principals"] += [operator(name) for name in PEOPLE]
@@ -223,4 +228,4 @@ def consent_config(stack: DevStack, policies: Path, **sections: Any) -> Config:
     document["approvals"] = {"groups": groups}
     for name, changes in sections.items():
         document[name] = {**document.get(name, {}), **changes}
-    return parse_config(tomli_w.dumps(document), file)
+    return document

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 TASK_ID = TASK["task_id"]
 OPEN = ("task", "open", "--agent", "report-writer", "--purpose", "nightly", "--capability", "a")
-OURS = ("task", "grant", "revoke", "freeze", "thaw", "freezes", "audit", "policy")
+OURS = (
+    *("task", "grant", "revoke", "freeze", "thaw", "freezes", "audit", "policy"),
+    *("approval", "elevate", "break-glass", "review"),
+)
 ON_FILES = {
     *(("audit", name) for name in ("verify", "export", "key", "checkpoint", "fingerprint")),
     *(("audit", name) for name in ("prove", "grown", "check")),
