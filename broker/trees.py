@@ -48,19 +48,23 @@ class Trees:
         self._reach = reach
         self._most = most
 
-    async def of_task(self, caller: Caller, task: Task, *, whole: bool) -> dict[str, Any]:
+    async def of_task(
+        self, caller: Caller, task: Task, *, whole: bool, limit: int = MOST_TASKS
+    ) -> dict[str, Any]:
         """Return a task that concerns the caller, and all below it; or its ``whole`` chain.
 
         A node's power is what it can do together with all below it. ``chain`` is what the whole
-        chain has done; an agent isn't told of that.
+        chain has done; an agent isn't told of that. ``limit`` makes it fewer tasks, and leaves
+        these all that they hold.
 
         Raises:
             AccessDenied: an agent asks for the whole chain.
         """
         if whole and caller.task is not None:
             raise AccessDenied("An agent is shown its own task and what is below it.")
-        members = await self._members(task, whole=whole)
-        shown, most = members[: self._most], self._most * _EACH
+        tasks, most = min(limit, self._most), self._most * _EACH
+        members = await self._members(task, tasks, whole=whole)
+        shown = members[:tasks]
         ids = [m.task.id for m in shown]
         grants = await self._queries.chains.grants(ids, most=most)
         approvals = await self._queries.chains.approvals(ids, most=most)
@@ -90,11 +94,11 @@ class Trees:
             "truncated": len(members) > len(shown) or max(len(grants), len(approvals)) > most,
         }
 
-    async def _members(self, task: Task, *, whole: bool) -> list[Member]:
+    async def _members(self, task: Task, most: int, *, whole: bool) -> list[Member]:
         chains = self._queries.chains
-        found = await chains.below([task.root_id], most=self._most) if whole else []
+        found = await chains.below([task.root_id], most=most) if whole else []
         # The root may be forgotten already, and what is below it not yet.
-        return found or await chains.below([task.id], most=self._most)
+        return found or await chains.below([task.id], most=most)
 
     async def _chain(self, task: Task, members: Sequence[Member]) -> dict[str, Any]:
         """What the chain has done, and the power that decisions see in it."""

@@ -82,7 +82,9 @@ def _draw(found: TaskTree) -> None:
         output.line(f"it has done: {', '.join(touched) or 'nothing'}")
         output.line("")
     now = found.at.timestamp() if found.at else SystemClock().now()
-    branches = {node.task_id: _branch(node, now) for node in found.nodes}
+    # Said only in a chain drawn whole: else it is the one at the top.
+    asked = "" if [n.task_id for n in found.nodes[:1]] == [found.task_id] else found.task_id
+    branches = {n.task_id: _branch(n, now, asked=n.task_id == asked) for n in found.nodes}
     hung: set[str] = set()
     for edge in found.edges:
         above, below = branches.get(str(edge.get("from"))), branches.get(str(edge.get("to")))
@@ -93,11 +95,12 @@ def _draw(found: TaskTree) -> None:
     if found.truncated:
         output.note(
             f"There is more: only the first {plural(len(found.nodes), 'task')} of it, and not all "
-            "that they hold, can be shown. Ask for a task further down."
+            "that they hold, can be shown, and powers are of what is shown. Ask for a task "
+            "further down."
         )
 
 
-def _branch(node: TreeNode, now: float) -> Branch:
+def _branch(node: TreeNode, now: float, *, asked: bool) -> Branch:
     live = node.state in _LIVE
     power = node.power.level
     first: list[Part] = [(node.task_id, "strong" if live else ""), (node.agent, "")]
@@ -106,6 +109,7 @@ def _branch(node: TreeNode, now: float) -> Branch:
         first.append((f"ends {ago(node.expires_at, now)}", ""))
     elif node.reason:
         first.append((clipped(node.reason, _PURPOSE), ""))
+    first += [("<- this one", "strong")] if asked else []
     can: list[Part] = [(power, "power")] if power else []
     can += [(", ".join(node.effects), "")] if node.effects else []
     can += [(_left(node.budget), "")] if node.budget and live else []

@@ -112,9 +112,12 @@ def get_task_power(task_id: str) -> Call[TaskPower]:
     return one(TaskPower, get(path_to("/v1/tasks", task_id, "power")))
 
 
-def task_tree(task_id: str, *, whole: bool = False) -> Call[TaskTree]:
-    """Read a task and all below it as a graph, or its ``whole`` chain: power, effects, grants."""
-    query: dict[str, object] = {"whole": "true" if whole else None}
+def task_tree(task_id: str, *, whole: bool = False, limit: int | None = None) -> Call[TaskTree]:
+    """Read a task and all below it as a graph, or its ``whole`` chain: power, effects, grants.
+
+    ``limit`` bounds the tasks, those nearest to the top first.
+    """
+    query: dict[str, object] = {"whole": "true" if whole else None, "limit": limit}
     return one(TaskTree, get(path_to("/v1/tasks", task_id, "tree"), query))
 
 

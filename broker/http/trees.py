@@ -17,7 +17,7 @@ from broker.http.openapi import answers
 from broker.http.shapes import AMOUNT, Account, Answer, Count, Grant, TaskId, Time, Words
 from broker.oversight import Oversight
 from broker.tasks import TaskState
-from broker.trees import Trees
+from broker.trees import MOST_TASKS, Trees
 
 router = APIRouter(prefix="/v1", default_response_class=JSONResponse)
 
@@ -109,7 +109,11 @@ async def show_tree(
     caller: By,
     task_id: TaskPath,
     whole: Annotated[bool, Query()] = False,  # noqa: FBT002  its name in the query
+    limit: Annotated[int, Query(ge=1, le=MOST_TASKS)] = MOST_TASKS,
 ) -> dict[str, Any]:
-    """Show a task and all below it, or with ``whole`` its chain: power, effects, what is live."""
+    """Show a task and all below it, or with ``whole`` its chain: power, effects, what is live.
+
+    ``limit`` bounds the tasks, those nearest to the top first.
+    """
     task = await broker.task(caller, task_id)
-    return await trees.of_task(caller, task, whole=whole)
+    return await trees.of_task(caller, task, whole=whole, limit=limit)

@@ -154,6 +154,45 @@ def test_an_agent_opens_a_child_of_its_task(cli: Cli) -> None:
     assert cli.json("operator", "task", "show", child["task_id"])["state"] == "cancelled"
 
 
+def test_a_chain_is_drawn_until_all_of_it_is_dead(cli: Cli) -> None:
+    task = cli.open()
+    command = ("task", "open", "--agent", "order-clerk", "--capability", "orders-read")
+    purpose = ("--purpose", "half \u202e[red]of it[/red]", "--parent", task)
+    child = cli.json("report-writer", *command, *purpose)["task_id"]
+    ran = cli.run("order-clerk", "grant", "request", child, "orders-read", "--field", "dsn")
+    assert logs_in(ran.out.strip())
+
+    drawn = cli.run("orchestrator", "task", "tree", child, "--whole", COLUMNS="60").out
+
+    assert max(map(len, drawn.partition("\n\n")[2].splitlines())) <= 60
+    assert re.search(rf"\n└── {child}  order-clerk  active\s+│?\s*ends in", drawn)
+    assert "half \\u202e[red]of it[/red]" in drawn
+    assert re.search(r"└── orders-read  active  dies in \d+m", drawn)
+    assert drawn.count("<- this one") == 1
+    (grant,) = cli.json("operator", "task", "tree", child)["nodes"][0]["grants"]
+    assert grant["grant_id"] in drawn
+    assert cli.run("order-clerk", "task", "tree", child, "--whole").code == 4
+    assert cli.run("order-clerk", "task", "tree", task).code == 4
+
+    with subprocess.Popen(
+        [PROGRAM, "task", "tree", task, "--watch"],
+        env=environment(**cli.environment("operator")),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as watching:
+        assert watching.stdout is not None
+        first = watching.stdout.readline()
+        cli.run("orchestrator", "task", "cancel", task)
+        rest, _ = watching.communicate(timeout=30)
+    assert watching.returncode == 0
+    assert first == f"chain {task}: 2 tasks, 1 grant, 0 calls\n"
+    last = rest.rpartition(first)[2]
+    assert f"{child}  order-clerk  cancelled" in last
+    assert grant["grant_id"] in rest.partition(first)[0]
+    assert grant["grant_id"] not in last
+    assert not logs_in(ran.out.strip())
+
+
 def test_a_shell_takes_the_credential(cli: Cli) -> None:
     task = cli.open()
     script = f'eval "$({PROGRAM} grant request {task} orders-read --env)" && '

@@ -165,6 +165,25 @@ async def test_what_is_too_much_for_one_answer_is_marked(risky: RiskWorld) -> No
         assert found["chain"]["tasks"] == 4, "that is counted, however many are shown"
 
 
+async def test_a_limit_shows_fewer_tasks_and_all_that_they_hold(risky: RiskWorld) -> None:
+    tasks = await chain(risky)
+    ids = [task["task_id"] for task in tasks]
+    for _ in range(5):
+        await risky.grant(tasks[0], "orders-api")
+
+    one = await tree(risky, tasks[0], query="?limit=1")
+    two = await tree(risky, tasks[3], query="?whole=true&limit=2")
+    four = await tree(risky, tasks[0], query="?limit=4")
+
+    assert (list(nodes(one)), one["edges"], one["truncated"]) == (ids[:1], [], True)
+    assert len(one["nodes"][0]["grants"]) == 6
+    assert (list(nodes(two)), two["truncated"]) == (ids[:2], True)
+    assert two["edges"] == [{"from": ids[0], "to": ids[1]}]
+    assert (list(nodes(four)), four["truncated"]) == (ids, False)
+    mine = await tree(risky, tasks[1], by="order-clerk", query="?limit=1")
+    assert list(nodes(mine)) == [ids[1]]
+
+
 async def test_many_grants_are_cut_as_well(risky: RiskWorld) -> None:
     task = await risky.open(capabilities=["orders-api"])
     for _ in range(5):
@@ -239,7 +258,13 @@ async def test_a_tool_that_a_task_is_elevated_to_is_power(consent: ConsentWorld)
     assert (await tree(consent, task))["nodes"][0]["power"]["level"] == "read"
 
 
-@pytest.mark.parametrize("query", ["?whole=perhaps", "?whole=", "?whole=true&whole=false"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("?whole=perhaps", "?whole=", "?whole=true&whole=false"),
+        *("?limit=0", "?limit=501", "?limit=-1", "?limit=", "?limit=x", "?limit=1&limit=2"),
+    ],
+)
 async def test_a_bad_query_is_refused(risky: RiskWorld, query: str) -> None:
     task = await risky.open()
     answer = await risky.call("operator", "GET", f"/v1/tasks/{task['task_id']}/tree{query}")

@@ -242,6 +242,26 @@ def test_an_agent_is_told_of_no_chain_and_a_cut_is_said(fake: FakeBroker, run: R
 
     assert ran.out.startswith(ROOT)
     assert "There is more: only the first 3 tasks" in ran.err
+    assert "powers are of what is shown" in ran.err
+
+
+@pytest.mark.parametrize(("asked", "marked"), [(ROOT, []), (CHILD, [CHILD]), (LEAF, [LEAF])])
+def test_which_of_a_whole_chain_was_asked_for(
+    fake: FakeBroker, run: Run, asked: str, marked: list[str]
+) -> None:
+    fake.on(f"GET /v1/tasks/{asked}/tree", 200, {**TREE, "task_id": asked})
+
+    rows = run("task", "tree", asked, "--whole").out.splitlines()
+
+    found = [row for row in rows if "<- this one" in row]
+    assert [re.findall(r"tsk_\w+", row) for row in found] == [[task] for task in marked]
+
+
+def test_the_one_at_the_top_needs_no_mark(fake: FakeBroker, run: Run) -> None:
+    below = {**TREE, "task_id": CHILD, "nodes": TREE["nodes"][1:], "edges": TREE["edges"][1:]}
+    fake.on(f"GET /v1/tasks/{CHILD}/tree", 200, below)
+
+    assert "<-" not in run("task", "tree", CHILD).out
 
 
 def test_what_has_lost_its_parent_stands_alone(fake: FakeBroker, run: Run) -> None:
@@ -299,9 +319,11 @@ def test_both_clients_read_it(fake: FakeBroker) -> None:
 
     async def read() -> object:
         async with AsyncClient(fake.url, lambda: Secret(JWT)) as client:
-            return await client.task_tree(ROOT)
+            return await client.task_tree(ROOT, limit=3)
 
+    assert fake.last.query == {"whole": "true"}
     assert asyncio.run(read()) == found
+    assert fake.last.query == {"limit": "3"}
     assert found.chain is not None
     assert (found.chain.power.level, found.chain.tasks, found.extra) == (
         "privileged",
