@@ -105,6 +105,8 @@ async def test_what_the_page_plays_happens(world: ConsentWorld) -> None:
         if "elevations\n→ 200" in written:
             assert await logs_in(play.credentials[-1]), "until the window is over it is alive"
             await world.sweep(ahead_ms=WINDOW_OVER_MS)
+        if "GET /v1/reviews" in written:
+            await world.settled(play.task)
         await play.request(written)
     assert len(play.credentials) == 2
     for credential in play.credentials:

@@ -13,8 +13,11 @@ from broker.clock import SystemClock
 from broker.config import parse_config
 from broker.dev.config import FILE
 from broker.dev.vault import admin
+from broker.ids import shard_of
+from broker.ledger import keys
 from tests.http.parties import DEPLOY, PartyWorld, details
 from tests.possession import Sender
+from tests.waiting import wait_until
 from tests.world import EXCHANGE, JWT
 
 if TYPE_CHECKING:
@@ -166,6 +169,29 @@ class ConsentWorld(PartyWorld):
         """Break the glass as the task's agent, with a bound token."""
         body = {"capability": "orders-admin", "intent": "the site is down", **fields}
         return await self.bound(task, "POST", f"/v1/tasks/{task['task_id']}/break-glass", body)
+
+    async def settled(self, task: Mapping[str, Any]) -> dict[str, Any]:
+        """The task's newest elevation, once nothing is left to do after its end.
+
+        OpenBao may be busy with what is to be rotated, and refuse it for a moment: it is due again.
+        """
+        path = f"/v1/tasks/{task['task_id']}/elevations"
+        shard = shard_of(str(task["task_id"]), "tsk")
+        assert shard is not None
+
+        async def over() -> dict[str, Any] | None:
+            await self.sweep()
+            found = (await self.api("alice", "GET", path)).json()["items"][0]
+            if found["settled_at"]:
+                return found
+            place = f"e|{task['task_id']}|{found['elevation_id']}"
+            due = keys.table(shard, "due")
+            await self.app.connection.command("ZADD", due, "XX", 0, place)
+            return None
+
+        found = await wait_until(over, "nothing is left to do")
+        assert found is not None
+        return found
 
     async def kinds(self, task: Mapping[str, Any]) -> list[str]:
         """The types of a task's events, in order."""

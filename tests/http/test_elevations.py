@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 async def settled(consent: ConsentWorld, task: dict[str, Any]) -> dict[str, Any]:
     """The task's newest elevation, once nothing is left to do after its end."""
-    await consent.sweep()
-    path = f"/v1/tasks/{task['task_id']}/elevations"
-    return (await consent.api("alice", "GET", path)).json()["items"][0]
+    return await consent.settled(task)
 
 
 async def test_a_task_has_a_capability_more_for_a_window(consent: ConsentWorld) -> None:
