@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from broker.approvals import Yeses
 from broker.elevations import read_elevation
+from broker.identity.models import Role
 from broker.policy import Effect
 from broker.policy.decision import Decision
 from broker.policy.question import Use, using
@@ -33,9 +34,10 @@ async def decided_again(
     row = task.elevations.get(grant.elevation_id)
     elevation = read_elevation(task.id, grant.elevation_id, row) if row else None
     left_ms = max(grant.expires_at - judge.now_ms(), 1)
+    asker = judge.catalog.principals.get(grant.asker)
     use = Use(
-        caller="agent",
-        asker=grant.agent,
+        caller=asker.role if asker else Role.AGENT,
+        asker=grant.asker or grant.agent,
         ttl_ms=left_ms,
         intent=grant.intent or (elevation.intent if elevation else ""),
         ledger_durable=durable,

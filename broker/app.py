@@ -305,7 +305,7 @@ def build(
             report_ms=config.policy.report_within,
         ),
         executions=Executions(judge.actions, queries),
-        approvals=ApprovalDesk(pipeline, clock),
+        approvals=ApprovalDesk(pipeline),
         elevations=elevations,
         limits=settings.task_limits(config),
         shards=config.redis.shards,

@@ -11,9 +11,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.approvals import Approval, ApprovalState, Vote, Yeses
-from broker.errors import AccessDenied, Conflict, NotFound
+from broker.errors import AccessDenied, Conflict, LedgerUnavailable, NotFound
 from broker.ledger.models import Changed
-from broker.logs import get_logger
 from broker.policy import Action, Effect
 from broker.policy.decision import Decision
 from broker.policy.question import approving
@@ -21,15 +20,14 @@ from broker.refusals import advised
 from broker.rulings import TRIES, too_busy
 from broker.trail import Signals, Step, Survey
 from broker.visibility import concerns, must_operate, must_run, sees_all
-from broker.wire import page_json
+from broker.wire import page_json, page_of
 from broker.wire_approvals import approval_json
 
 if TYPE_CHECKING:
     from broker.access import Caller
-    from broker.clock import Clock
+    from broker.ledger.approvals import ApprovalTable
     from broker.pipeline import Pipeline
 
-log = get_logger("approvals")
 MAX_WAIT_MS: Final = 60_000
 _LOOK_S: Final = 0.25
 _MAX_WAITING: Final = 1000
@@ -40,13 +38,13 @@ _NOTHING: Final = Step(frozenset())
 class ApprovalDesk:
     """The operations on approvals."""
 
-    def __init__(self, pipeline: Pipeline, clock: Clock) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         """Decide by the pipeline's judge."""
         self._judge = pipeline.judge
         self._consents = pipeline.judge.consents
         self._table = pipeline.judge.consents.table
         self._queries = pipeline.queries
-        self._watching = Watching(self._table.rows, clock)
+        self._watching = Watching(self._table)
 
     @property
     def waiting(self) -> int:
@@ -76,7 +74,7 @@ class ApprovalDesk:
                 raise NotFound("There is no such task; name one of yours with task_id.")
             found = await self._table.of_task(task.id)
             wanted = [a for a in found if state in ("", a.state)]
-            return page_json([self._shown(caller, a) for a in wanted[:limit]], None)
+            return page_of(wanted, lambda a: self._shown(caller, a), limit, cursor)
         page = await self._table.listed(ApprovalState(state) if state else None, limit, cursor)
         return page_json([self._shown(caller, approval) for approval in page[0]], page[1])
 
@@ -128,7 +126,10 @@ class ApprovalDesk:
 
     async def _may_approve(self, caller: Caller, approval: Approval) -> None:
         name = caller.name
-        if name in (approval.requester, approval.agent, approval.subject):
+        own = caller.principal.identity is not None and caller.principal.identity.may_be(
+            approval.subject
+        )
+        if own or name in (approval.requester, approval.agent, approval.subject):
             raise AccessDenied("Somebody else has to approve this: it was asked for by you.")
         if not self._consents.groups.may_vote(name, approval.needs, approval.escalated):
             groups = ", ".join(sorted(group for group in approval.needs if group))
@@ -188,10 +189,9 @@ class ApprovalDesk:
 class Watching:
     """Waits for approvals to be decided, however many, with one trip to the ledger at a time."""
 
-    def __init__(self, rows: Any, clock: Clock) -> None:  # noqa: ANN401  ApprovalTable.rows
-        """``rows`` reads approvals by their ids."""
-        self._rows = rows
-        self._clock = clock
+    def __init__(self, table: ApprovalTable) -> None:
+        """Look into the ledger's table."""
+        self._table = table
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._looking: asyncio.Task[None] | None = None
 
@@ -230,10 +230,9 @@ class Watching:
             await asyncio.sleep(_LOOK_S)
             ids = list(self._waiting)
             try:
-                rows = await self._rows(ids)
-            except Exception:
-                log.warning("approvals can't be looked at", exc_info=True)
-                continue
+                rows = await self._table.rows(ids)
+            except LedgerUnavailable:
+                continue  # whoever waits is answered in time all the same
             for approval_id, row in zip(ids, rows, strict=True):
                 if row is None or row.state is not ApprovalState.PENDING:
                     self.wake(approval_id)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -66,9 +66,8 @@ class Approval:
     any operator). ``ladder`` are the groups that are asked as well while nothing happens, each with
     the milliseconds after which; ``escalated`` are those asked already. ``channels`` are told.
 
-    It waits until ``expires_at``; a yes is good for ``use_ms``. ``version`` counts its changes.
-    ``method`` and ``bound`` are how the requester had proved who it is, for what is done without
-    it. ``used_by`` is what became of it.
+    It waits until ``expires_at``; a yes is good for ``use_ms``. ``version`` counts its changes,
+    ``used_by`` is what became of it.
     """
 
     id: str
@@ -87,7 +86,7 @@ class Approval:
     subject: str = ""
     capability: str = ""
     power: str = ""
-    request: str = ""
+    request: str = field(default="", repr=False)
     intent: str = ""
     purpose: str = ""
     votes: tuple[Vote, ...] = ()
@@ -99,8 +98,6 @@ class Approval:
     expires_at: int = 0
     ended_at: int = 0
     reason: str = ""
-    method: str = ""
-    bound: bool = False
     used_by: str = ""
 
 

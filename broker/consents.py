@@ -11,7 +11,7 @@ An approval is used up by the script that does what was approved, and by nothing
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from broker.approvals import Approval, ApprovalState, Groups, Yeses, digest_of
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 DENIED = "approval_denied"
 _VOID = "votes_void"
+_ASKED = 10
+"""How often a task may fill what it may wait for, all in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,7 @@ class Wanted:
     requester: str
     capability: str
     power: str
-    details: Mapping[str, Any]
+    details: Mapping[str, Any] = field(repr=False)
     intent: str = ""
 
     @property
@@ -114,9 +116,10 @@ class Consents:
             # Policy wants more by now, or somebody who said yes may say so no more.
             await self.table.cancel(approval.id, reason=_VOID, actor="broker")
         asked = await self.table.ask(
-            self.request(caller, wanted, ruling),
+            self.request(wanted, ruling),
             wait_ms=self.limits.wait_ms,
             max_pending=self.limits.max_pending,
+            max_asked=_ASKED * self.limits.max_pending,
             decision=ruling.about,
             actor=caller.name,
             idempotency=idempotency,
@@ -135,7 +138,7 @@ class Consents:
         valid = [vote for vote in votes if _may_still(people.get(vote.by))]
         return self.groups.count(valid, approval.needs, approval.escalated)
 
-    def request(self, caller: Caller, wanted: Wanted, ruling: Ruling) -> Approval:
+    def request(self, wanted: Wanted, ruling: Ruling) -> Approval:
         """Return the approval that is asked for."""
         task, needs = wanted.task, ruling.decision.obligations.needs
         return Approval(
@@ -159,8 +162,6 @@ class Consents:
             channels=tuple(sorted(ruling.decision.obligations.notify)),
             policies=ruling.decision.policies,
             decision_id=ruling.id,
-            method=caller.method,
-            bound=bool(caller.cnf),
         )
 
 

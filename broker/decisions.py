@@ -36,7 +36,7 @@ from broker.policy.question import Use, using
 from broker.rulings import TRIES, Ruling, consent, marked, step_of, too_busy
 from broker.tasks import TaskState
 from broker.trail import MAX_EFFECTS, Step, Survey
-from broker.visibility import concerns
+from broker.visibility import concerns, is_own
 from broker.wire import RequestGrant
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class DecisionPoint:
         survey: Survey,
         yeses: Yeses,
     ) -> Ruling:
-        elevation = elevated_to(task, tool.name, self._judge.now_ms()) if tool else None
+        elevation = self._elevation(caller, task, tool)
         decision, step, question = self._floor(caller, task, tool, ask, elevation), _NOTHING, None
         agent = self._judge.catalog.principals.get(task.agent)
         if decision.allowed and tool is not None and agent is not None:
@@ -235,6 +235,12 @@ class DecisionPoint:
             Action.CALL_TOOL, task.id, decision, survey, step, question=question, about=about
         )
         return replace(ruling, elevation=elevation)
+
+    def _elevation(self, caller: Caller, task: Task, tool: Capability | None) -> Elevation | None:
+        if tool is None:
+            return None
+        own = is_own(caller, task) or caller.principal.role is Role.RESOURCE_SERVER
+        return elevated_to(task, tool.name, self._judge.now_ms(), by_its_agent=own)
 
     def _stopped(
         self, task: Task, tool: Capability, ask: Evaluation, ruling: Ruling, error: BrokerError

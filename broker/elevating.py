@@ -12,15 +12,25 @@ A crash after the end leaves its rest on the due list, and any replica's sweep f
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.approvals import Yeses
 from broker.consents import Wanted
 from broker.elevations import Elevation, ReviewState, elevations_of, read_elevation
-from broker.errors import AccessDenied, BrokerError, Conflict, NotFound, Unavailable
+from broker.errors import (
+    AccessDenied,
+    BackendRefused,
+    BackendUnavailable,
+    BrokerError,
+    Conflict,
+    NotFound,
+    Unavailable,
+)
 from broker.identity.models import Role
 from broker.ids import new_id, shard_of
+from broker.ledger import keys
 from broker.ledger.models import Changed
 from broker.logs import get_logger
 from broker.policy import Action, UseContext, decide_elevate
@@ -29,7 +39,7 @@ from broker.refusals import refusal
 from broker.rulings import TRIES, Ruling, step_of, too_busy
 from broker.steps import counted
 from broker.trail import Step
-from broker.visibility import concerns, must_operate, must_run, must_see_all
+from broker.visibility import concerns, is_own, must_operate, must_run, must_see_all
 from broker.wire import page_json
 from broker.wire_approvals import elevation_json
 
@@ -46,6 +56,8 @@ log = get_logger("elevations")
 _ACTOR: Final = "broker"
 _AGAIN_MS: Final = 1000
 _LATER_MS: Final = 30_000
+_ROTATING_MS: Final = 60_000
+"""How long a rotation that nobody heard the end of may be going on."""
 PENDING: Final = "pending"
 DONE: Final = "done"
 FAILED: Final = "failed"
@@ -99,7 +111,8 @@ class Elevations:
         asked = _Asked(
             capability=ask.capability,
             intent=ask.intent,
-            ttl_ms=ask.ttl or self._limits.ttl_ms,
+            # As it would be used, so that whoever approves sees just that.
+            ttl_ms=min(ask.ttl or self._limits.ttl_ms, self._limits.max_ttl_ms),
             heartbeat_ms=ask.heartbeat or self._limits.heartbeat_ms,
             glass=False,
         )
@@ -113,8 +126,8 @@ class Elevations:
             BrokerError: it isn't allowed, or can't be.
         """
         task = await self._task(caller, task_id)
-        if caller.principal.role is not Role.OPERATOR:
-            must_run(caller, task)
+        if caller.principal.role is not Role.OPERATOR and not is_own(caller, task):
+            raise AccessDenied("Only the task's own agent, or an operator, may break the glass.")
         asked = _Asked(
             capability=ask.capability,
             intent=ask.intent,
@@ -220,7 +233,9 @@ class Elevations:
     ) -> Elevation:
         ttl_ms = ruling.decision.ttl_ms
         if elevation.break_glass:
-            holder = await self.table.hold_glass(task.agent, elevation.id, ttl_ms)
+            # Until its end is seen to: what it gave may be alive a little longer than it.
+            mark = keys.glass(task.agent)
+            holder = await self.table.hold(mark, elevation.id, ttl_ms + _LATER_MS)
             if holder != elevation.id:
                 msg = f"{task.agent!r} has broken the glass already: {holder}. One at a time."
                 raise Conflict(msg, elevation_id=holder)
@@ -239,7 +254,7 @@ class Elevations:
             raise
         except BrokerError:
             if elevation.break_glass:
-                await self.table.release_glass(task.agent, elevation.id)
+                await self.table.release(keys.glass(task.agent), elevation.id)
             raise
 
     # What there is, and its end.
@@ -288,7 +303,7 @@ class Elevations:
             await self.table.postpone(elevation, delay_ms=_AGAIN_MS, actor=_ACTOR)
             return False
         if elevation.break_glass:
-            await self.table.release_glass(task.agent, elevation.id)
+            await self.table.release(keys.glass(task.agent), elevation.id)
             if not await self._rotate(elevation):
                 await self.table.postpone(elevation, delay_ms=_LATER_MS, actor=_ACTOR)
                 return False
@@ -298,12 +313,20 @@ class Elevations:
     async def _rotate(self, elevation: Elevation) -> bool:
         """Rotate what a break-glass may have seen; whether nothing of it is left to do.
 
-        A failure is told once, and tried again until it is done or the review is closed: from then
-        on it is in the hands of whoever closed it.
+        One at a time for each path, over all replicas: OpenBao loses its connection to the target
+        for good when it is told twice at once. A failure is told once, and tried again until it
+        is done or the review is closed: from then on it is in the hands of whoever closed it.
         """
-        left = [path for path, state in elevation.rotation.items() if state != DONE]
-        for path in left:
-            error = await self._rotated(elevation, path)
+        for path in (path for path, state in elevation.rotation.items() if state != DONE):
+            by = f"{elevation.id}:{secrets.token_hex(6)}"
+            if await self.table.hold(keys.rotation(path), by, _ROTATING_MS) != by:
+                return False
+            try:
+                error = await self._rotated(elevation, path)
+            except BackendUnavailable as failed:
+                error = failed.detail  # it may still be at it: the mark stays, and goes by itself
+            else:
+                await self.table.release(keys.rotation(path), by)
             state = FAILED if error else DONE
             await self.table.rotated(elevation, path, state, error=error, actor=_ACTOR)
             if error:
@@ -312,14 +335,18 @@ class Elevations:
         return True
 
     async def _rotated(self, elevation: Elevation, path: str) -> str:
-        """Rotate one of them; returns why it wasn't."""
+        """Rotate one of them; returns why it wasn't.
+
+        Raises:
+            BackendUnavailable: nobody knows whether it was.
+        """
         capability = self._judge.catalog.capabilities.get(elevation.capability)
         backend = self._pipeline.backends.get(capability.backend) if capability else None
         if capability is None or backend is None or capability.rotate != path:
             return "the configuration doesn't say any more that it is to be rotated"
         try:
             done = await backend.rotate(capability)
-        except Unavailable as error:
+        except BackendRefused as error:
             return error.detail
         return "" if done else "the backend has nothing to rotate there"
 

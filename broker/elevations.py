@@ -79,8 +79,15 @@ def elevations_of(task: Task) -> Iterator[Elevation]:
     yield from sorted(found, key=lambda elevation: (elevation.started_at, elevation.id))
 
 
-def elevated_to(task: Task, capability: str, now_ms: int) -> Elevation | None:
-    """Return the elevation under which a task has a capability now, if there is one."""
-    return next(
-        (e for e in elevations_of(task) if e.capability == capability and e.live(now_ms)), None
-    )
+def elevated_to(
+    task: Task, capability: str, now_ms: int, *, by_its_agent: bool
+) -> Elevation | None:
+    """Return the elevation under which a task has a capability now, if there is one.
+
+    Where the glass is broken it is for the task's own agent: what is above doesn't use it.
+    """
+    for elevation in elevations_of(task):
+        theirs = by_its_agent or not elevation.break_glass
+        if elevation.capability == capability and elevation.live(now_ms) and theirs:
+            return elevation
+    return None

@@ -57,6 +57,8 @@ class Gauges:
             stuck=self._by_power(found.stuck),
             unknown=found.unknown,
             unreported=found.unreported,
+            approvals=found.approvals,
+            reviews=found.reviews,
             scheduled=found.scheduled,
             due=found.due,
             overdue=found.overdue,

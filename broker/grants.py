@@ -51,6 +51,7 @@ class Grant:
     ``decision_id`` is the decision that it was issued by, ``method`` how the identity of the one
     who asked was proved. ``approvals`` are the human yeses it was issued with, by group (empty for
     all), given by ``approval_id``; with ``elevation_id`` it ends.
+    ``asker`` asked for it, if that wasn't the agent.
     ``revoke_at`` is when revocation was asked for, ``ended_at`` when death was confirmed.
     """
 
@@ -83,3 +84,4 @@ class Grant:
     approval_id: str = ""
     approvals: Mapping[str, int] = field(default_factory=dict[str, int])
     elevation_id: str = ""
+    asker: str = ""

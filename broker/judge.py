@@ -28,6 +28,7 @@ from broker.refusals import advised, refusal
 from broker.rulings import Ruling, consent, marked, step_of
 from broker.tracing import note, span
 from broker.trail import Signals, Step, Survey
+from broker.visibility import is_own
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -208,7 +209,8 @@ class Judge:
         survey: Survey,
         yeses: Yeses,
     ) -> Ruling:
-        elevation = elevated_to(task, ask.capability, self.now_ms())
+        own = is_own(caller, task)
+        elevation = elevated_to(task, ask.capability, self.now_ms(), by_its_agent=own)
         capability = self.catalog.capabilities.get(ask.capability)
         agent = self.catalog.principals.get(task.agent)
         step = step_of(capability) if capability else Step(frozenset())
@@ -265,7 +267,6 @@ class Judge:
         *,
         task_id: str,
         on_behalf_of: str,
-        yeses: Yeses | None = None,
     ) -> Ruling:
         """Decide whether a task is opened, and for how long. The caller logs a refusal.
 
@@ -289,7 +290,7 @@ class Judge:
                 ttl_ms=decision.ttl_ms,
                 parent=parent,
                 survey=survey,
-                moment=self.moment(caller, survey.signals, yeses),
+                moment=self.moment(caller, survey.signals),
             )
             decision = await self.ask(question, decision)
         about: dict[str, Any] = {"agent": ask.agent, "capabilities": ",".join(ask.capabilities)}

@@ -77,13 +77,24 @@ GAUGES: Final = {
         ("backend", "power"),
     ),
     "unknown_grants": Spec("Live grants of capabilities that the configuration doesn't have."),
+    "pending_approvals": Spec("Requests that wait for a human yes."),
+    "open_reviews": Spec("Break-glasses that nobody has looked at afterwards."),
     "unreported_executions": Spec("Allowed tool calls of which nobody has said yet what became."),
     "work_in_flight": Spec("Pieces of work under way in this replica, such as revocations."),
 }
 
 POWERS: Final = ("read", "operate", "privileged")
 ACTIONS: Final = (
-    *("open_task", "delegate", "issue_grant", "break_glass", "call_tool", "approve", "operate"),
+    *(
+        "open_task",
+        "delegate",
+        "issue_grant",
+        "elevate",
+        "break_glass",
+        "call_tool",
+        "approve",
+        "operate",
+    ),
 )
 EFFECTS: Final = ("allow", "deny", "needs_approval")
 OK: Final = "ok"

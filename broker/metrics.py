@@ -65,6 +65,8 @@ class LedgerReadings:
     stuck: Mapping[tuple[str, str], int]
     unknown: int
     unreported: int
+    approvals: int
+    reviews: int
     scheduled: int
     due: int
     overdue: int
@@ -233,6 +235,8 @@ class Metrics:
             ("stuck_grants", readings and readings.stuck),
             ("unknown_grants", readings and {(): readings.unknown}),
             ("unreported_executions", readings and {(): readings.unreported}),
+            ("pending_approvals", readings and {(): readings.approvals}),
+            ("open_reviews", readings and {(): readings.reviews}),
             ("scheduled_items", readings and {(): readings.scheduled}),
             ("due_items", readings and {(): readings.due}),
             ("overdue_items", readings and {(): readings.overdue}),

@@ -141,7 +141,8 @@ def not_opened(ruling: Ruling) -> BrokerError:
         words = ": ".join((reason.replace("_", " "), *decision.notes))
         return AccessDenied(f"Policy refused the task: {words}.", reason=reason)
     if decision.effect is Effect.NEEDS_APPROVAL:
-        return refusal(ruling)
+        msg = "Policy wants a human's approval for this, and none can be asked for to open a task."
+        return ApprovalRequired(msg, decision_id=ruling.id, **advised(decision))
     msg = (
         "Policy refused the task: there is no such agent or capability, or the agent may not have "
         "one of these capabilities. An operator can look the decision up in the audit log."

@@ -9,7 +9,7 @@ import hashlib
 import json
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from broker.delegation import Scope, attenuate
 from broker.durations import format_duration
@@ -26,11 +26,9 @@ from broker.rulings import TRIES, too_busy
 from broker.steps import Outcome
 from broker.tasks import Task, TaskState
 from broker.visibility import concerns, must_run, sees_all
-from broker.wire import grant_json, page_json, task_json
+from broker.wire import grant_json, page_json, page_of, task_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from broker.access import Access, Caller
     from broker.approval_desk import ApprovalDesk
     from broker.decisions import DecisionPoint
@@ -42,9 +40,6 @@ if TYPE_CHECKING:
     from broker.rulings import Ruling
     from broker.steps import Issued
     from broker.wire import CompleteTask, OpenTask, RequestGrant
-
-
-Row = TypeVar("Row", Task, Grant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +247,7 @@ class Broker:
         if caller.task is not None:
             ids = [caller.task.id, *await self._queries.children_of(caller.task.id)]
             found = [task for i in ids if (task := await self._queries.task(i)) and keep(task)]
-            return _cut(found, task_json, limit, cursor)
+            return page_of(found, task_json, limit, cursor)
         if not sees_all(caller) and caller.principal.role is not Role.ORCHESTRATOR:
             return page_json([], None)
         page = await self._queries.tasks(
@@ -328,7 +323,7 @@ class Broker:
         if task_id or caller.task is not None:
             task = await self.task(caller, task_id or (caller.task.id if caller.task else ""))
             found = await self._queries.grants_of(task.id, dead=True)
-            return _cut([grant for grant in found if keep(grant)], grant_json, limit, cursor)
+            return page_of([grant for grant in found if keep(grant)], grant_json, limit, cursor)
         if not sees_all(caller) and caller.principal.role is not Role.ORCHESTRATOR:
             return page_json([], None)
         page = await self._queries.grants(
@@ -358,17 +353,6 @@ def _grant_state(state: str) -> GrantState | None:
     except ValueError:
         msg = f"state: one of {', '.join(GrantState)}"
         raise InvalidRequest(msg, field="state") from None
-
-
-def _cut(
-    rows: list[Row], show: Callable[[Row], dict[str, Any]], limit: int, cursor: str
-) -> dict[str, Any]:
-    """Page a short list, newest first, by the same cursors as the long ones."""
-    marked = sorted(((f"{row.created_at:013d}|{row.id}", row) for row in rows), reverse=True)
-    rest = [pair for pair in marked if not cursor or pair[0] < cursor]
-    shown = rest[:limit]
-    more = shown[-1][0] if len(rest) > limit else None
-    return page_json([show(row) for _, row in shown], more)
 
 
 def _digest(body: dict[str, Any]) -> str:

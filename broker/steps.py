@@ -167,6 +167,7 @@ def pending_grant(
         via=caller.lineage,
         decision_id=ruling.id,
         method=caller.method,
+        asker=caller.name if caller.name != task.agent else "",
         approval_id=ruling.approval.id if ruling.approval else "",
         approvals=counted(ruling.yeses),
         elevation_id=ruling.elevation.id if ruling.elevation else "",

@@ -26,6 +26,11 @@ def concerns(caller: Caller, task: Task) -> bool:
     return caller.principal.role is Role.ORCHESTRATOR and task.orchestrator == caller.name
 
 
+def is_own(caller: Caller, task: Task) -> bool:
+    """Say whether the caller is the task's own agent, by a token of that task."""
+    return caller.task is not None and caller.task.id == task.id
+
+
 def must_run(caller: Caller, task: Task) -> None:
     """Only who runs a task acts for it: its agent, its parent's agent, its orchestrator."""
     if sees_all(caller) or not concerns(caller, task):

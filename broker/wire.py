@@ -6,7 +6,17 @@ Requests refuse unknown fields by name. Times are RFC 3339 UTC, durations string
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, cast
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    Protocol,
+    Self,
+    TypeVar,
+    cast,
+)
 
 from pydantic import (
     AfterValidator,
@@ -25,7 +35,7 @@ from broker.wire_limits import Limits, budget_json, limits_json
 from broker.wire_parts import EffectLabel, Name, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from broker.events import Event
     from broker.grants import Grant
@@ -331,6 +341,29 @@ def freeze_json(field: str, row: Mapping[str, Any]) -> dict[str, Any]:
 def page_json(items: Sequence[Mapping[str, Any]], cursor: str | None) -> dict[str, Any]:
     """A page of a list."""
     return {"items": list(items), "next": cursor}
+
+
+class Stamped(Protocol):
+    """A row that lists are ordered by: when it was made (epoch milliseconds), then its id."""
+
+    @property
+    def id(self) -> str: ...  # noqa: D102
+
+    @property
+    def created_at(self) -> int: ...  # noqa: D102
+
+
+Row = TypeVar("Row", bound=Stamped)
+
+
+def page_of(
+    rows: Sequence[Row], show: Callable[[Row], dict[str, Any]], limit: int, cursor: str
+) -> dict[str, Any]:
+    """Page a short list, newest first, by the same cursors as the long ones."""
+    marked = {f"{row.created_at:013d}|{row.id}": row for row in rows}
+    rest = [mark for mark in sorted(marked, reverse=True) if not cursor or mark < cursor]
+    shown = rest[:limit]
+    return page_json([show(marked[mark]) for mark in shown], shown[-1] if rest[limit:] else None)
 
 
 def _time(milliseconds: int) -> str | None:

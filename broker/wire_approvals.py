@@ -51,7 +51,8 @@ class CloseReview(Request):
 def approval_json(approval: Approval, have: Yeses, *, insider: bool) -> dict[str, Any]:
     """An approval as its readers see it; ``insider`` are those who watch over everything.
 
-    Who asked isn't told who votes how, so that an agent has nobody to work on.
+    Who asked isn't told who votes how, so that an agent has nobody to work on, nor which policies
+    stand in its way.
     """
     votes = [
         {"by": vote.by, "at": to_rfc3339(vote.at), "reason": vote.reason} for vote in approval.votes
@@ -85,7 +86,7 @@ def approval_json(approval: Approval, have: Yeses, *, insider: bool) -> dict[str
         "ended_at": _time(approval.ended_at),
         "escalated_to": list(approval.escalated),
         "decision_id": approval.decision_id,
-        "policies": list(approval.policies),
+        "policies": list(approval.policies) if insider else [],
         "reason": approval.reason or None,
         "used_by": approval.used_by or None,
     }

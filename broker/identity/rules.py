@@ -103,6 +103,15 @@ class IdentityRule:
             return False
         return unmet(self.claims, identity.claims) is None
 
+    def may_be(self, person: str) -> bool:
+        """Say whether a person, written ``ISSUER:SUBJECT``, is the principal by all that says.
+
+        Where claims alone decide that can't be known from a subject.
+        """
+        issuer, _, subject = person.partition(":")
+        rule = self.subject
+        return rule is not None and issuer == self.issuer_name and rule.holds(subject)
+
 
 def unmet(rules: Mapping[str, Rule], claims: Mapping[str, Any]) -> str | None:
     """Return the name of the first rule that doesn't hold for some claims, or None."""

@@ -12,8 +12,7 @@ from broker.errors import NotFound, QuotaExceeded, TaskNotActive
 from broker.ids import shard_of
 from broker.ledger import keys
 from broker.ledger.models import Changed
-from broker.ledger.registry import stopped_by
-from broker.ledger.rows import grant_row, task_row
+from broker.ledger.rows import grant_row
 from broker.ledger.writes import idempotency_args, idempotency_key, reused
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from broker.ids import Kind
     from broker.ledger.connection import Connection
     from broker.ledger.models import Idempotency, LedgerTimes
-    from broker.tasks import Task
 
 _FIELDS: Final = frozenset(f.name for f in fields(Approval))
 _YES: Final = "approve"
@@ -65,6 +63,7 @@ class ApprovalTable:
         *,
         wait_ms: int,
         max_pending: int,
+        max_asked: int,
         decision: Mapping[str, Any],
         actor: str,
         idempotency: Idempotency | None = None,
@@ -74,7 +73,7 @@ class ApprovalTable:
         With an idempotency key that has led to a grant it returns that, or None if it is gone.
 
         Raises:
-            QuotaExceeded: the task waits for too many.
+            QuotaExceeded: the task waits for too many, or has asked for too many in all.
             TaskNotActive, IdempotencyConflict: it can't be asked for.
         """
         shard = _shard(approval.id)
@@ -82,6 +81,7 @@ class ApprovalTable:
             "approval": asked(approval, wait_ms),
             "decision": json.dumps(decision),
             "max_pending": max_pending,
+            "max_asked": max_asked,
             "actor": actor,
             **idempotency_args(idempotency, self._times),
         }
@@ -98,6 +98,8 @@ class ApprovalTable:
                     "for those, or withdraw one that isn't needed any more."
                 )
                 raise QuotaExceeded(msg, retry_after=30)
+            case b"asked_enough":
+                raise QuotaExceeded("The task has asked for too many approvals already.")
             case b"task_not_active":
                 raise TaskNotActive("The task is not active: it has ended, or its time is up.")
             case _:
@@ -189,7 +191,6 @@ class ApprovalTable:
             "have": dict(have),
             "actor": actor,
             **({"outcome": str(outcome)} if outcome else {}),
-            "claim_ms": self._times.claim_ms,
         }
         status, *rest = await self._redis.run("vote", _shard(approval.id), args)
         match status:
@@ -202,60 +203,11 @@ class ApprovalTable:
 
     async def cancel(self, approval_id: str, *, reason: str, actor: str) -> Approval:
         """Take an approval back; one that is over stays as it is."""
-        args: dict[str, Any] = {"id": approval_id, "reason": reason, "actor": actor}
-        args["claim_ms"] = self._times.claim_ms
+        args = {"id": approval_id, "reason": reason, "actor": actor}
         status, *rest = await self._redis.run("cancel_approval", _shard(approval_id), args)
         if status == b"unknown":
             raise NotFound("There is no such approval.")
         return approval_row(rest[0])
-
-    async def activate(
-        self,
-        task_id: str,
-        *,
-        ttl_ms: int,
-        approval: Approval,
-        decision: Mapping[str, Any],
-        seen: str,
-        actor: str,
-    ) -> Task | None:
-        """Open a task that waited for this approval; None if it waits no more.
-
-        Raises:
-            Changed: the chain is another than was decided on.
-            Frozen, PrincipalSuspended, TaskNotActive: it can't be opened any more.
-        """
-        args = {
-            "id": task_id,
-            "ttl_ms": ttl_ms,
-            "approval": approval.id,
-            "digest": approval.digest,
-            "decision": json.dumps(decision),
-            "decision_id": decision.get("id", ""),
-            **({"seen": seen} if seen else {}),
-            "actor": actor,
-        }
-        status, *rest = await self._redis.run("activate_task", _shard(task_id, "tsk"), args)
-        match status:
-            case b"ok":
-                return task_row(rest[0])
-            case b"changed":
-                raise Changed
-            case b"frozen":
-                raise stopped_by(rest[0])
-            case b"parent_ended":
-                raise TaskNotActive("The parent task has ended, so nothing can be opened below it.")
-            case _:
-                return None
-
-    async def waiting_tasks(self) -> list[Approval]:
-        """Return the approvals of tasks that may be opened now, and aren't yet."""
-        pipe: Any = self._redis.client.pipeline(transaction=False)
-        for shard in range(self._redis.shards):
-            pipe.zrangebylex(keys.table(shard, "index"), "[ao|", b"(ao|\xff")
-        answers = await self._redis.execute(pipe, "approvals")
-        ids = [m.rpartition(b"|")[2].decode() for members in answers for m in members]
-        return [row for row in await self.rows(ids) if row is not None]
 
 
 def _shard(identifier: str, kind: Kind = "apr") -> int:

@@ -128,16 +128,16 @@ class ElevationTable:
         about = {"task_id": elevation.task_id, "id": elevation.id, "actor": actor}
         await self._redis.run("settle_elevation", _shard(elevation.task_id), {**args, **about})
 
-    # Break-glass: one at a time, and a review afterwards.
+    # Break-glass: one at a time for an agent, and a review afterwards.
 
-    async def hold_glass(self, agent: str, elevation_id: str, ttl_ms: int) -> str:
-        """Take an agent's mark unless another has it; returns whose it is."""
-        args = {"id": elevation_id, "ttl_ms": ttl_ms}
-        return (await self._redis.run("glass", 0, args, own_key=keys.glass(agent))).decode()
+    async def hold(self, mark: str, by: str, ttl_ms: int) -> str:
+        """Take a mark of ``keys`` unless another has it; returns whose it is."""
+        args = {"by": by, "ttl_ms": ttl_ms}
+        return (await self._redis.run("hold", 0, args, own_key=mark)).decode()
 
-    async def release_glass(self, agent: str, elevation_id: str) -> None:
-        """Let go of an agent's mark, if it is this one's."""
-        await self._redis.run("glass", 0, {"id": elevation_id}, own_key=keys.glass(agent))
+    async def release(self, mark: str, by: str) -> None:
+        """Let go of a mark, if it is this one's."""
+        await self._redis.run("hold", 0, {"by": by}, own_key=mark)
 
     async def reviews(
         self, state: ReviewState, *, limit: int, cursor: str = ""
@@ -175,13 +175,6 @@ class ElevationTable:
                     task = task_row(text, task_id) if text else None
                     return (task, _read(task, elevation_id)) if task else None
         return None
-
-    async def open_reviews(self) -> int:
-        """Count the break-glasses that nobody has reviewed yet."""
-        pipe: Any = self._redis.client.pipeline(transaction=False)
-        for shard in range(self._redis.shards):
-            pipe.zlexcount(keys.table(shard, "index"), "[ro|", b"(ro|\xff")
-        return sum(await self._redis.execute(pipe, "reviews"))
 
     async def close_review(
         self, task_id: str, elevation_id: str, *, findings: str, actor: str

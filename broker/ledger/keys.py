@@ -24,8 +24,8 @@ the events are in the signed log.
 
 These don't expire (``PERSISTENT``): rows are removed by the prune job once they are dead.
 Tokens, idempotency keys, proofs already used (``replay``), DPoP nonces, the ``lease`` of whoever
-writes the log and the mark of an agent that has broken the ``glass`` (``EXPIRING``) always carry an
-expiry.
+writes the log and the marks of what is done one at a time (``hold``: break-glasses of an agent,
+rotations of a path) (``EXPIRING``) always carry an expiry.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ IN_FORCE: Final = "policy#"
 """Field of the first shard's ``frozen``: by which policies live grants were decided, since when."""
 HEAD: Final = "head"
 PERSISTENT: Final = frozenset({*TABLES, REGISTER, HEAD})
-EXPIRING: Final = frozenset({"token", "idem", "replay", "nonce", "lease", "glass"})
+EXPIRING: Final = frozenset({"token", "idem", "replay", "nonce", "lease", "hold"})
 
 
 def table(shard: int, name: str) -> str:
@@ -96,7 +96,12 @@ def replay(kind: str, key: str, shards: int) -> str:
 
 def glass(agent: str) -> str:
     """Return the key that says which break-glass of an agent is open; all are of one shard."""
-    return table(0, f"glass:{agent}")
+    return table(0, f"hold:glass:{agent}")
+
+
+def rotation(path: str) -> str:
+    """Return the key that says who rotates a path at the moment; all are of one shard."""
+    return table(0, f"hold:rotation:{path}")
 
 
 def nonce(span: int) -> str:

@@ -55,6 +55,8 @@ class Inventory:
     stuck: Mapping[str, int]
     unknown: int
     unreported: int
+    approvals: int
+    reviews: int
     scheduled: int
     due: int
     overdue: int
@@ -161,6 +163,8 @@ class Queries:
             *(("stuck", name, f"gx|{backend}|{name}|") for name, backend in capabilities.items()),
             ("all", "", "gc|"),
             ("unreported", "", "do|"),
+            ("approvals", "", "as|pending|"),
+            ("reviews", "", "ro|"),
         ]
         bounds = [("-inf", "+inf"), ("-inf", now), ("-inf", now - _OVERDUE_MS)]
         width = len(kinds) + len(bounds)
@@ -183,6 +187,8 @@ class Queries:
             {name: found["stuck", name] for name in capabilities},
             found["all", ""] - sum(live.values()),
             found["unreported", ""],
+            found["approvals", ""],
+            found["reviews", ""],
             *totals[len(kinds) :],
         )
 

@@ -60,12 +60,10 @@ class RedisLedger:
         actor: str,
         seen: str = "",
         idempotency: Idempotency | None = None,
-        approval: Mapping[str, Any] | None = None,
     ) -> tuple[Task, bool]:
         """Write a task, active from now until ``ttl_ms`` or its parent's end.
 
-        With ``approval``, as ``approvals.asked`` writes it, it waits for that. Returns the task and
-        whether it is new; with an idempotency key seen before, the old one.
+        Returns the task and whether it is new; with an idempotency key seen before, the old one.
         ``seen`` is the version of the chain that was decided on.
 
         Raises:
@@ -79,7 +77,6 @@ class RedisLedger:
             "decision": json.dumps(decision),
             "decision_id": decision.get("id", ""),
             **({"seen": seen} if seen else {}),
-            **({"approval": approval} if approval else {}),
             "actor": actor,
             **idempotency_args(idempotency, self.times),
         }

@@ -46,12 +46,11 @@ _FLAGS: Final = {
     "ask_approval": "#!lua",
     "vote": _ALLOW_OOM,  # also a no
     "cancel_approval": _ALLOW_OOM,
-    "activate_task": "#!lua",
     "elevate": "#!lua",
     "end_elevation": _ALLOW_OOM,
     "settle_elevation": _ALLOW_OOM,
     "close_review": _ALLOW_OOM,
-    "glass": "#!lua",
+    "hold": "#!lua",
     "report": _ALLOW_OOM,
     "signal": _ALLOW_OOM,  # it stops things
     "registry_write": _ALLOW_OOM,  # suspending is revoking

@@ -151,7 +151,7 @@ def decide_elevate(  # noqa: PLR0911  one return a rule
     if parent is not None and capability.name not in parent.capabilities:
         # What the parent has by an elevation of its own isn't handed on either.
         return deny("more_than_parent")
-    if context.narrowed_to is not None and not frozenset(task.capabilities) <= context.narrowed_to:
+    if context.narrowed_to is not None:  # it was made for less than the task has already
         return deny("token_is_narrower")
     if capability.require_binding and not context.bound:
         return deny("binding_required")
@@ -191,8 +191,7 @@ def _not_usable(context: UseContext) -> Decision | None:
         or capability.name not in agent.capabilities
     ):
         return deny("capability_not_allowed")
-    narrowed = context.narrowed_to is not None and capability.name not in context.narrowed_to
-    if narrowed and capability.name != context.elevated:
+    if context.narrowed_to is not None and capability.name not in context.narrowed_to:
         return deny("token_is_narrower")
     if capability.require_binding and not context.bound:
         return deny("binding_required")

@@ -54,6 +54,15 @@ permit (principal == Principal::"report-writer", action == Action::"break_glass"
 permit (principal, action == Action::"break_glass", resource == Capability::"orders-admin")
 when { context.asker == "alice" };
 
+@id("releases-are-the-orchestrators")
+forbid (principal, action == Action::"issue_grant", resource == Capability::"release")
+unless { context.asker == "orchestrator" && context.caller == "orchestrator" };
+
+@id("some-tasks-would-take-a-human")
+@require_approval("1")
+permit (principal, action == Action::"open_task", resource)
+when { context.purpose == "something that a human has to approve" };
+
 @id("deploys-take-two-of-security")
 @require_approval("2")
 @approvers("security")
@@ -239,6 +248,7 @@ def consent_document(stack: DevStack, policies: Path, **sections: Any) -> dict[s
     (policies / "consent.cedar").write_text(GLASS)
     document["principals"] += [operator(name) for name in PEOPLE]
     capabilities = [DEPLOY, {**DEPLOY, "name": "deploy-twice", "scope": "orders.deploy-twice"}]
+    capabilities += [{**DEPLOY, "name": "release", "power": "operate", "scope": "orders.release"}]
     capabilities += [{**ADMIN, "dsn": document["capabilities"][0]["dsn"]}, DEPLOY_TOOL]
     document["capabilities"] += capabilities
     names = [row["name"] for row in capabilities]

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from broker.approvals import Approval
+from tests.http.consenting import ConsentWorld, consent_config
 from tests.http.parties import assert_problem
 from tests.waiting import wait_until
 from tests.world import logs_in
 
 if TYPE_CHECKING:
-    from tests.http.consenting import ConsentWorld
+    from pathlib import Path
+
+    from broker.config import Config
+    from broker.dev.stack import DevStack
 
 
 async def test_what_needs_approval_waits_for_it_and_is_issued_once_approved(
@@ -245,3 +250,103 @@ async def test_a_tool_call_waits_for_its_approval_too(consent: ConsentWorld) -> 
     assert (await decide("1.3"))["decision"] is False
     assert (await decide("1.2"))["decision"] is True
     assert (await decide("1.2"))["decision"] is False
+
+
+async def test_nobody_waits_longer_than_there_is_a_task(consent: ConsentWorld) -> None:
+    task = await consent.open(capabilities=["orders-admin"], ttl="5m")
+    approval = await consent.asked(task)
+    assert (await consent.approval(approval))["expires_at"] <= task["expires_at"]
+    await consent.say(approval)
+    assert (await consent.approval(approval))["expires_at"] <= task["expires_at"]
+
+
+async def test_the_approvals_of_a_task_come_page_by_page_and_say_no_policies(
+    consent: ConsentWorld,
+) -> None:
+    task = await consent.open(capabilities=["orders-admin"])
+    asked = [await consent.asked(task, ttl=f"{minutes}m") for minutes in range(2, 5)]
+    seen: list[dict[str, Any]] = []
+    cursor = ""
+    while cursor is not None:
+        path = f"/v1/approvals?task_id={task['task_id']}&limit=2&cursor={cursor}"
+        page = (await consent.api("report-writer", "GET", path, task=task)).json()
+        seen += page["items"]
+        cursor = page["next"]
+    assert sorted(row["approval_id"] for row in seen) == sorted(asked)
+    assert not any(row["policies"] for row in seen)
+    assert (await consent.approval(asked[0]))["policies"]
+
+
+async def test_what_runs_on_behalf_of_an_operator_is_for_another_to_approve(
+    consent: ConsentWorld,
+) -> None:
+    task = await consent.open(capabilities=["orders-admin"], on_behalf_of=consent.identity("alice"))
+    approval = await consent.asked(task)
+    assert_problem(await consent.say(approval, "alice"), 403, "access_denied")
+    assert (await consent.say(approval, "bob")).status_code == 200
+
+
+async def test_nobody_is_called_over_and_over(
+    engines: tuple[DevStack, Config], tmp_path: Path
+) -> None:
+    few = consent_config(engines[0], tmp_path / "policies", approvals={"max_pending": 1})
+    consent = ConsentWorld(engines[0].issuer, few)
+    try:
+        task = await consent.open(capabilities=["orders-admin"])
+        for _ in range(10):
+            approval = await consent.asked(task)
+            answer = await consent.api(
+                "report-writer", "DELETE", f"/v1/approvals/{approval}", task=task
+            )
+            assert answer.status_code == 200
+        assert_problem(await consent.ask(task), 429, "quota_exceeded")
+    finally:
+        await consent.close()
+
+
+async def test_a_task_that_would_take_a_human_is_refused_in_those_words(
+    consent: ConsentWorld,
+) -> None:
+    body = {
+        "agent": "report-writer",
+        "purpose": "something that a human has to approve",
+        "capabilities": ["orders-read"],
+    }
+    problem = assert_problem(
+        await consent.api("orchestrator", "POST", "/v1/tasks", body), 403, "approval_required"
+    )
+    assert "none can be asked for" in problem["detail"]
+    assert "approval_id" not in problem
+
+
+async def test_what_an_orchestrator_asked_for_is_decided_again_as_its_own(
+    consent: ConsentWorld,
+) -> None:
+    task = await consent.open(capabilities=["release"])
+    assert_problem(await consent.ask(task, "release"), 403, "access_denied")
+    path = f"/v1/tasks/{task['task_id']}/grants"
+    issued = await consent.api("orchestrator", "POST", path, {"capability": "release"})
+    assert issued.status_code == 201, issued.text
+    outcome = await consent.app.oversight.watch.review(
+        f"task:{task['task_id']}", reason="policy_changed"
+    )
+    assert outcome.matched == 0
+    assert (await consent.show_grant(issued.json()["grant_id"]))["state"] == "active"
+
+
+def test_what_is_asked_for_is_in_no_repr() -> None:
+    canary = "canary-c0ffee"
+    approval = Approval(
+        id="apr_1",
+        task_id="tsk_1",
+        agent="a",
+        owner="o",
+        orchestrator="b",
+        requester="a",
+        action="call_tool",
+        digest="d",
+        needs={"": 1},
+        use_ms=1,
+        request=canary,
+    )
+    assert canary not in repr(approval)

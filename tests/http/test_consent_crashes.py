@@ -104,7 +104,7 @@ async def test_a_mark_that_a_crash_left_goes_with_its_time(consent: ConsentWorld
     await consent.app.connection.command("DEL", keys.glass("report-writer"))
     table = consent.app.broker.elevations.table
     left = new_id("elv", 0)
-    assert await table.hold_glass("report-writer", left, 120_000) == left
+    assert await table.hold(keys.glass("report-writer"), left, 120_000) == left
     body = assert_problem(await consent.break_glass(task), 409, "conflict")
     assert body["elevation_id"] == left
     lives_for = await consent.app.connection.command("PTTL", keys.glass("report-writer"))

@@ -254,3 +254,35 @@ async def test_two_glasses_of_an_agent_at_once_are_one(
         for task in tasks:
             await consent.complete(task)
         await consent.sweep()
+
+
+async def test_what_two_have_to_rotate_is_rotated_one_after_the_other(
+    consent: ConsentWorld, consent_twin: ConsentWorld
+) -> None:
+    """Told twice at once, OpenBao loses its connection to PostgreSQL for good."""
+    for _ in range(ROUNDS):
+        first, second = await consent.open(), await consent.open(agent="order-clerk")
+        path = f"/v1/tasks/{second['task_id']}/break-glass"
+        ask = {"capability": "orders-admin", "intent": "it is down"}
+        broken = [
+            await consent.break_glass(first),
+            await consent.bound(second, "POST", path, ask, name="alice"),
+        ]
+        assert [answer.status_code for answer in broken] == [201, 201]
+        ends = [
+            world.app.broker.elevations.finish(task["task_id"], answer.json()["elevation_id"])
+            for world in (consent, consent_twin)
+            for task, answer in zip((first, second), broken, strict=True)
+        ]
+        for task in (first, second):
+            await consent.app.broker.elevations.table.end(
+                task["task_id"],
+                broken[task is second].json()["elevation_id"],
+                reason="ended",
+                actor="alice",
+            )
+        await asyncio.gather(*ends)
+        for task in (first, second):
+            over = await consent.settled(task)
+            assert over["rotation"] == {"database/rotate-root/orders": "done"}
+    assert await logs_in((await consent.grant(await consent.open()))["credential"])

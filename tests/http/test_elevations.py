@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.http.parties import assert_problem
+from tests.http.parties import assert_problem, details, exchange_form
 from tests.world import logs_in
 
 if TYPE_CHECKING:
@@ -186,3 +186,49 @@ async def test_an_operator_who_is_named_breaks_it_for_an_agent_and_reviews_nothi
     told = {"findings": "all well"}
     assert_problem(await consent.api("alice", "POST", review, told), 403, "access_denied")
     assert (await consent.api("bob", "POST", review, told)).status_code == 200
+
+
+async def test_a_token_made_for_less_gets_nothing_of_it(consent: ConsentWorld) -> None:
+    task = await consent.open(capabilities=["orders-read"])
+    form = exchange_form(consent, "report-writer", task["task_id"])
+    form["authorization_details"] = details(task["task_id"], capabilities=["orders-read"])
+    exchanged = await consent.http.post("/oauth/token", data=form)
+    less = {"Authorization": f"Bearer {exchanged.json()['access_token']}"}
+    path = f"/v1/tasks/{task['task_id']}"
+    asked = {"capability": "orders-admin", "intent": "more"}
+    answer = await consent.http.post(f"{path}/elevations", json=asked, headers=less)
+    assert_problem(answer, 403, "access_denied")
+
+    await consent.elevated(task)
+    wanted = {"capability": "orders-admin"}
+    answer = await consent.http.post(f"{path}/grants", json=wanted, headers=less)
+    assert_problem(answer, 403, "access_denied")
+    assert (await consent.ask(task)).status_code == 201
+
+
+async def test_nobody_above_breaks_an_agents_glass_or_uses_it(consent: ConsentWorld) -> None:
+    """The policy names the agent: not who opened its task, nor the agent of the task above."""
+    parent = await consent.open(agent="order-clerk", capabilities=["orders-read", "orders-admin"])
+    child = await consent.open(
+        agent="report-writer", capabilities=["orders-read"], parent_task_id=parent["task_id"]
+    )
+    path = f"/v1/tasks/{child['task_id']}"
+    ask = {"capability": "orders-admin", "intent": "it is down"}
+    above = [(child, "orchestrator"), (parent, "order-clerk")]
+    for task, name in above:
+        answer = await consent.bound(task, "POST", f"{path}/break-glass", ask, name=name)
+        assert_problem(answer, 403, "access_denied")
+
+    assert (await consent.break_glass(child)).status_code == 201
+    wanted = {"capability": "orders-admin"}
+    for task, name in above:
+        answer = await consent.bound(task, "POST", f"{path}/grants", wanted, name=name)
+        assert_problem(answer, 403, "access_denied")
+    issued = await consent.bound(child, "POST", f"{path}/grants", wanted)
+    assert issued.status_code == 201, issued.text
+
+
+async def test_whoever_approves_sees_the_window_as_it_would_be(consent: ConsentWorld) -> None:
+    task = await consent.open(capabilities=["orders-read"], ttl="8h")
+    approval = (await consent.elevation(task, ttl="5h")).json()["approval_id"]
+    assert (await consent.approval(approval))["request"]["ttl_ms"] == 30 * 60_000

@@ -31,6 +31,8 @@ READINGS: Final = LedgerReadings(
     stuck={("vault", "read"): 2},
     unknown=5,
     unreported=6,
+    approvals=9,
+    reviews=10,
     scheduled=9,
     due=4,
     overdue=1,
@@ -301,6 +303,8 @@ def test_what_the_ledger_holds_goes_when_it_doesnt_answer(metrics: Metrics) -> N
     assert found.values("stuck_grants") == {("vault", "read"): 2}
     assert found.value("unknown_grants") == 5
     assert found.value("unreported_executions") == 6
+    assert found.value("pending_approvals") == 9
+    assert found.value("open_reviews") == 10
     assert (found.value("scheduled_items"), found.value("due_items")) == (9, 4)
     assert found.value("overdue_items") == 1
 

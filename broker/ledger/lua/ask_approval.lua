@@ -1,4 +1,5 @@
--- A request that needs a human's yes. A = {approval, decision, max_pending, digest?, actor}; KEYS[9] the
+-- A request that needs a human's yes. A = {approval, decision, max_pending, max_asked, digest?, actor};
+-- KEYS[9] the
 -- idempotency key where there is one. Answers the approval that there is for exactly this request, asked
 -- for now or before, or that it can't be asked for. The decision is logged whatever it is.
 local approval = A.approval
@@ -27,5 +28,7 @@ for _, member in ipairs(members('aq|' .. task.id .. '|')) do
   if text and cjson.decode(text).state == 'pending' then waiting = waiting + 1 end
 end
 if waiting >= A.max_pending then return { 'too_many', tostring(waiting) } end
-open_approval(approval)
+-- Whoever asks and takes back, over and over, would have people called each time.
+if count('at|' .. task.id .. '|') >= A.max_asked then return { 'asked_enough' } end
+open_approval(approval, task)
 return { 'ok', text_of(approval) }

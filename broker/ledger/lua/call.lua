@@ -1,6 +1,7 @@
 -- A tool call that policy allows. A = {task_id, capability, decision_id, decision, seen, step,
--- report_ms, tokens, approval?, approved?, elevation?, actor}; the last A.tokens keys are the tokens it is asked with. Its effects count
--- from now on, for everybody in the chain, and it stays open until its execution is reported.
+-- report_ms, tokens, approval?, approved?, elevation?, actor}; the last A.tokens keys are the tokens it is
+-- asked with. Its effects count from now on, for everybody in the chain, and it stays open until its
+-- execution is reported.
 local task = load(TASKS, A.task_id)
 if not task or task.state ~= 'active' or task_due(task) <= NOW then return { 'task_not_active' } end
 if token_ended(A.tokens) then return { 'token_ended' } end

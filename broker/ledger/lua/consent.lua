@@ -50,17 +50,16 @@ local function move_approval(approval, state, reason)
     approval.ended_at = NOW
     approval.request = nil -- what was asked for may be private, and nobody has to decide any more
     if state ~= 'denied' then redis.call('ZREM', DUE, 'a|' .. approval.id) end
-    index(false, 'ao', stamp(approval))
   end
   save(APPROVALS, approval)
   tell_approval(state, approval)
 end
 
-local function open_approval(approval)
+local function open_approval(approval, task)
   approval.state = 'pending'
   approval.version = 1
   approval.created_at = NOW
-  approval.expires_at = NOW + approval.wait_ms
+  approval.expires_at = math.min(NOW + approval.wait_ms, task.expires_at)
   approval.wait_ms = nil
   approval.groups = {}
   for name in pairs(approval.needs) do

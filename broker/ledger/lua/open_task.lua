@@ -1,6 +1,6 @@
 -- A = {task, digest?, idem_ms, actor, max_children, decision, decision_id, seen?, tokens}; KEYS[9] the
 -- idempotency key where there is one; the last A.tokens keys are the tokens it is asked for with.
--- `seen` is the version that was decided on. With `approval` the task waits for it.
+-- `seen` is the version that was decided on.
 local parent = A.task.parent_id and load(TASKS, A.task.parent_id)
 local root = parent and root_row(parent)
 if A.seen and version_of(root) ~= A.seen then return { 'changed' } end
@@ -44,13 +44,7 @@ if task.parent_id then
 else
   endow(task, nil, {})
 end
-if A.approval then
-  task.state = 'pending_approval'
-  open_approval(A.approval)
-  task.expires_at = A.approval.expires_at
-elseif task.heartbeat_ms then
-  task.heartbeat_due = NOW + task.heartbeat_ms
-end
+if task.heartbeat_ms then task.heartbeat_due = NOW + task.heartbeat_ms end
 save(TASKS, task)
 index(true, 't', stamp(task))
 index(true, 'tb', task.orchestrator, stamp(task))
@@ -58,7 +52,7 @@ index(true, 'ta', task.agent, stamp(task))
 index(true, 'to', task.owner, stamp(task))
 due('t', task.id, task_due(task))
 if A.digest then redis.call('SET', KEYS[9], A.digest .. '|' .. task.id, 'PX', A.idem_ms) end
-emit(A.approval and 'task.pending' or 'task.opened', task.id, nil, { agent = task.agent, owner = task.owner, purpose = task.purpose,
+emit('task.opened', task.id, nil, { agent = task.agent, owner = task.owner, purpose = task.purpose,
   capabilities = task.capabilities, expires_at = task.expires_at, parent = task.parent_id,
   subject = task.subject })
 return { 'ok', text_of(task) }

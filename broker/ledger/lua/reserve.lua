@@ -1,6 +1,5 @@
 -- Step 4. A = {grant, decision, seen?, step?, digest?, idem_ms, max_live, pending_ms, tokens, approved?,
--- actor};
--- KEYS[9] the idempotency key where there is one; the last A.tokens keys are the tokens it is asked
+-- actor}; KEYS[9] the idempotency key where there is one; the last A.tokens keys are the tokens it is asked
 -- with. `seen` is the version that was decided on. The decision is logged whatever comes of it.
 local task = load(TASKS, A.grant.task_id)
 if task and task.state == 'active' and changed(task, A.seen) then return { 'changed' } end
