@@ -136,7 +136,7 @@ async def list_reviews(
     broker: The, caller: By, state: OfReview = "", limit: Limit = 50, cursor: ReviewPlace = ""
 ) -> dict[str, Any]:
     """List the break-glasses that somebody still has to look at, or those that were."""
-    return await broker.elevations.reviews(caller, state=state, limit=limit, cursor=cursor)
+    return await broker.elevations.glass.reviews(caller, state=state, limit=limit, cursor=cursor)
 
 
 @router.post(
@@ -147,4 +147,4 @@ async def close_review(
     broker: The, caller: By, elevation_id: ElevationId, ask: CloseReview
 ) -> dict[str, Any]:
     """Close the review of a break-glass with what was found."""
-    return await broker.elevations.close_review(caller, elevation_id, ask.findings)
+    return await broker.elevations.glass.close_review(caller, elevation_id, ask.findings)
