@@ -75,6 +75,8 @@ def test_a_task_has_only_what_is_live_for_it(elevations: list[Elevation], now: i
     started = [e.started_at for e in elevations_of(task)]
     assert started == sorted(started)
     for capability in ("read", "write"):
-        found = elevated_to(task, capability, now)
         live = [e for e in elevations if e.capability == capability and e.live(now)]
-        assert found in live if live else found is None
+        for own in (True, False):  # a broken glass is for the task's own agent
+            theirs = [e for e in live if own or not e.break_glass]
+            found = elevated_to(task, capability, now, by_its_agent=own)
+            assert found in theirs if theirs else found is None
