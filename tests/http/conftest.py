@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.ledger import keys
 from tests.http.consenting import ConsentWorld, consent_config, give_rights
 from tests.http.deciding import DecisionWorld, decision_config
 from tests.http.front_door import FrontDoor, front_door
@@ -104,12 +103,11 @@ async def twin(engines: tuple[DevStack, Config], risky: RiskWorld) -> AsyncGener
 
 @pytest.fixture
 async def consent(engines: tuple[DevStack, Config], tmp_path: Path) -> AsyncGenerator[ConsentWorld]:
-    """A replica where humans have to say yes."""
+    """A replica where humans have to say yes, and an empty ledger."""
     config = consent_config(engines[0], tmp_path / "policies")
     await give_rights(engines[0], config)
     made = ConsentWorld(engines[0].issuer, config)
-    for agent in ("report-writer", "order-clerk"):  # what the test before has left broken
-        await made.app.connection.command("DEL", keys.glass(agent))
+    await made.app.connection.command("FLUSHALL")
     yield made
     await made.close()
 
