@@ -114,8 +114,12 @@ async def test_checkpoints_are_signed_now_and_then_and_at_the_end(
     def signed() -> int:
         return int((tmp_path / "checkpoints" / "latest").read_text().splitlines()[1])
 
+    async def settled() -> bool:
+        return len((await replica.outbox.read({})).events) == 5
+
     await emit(bench, 5)
-    await drained(bench, replica)
+    await wait_until(settled, "the first run can read all five")
+    await replica.drain.run_once()
     assert signed() == 5
     await emit(bench, 5)
     await drained(bench, replica)

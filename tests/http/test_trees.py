@@ -222,8 +222,9 @@ async def test_elevations_and_what_waits_for_a_yes_are_at_their_task(
     assert (waiting["approval_id"], waiting["state"]) == (approval, "pending")
     assert waiting["needs"] == [{"group": None, "count": 1, "have": 0}]
     assert waiting["request"] is None, "what exactly was asked is for those who look at it"
+    assert waiting["policies"], "an operator sees which policies asked"
     own = await tree(consent, wide, by="report-writer")
-    assert own["nodes"][0]["approvals"] == [waiting]
+    assert own["nodes"][0]["approvals"] == [{**waiting, "policies": []}]
     await consent.say(approval, yes=False)
     assert (await tree(consent, wide))["nodes"][0]["approvals"] == []
     path = f"/v1/tasks/{root['task_id']}/elevations/{elevation['elevation_id']}"
