@@ -21,31 +21,12 @@ from broker.wire_limits import AskBudget, budget_json
 from tests.contract.ledger_bench import DECISION, HOUR, Bench
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from broker.config import Config
-    from broker.dev.stack import DevStack
     from broker.tasks import Task
 
 CALL: Final = Step(frozenset(), data_class="internal")
 GRANT: Final = Step(frozenset(), data_class="internal", lasting=True)
 KINDS: Final = ("grants", "calls", "amount")
 _DECISIONS: Final = count()
-
-
-@pytest.fixture
-async def bench(engines: tuple[DevStack, Config]) -> AsyncGenerator[Bench]:
-    made = Bench(engines[1].redis.url)
-    await made.connection.command("FLUSHALL")
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def other(engines: tuple[DevStack, Config]) -> AsyncGenerator[Bench]:
-    made = Bench(engines[1].redis.url)
-    yield made
-    await made.close()
 
 
 async def open_with(

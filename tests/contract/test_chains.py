@@ -12,20 +12,8 @@ from broker.trail import Step
 from tests.contract.ledger_bench import DECISION, HOUR, SHARDS, Bench
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from broker.config import Config
-    from broker.dev.stack import DevStack
     from broker.ledger.chains import Chains
     from broker.tasks import Task
-
-
-@pytest.fixture
-async def bench(engines: tuple[DevStack, Config]) -> AsyncGenerator[Bench]:
-    made = Bench(engines[1].redis.url)
-    await made.connection.command("FLUSHALL")
-    yield made
-    await made.close()
 
 
 @pytest.fixture

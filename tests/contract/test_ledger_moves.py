@@ -13,24 +13,14 @@ from broker.tasks import ENDED, TASK_MOVES, TaskState
 from tests.contract.ledger_bench import ATTEMPTS, HOUR, SHARDS, TASK_ENDS, Bench
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
-    from broker.config import Config
-    from broker.dev.stack import DevStack
 
 G = GrantState
 S = TaskState
 Op = "Callable[[Bench, Grant], Awaitable[object]]"
 REFUSED: Final = "refused"
 SAME: Final = "same"
-
-
-@pytest.fixture
-async def bench(engines: tuple[DevStack, Config]) -> AsyncGenerator[Bench]:
-    made = Bench(engines[1].redis.url)
-    await made.connection.command("FLUSHALL")
-    yield made
-    await made.close()
 
 
 async def _claim(bench: Bench, grant: Grant) -> None:

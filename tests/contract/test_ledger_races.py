@@ -7,7 +7,6 @@ from dataclasses import replace
 from secrets import randbelow
 from typing import TYPE_CHECKING
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +18,7 @@ from tests.contract.ledger_bench import HOUR, SHARDS, Bench
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine
+    from collections.abc import Coroutine
     from typing import Any
 
     from broker.config import Config
@@ -31,21 +30,6 @@ if TYPE_CHECKING:
 TASKS = 40
 EVERY_SHARD = range(SHARDS)
 SHORT = LedgerTimes(claim_ms=300, pending_ms=300)
-
-
-@pytest.fixture
-async def bench(engines: tuple[DevStack, Config]) -> AsyncGenerator[Bench]:
-    made = Bench(engines[1].redis.url)
-    await made.connection.command("FLUSHALL")
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def other(engines: tuple[DevStack, Config]) -> AsyncGenerator[Bench]:
-    made = Bench(engines[1].redis.url)
-    yield made
-    await made.close()
 
 
 def by_id(claimed: Claimed) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -16,20 +16,6 @@ from broker.ledger.registry import BATCH, Change, Registry, Stopped, stopped_by
 from broker.register import Entry, OwnerEntry, Register, read_entry, read_owner
 from tests.contract.ledger_bench import SHARDS, Bench
 from tests.waiting import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from broker.config import Config
-    from broker.dev.stack import DevStack
-
-
-@pytest.fixture
-async def bench(engines: tuple[DevStack, Config]) -> AsyncGenerator[Bench]:
-    made = Bench(engines[1].redis.url)
-    await made.connection.command("FLUSHALL")
-    yield made
-    await made.close()
 
 
 @pytest.fixture

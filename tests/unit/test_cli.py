@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.cli import failures
-from tests.unit.cli_runner import PROGRAM, prepare, runner
+from tests.unit.cli_runner import PROGRAM
 from tests.unit.fake_broker import (
     DSN,
     EVENT,
@@ -22,29 +22,15 @@ from tests.unit.fake_broker import (
     PASSWORD,
     TASK,
     FakeBroker,
-    running,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.unit.cli_runner import Run
 
 TASK_ID = TASK["task_id"]
 GRANT_ID = GRANT["grant_id"]
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeBroker]:
-    with running() as broker:
-        prepare(broker.url, monkeypatch, tmp_path)
-        yield broker
-
-
-@pytest.fixture
-def run(fake: FakeBroker, capsys: pytest.CaptureFixture[str]) -> Run:
-    return runner(capsys)
 
 
 OPEN = ("task", "open", "--agent", "report-writer", "--purpose", "nightly", "--capability", "a")

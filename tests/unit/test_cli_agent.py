@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.unit.cli_runner import prepare, runner
-from tests.unit.fake_broker import FakeBroker, running
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.unit.cli_runner import Run
+    from tests.unit.fake_broker import FakeBroker
 
 PRINCIPAL: dict[str, Any] = {
     "name": "report-writer",
@@ -45,18 +42,6 @@ OWNER: dict[str, Any] = {
 }
 ADD = ("agent", "add", "report-writer", "--owner", "data@example.com", "--purpose", "reports")
 PATH = "/v1/principals/report-writer"
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeBroker]:
-    with running() as broker:
-        prepare(broker.url, monkeypatch, tmp_path)
-        yield broker
-
-
-@pytest.fixture
-def run(fake: FakeBroker, capsys: pytest.CaptureFixture[str]) -> Run:
-    return runner(capsys)
 
 
 def test_add_an_agent(fake: FakeBroker, run: Run) -> None:

@@ -7,34 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.unit.cli_runner import prepare, runner
 from tests.unit.consent_documents import APPROVAL, APPROVED, DENIED, page
-from tests.unit.fake_broker import HANG_UP, FakeBroker, problem, running
+from tests.unit.fake_broker import HANG_UP, FakeBroker, problem
 from tests.unit.terminal import Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from tests.unit.cli_runner import Run
 
 ONE = "GET /v1/approvals/apr_1"
 ALL = "GET /v1/approvals"
-GRANTS = "POST /v1/tasks/tsk_1/grants"
-REQUEST = ("grant", "request", "tsk_1", "deploy", "--field", "dsn")
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeBroker]:
-    with running() as broker:
-        prepare(broker.url, monkeypatch, tmp_path)
-        yield broker
-
-
-@pytest.fixture
-def run(fake: FakeBroker, capsys: pytest.CaptureFixture[str]) -> Run:
-    assert fake.url
-    return runner(capsys)
 
 
 # List and show.

@@ -18,12 +18,10 @@ from broker.audit.signing_key import load_signer
 from broker.clock import SystemClock
 from broker.events import Event
 from tests.audit_bench import segments
-from tests.unit.cli_runner import prepare, runner
-from tests.unit.fake_broker import EVENT, FakeBroker, running
+from tests.unit.fake_broker import EVENT, FakeBroker
 from tests.unit.test_audit_ocsf import assert_valid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.unit.cli_runner import Run
@@ -42,18 +40,6 @@ LIFE: list[tuple[str, dict[str, Any]]] = [
     ("grant.revoked", {"evidence": "gone", "time_to_dead_ms": 12, "attempts": 0}),
     ("task.ended", {"state": "completed", "reason": "completed"}),
 ]
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeBroker]:
-    with running() as broker:
-        prepare(broker.url, monkeypatch, tmp_path)
-        yield broker
-
-
-@pytest.fixture
-def run(fake: FakeBroker, capsys: pytest.CaptureFixture[str]) -> Run:
-    return runner(capsys)
 
 
 @pytest.fixture

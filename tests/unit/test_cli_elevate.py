@@ -6,34 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.cli_runner import prepare, runner
 from tests.unit.consent_documents import ACCEPTED, APPROVED, ELEVATION, GLASS, page
-from tests.unit.fake_broker import HANG_UP, FakeBroker, problem, running
+from tests.unit.fake_broker import HANG_UP, FakeBroker, problem
 from tests.unit.terminal import Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from tests.unit.cli_runner import Run
 
 ELEVATIONS = "POST /v1/tasks/tsk_1/elevations"
 BREAK = "POST /v1/tasks/tsk_1/break-glass"
 ELEVATE = ("elevate", "tsk_1", "deploy", "--intent", "ship it")
 GLASSES = ("break-glass", "tsk_1", "deploy", "--intent", "the shop is down")
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeBroker]:
-    with running() as broker:
-        prepare(broker.url, monkeypatch, tmp_path)
-        yield broker
-
-
-@pytest.fixture
-def run(fake: FakeBroker, capsys: pytest.CaptureFixture[str]) -> Run:
-    assert fake.url
-    return runner(capsys)
 
 
 def test_elevate(fake: FakeBroker, run: Run) -> None:

@@ -18,18 +18,14 @@ from broker import client as sdk
 from broker import errors as server
 from broker.cli import failures, text
 from broker.cli.main import build
-from tests.unit.cli_runner import PROGRAM, prepare, runner
+from tests.unit.cli_runner import PROGRAM
 from tests.unit.fake_broker import (
     TASK,
     FakeBroker,
     problem,
-    running,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from tests.unit.cli_runner import Run
 
 TASK_ID = TASK["task_id"]
@@ -44,18 +40,6 @@ ON_FILES = {
     *(("policy", name) for name in ("check", "test", "schema")),
 }
 """Commands that ask no broker."""
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeBroker]:
-    with running() as broker:
-        prepare(broker.url, monkeypatch, tmp_path)
-        yield broker
-
-
-@pytest.fixture
-def run(fake: FakeBroker, capsys: pytest.CaptureFixture[str]) -> Run:
-    return runner(capsys)
 
 
 @pytest.mark.parametrize(

@@ -6,28 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.cli_runner import prepare, runner
-from tests.unit.fake_broker import TASK, FakeBroker, running
+from tests.unit.fake_broker import TASK, FakeBroker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from tests.unit.cli_runner import Run
 
 OPEN = ("task", "open", "--agent", "payer", "--purpose", "invoices", "--capability", "pay.out")
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeBroker]:
-    with running() as broker:
-        prepare(broker.url, monkeypatch, tmp_path)
-        yield broker
-
-
-@pytest.fixture
-def run(fake: FakeBroker, capsys: pytest.CaptureFixture[str]) -> Run:
-    return runner(capsys)
 
 
 def test_options_make_the_limits_of_the_request(fake: FakeBroker, run: Run) -> None:

@@ -8,11 +8,9 @@ import cedarpy
 import pytest
 
 from broker.client import Client, Secret
-from tests.unit.cli_runner import prepare, runner
-from tests.unit.fake_broker import JWT, FakeBroker, running
+from tests.unit.fake_broker import JWT, FakeBroker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.unit.cli_runner import Run
@@ -89,19 +87,6 @@ arguments = { to = "a@elsewhere.example" }
 expect = "deny"
 decided_by = ["only-to-us"]
 """
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeBroker]:
-    with running() as broker:
-        prepare(broker.url, monkeypatch, tmp_path)
-        yield broker
-
-
-@pytest.fixture
-def run(fake: FakeBroker, capsys: pytest.CaptureFixture[str]) -> Run:
-    assert fake.url
-    return runner(capsys)
 
 
 @pytest.fixture

@@ -7,13 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from broker.client import Client, InvalidRequest, Secret
-from tests.unit.cli_runner import prepare, runner
-from tests.unit.fake_broker import JWT, FakeBroker, running
+from tests.unit.fake_broker import JWT, FakeBroker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from tests.unit.cli_runner import Run
 
 SIGNAL: Final[dict[str, Any]] = {
@@ -68,19 +64,6 @@ REPORT: Final[dict[str, Any]] = {
 }
 SET: Final = ("signal", "set", "--agent", "report-writer", "--reason", "drill")
 UNUSED: Final = "GET /v1/reports/unused-power"
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeBroker]:
-    with running() as broker:
-        prepare(broker.url, monkeypatch, tmp_path)
-        yield broker
-
-
-@pytest.fixture
-def run(fake: FakeBroker, capsys: pytest.CaptureFixture[str]) -> Run:
-    assert fake.url
-    return runner(capsys)
 
 
 # Signals.

@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from broker.client import AsyncClient, Client, Secret, UnexpectedAnswer
-from tests.unit.cli_runner import PROGRAM, prepare, runner
-from tests.unit.fake_broker import GRANT, JWT, FakeBroker, running
+from tests.unit.cli_runner import PROGRAM
+from tests.unit.fake_broker import GRANT, JWT, FakeBroker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from tests.unit.cli_runner import Run
 
 AT: Final = "2026-01-02T03:04:00.000Z"
@@ -141,19 +138,6 @@ ENDED: Final = {
     "edges": [{"from": ROOT, "to": CHILD}],
 }
 PATH: Final = f"GET /v1/tasks/{ROOT}/tree"
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeBroker]:
-    with running() as broker:
-        prepare(broker.url, monkeypatch, tmp_path)
-        yield broker
-
-
-@pytest.fixture
-def run(fake: FakeBroker, capsys: pytest.CaptureFixture[str]) -> Run:
-    assert fake.url
-    return runner(capsys)
 
 
 def test_a_tree_with_what_each_task_can_do_and_holds(fake: FakeBroker, run: Run) -> None:
