@@ -1,4 +1,4 @@
-"""Fixtures of the CLI's tests: a fake broker to ask, and a way to run commands against it."""
+"""Fixtures of several modules: a fake broker with its CLI, and channels with who is told."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.notify_world import Newsroom
+from tests.receiver import Receiver
 from tests.unit.cli_runner import prepare, runner
 from tests.unit.fake_broker import FakeBroker, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncGenerator, Iterator
     from pathlib import Path
 
     from tests.unit.cli_runner import Run
@@ -29,3 +31,16 @@ def run(fake: FakeBroker, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command as the shell would, against ``fake``."""
     assert fake.url
     return runner(capsys)
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Newsroom:
+    """A log in which things happen, and the channels that tell them."""
+    return Newsroom(tmp_path)
+
+
+@pytest.fixture
+async def receiver() -> AsyncGenerator[Receiver]:
+    """A real server that takes what is posted."""
+    async with Receiver() as made:
+        yield made

@@ -16,23 +16,10 @@ from broker.notify.others import Others
 from broker.secret import Secret
 from tests.audit_bench import BEGIN_MS, SOURCE
 from tests.notify_world import APPROVAL, GLASS, REQUESTED, Newsroom, got, idle
-from tests.receiver import Receiver
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-    from pathlib import Path
-
-
-@pytest.fixture
-def room(tmp_path: Path) -> Newsroom:
-    return Newsroom(tmp_path)
-
-
-@pytest.fixture
-async def receiver() -> AsyncGenerator[Receiver]:
-    async with Receiver() as made:
-        yield made
+    from tests.receiver import Receiver
 
 
 def url(receiver: Receiver) -> str:

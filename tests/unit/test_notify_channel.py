@@ -7,7 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -28,22 +28,7 @@ from tests.notify_world import (
 from tests.receiver import Receiver
 from tests.waiting import wait_until
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-    from pathlib import Path
-
 HOUR = 3600.0
-
-
-@pytest.fixture
-def room(tmp_path: Path) -> Newsroom:
-    return Newsroom(tmp_path)
-
-
-@pytest.fixture
-async def receiver() -> AsyncGenerator[Receiver]:
-    async with Receiver() as made:
-        yield made
 
 
 def types(receiver: Receiver) -> list[str]:

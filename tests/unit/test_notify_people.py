@@ -5,26 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.audit_bench import SOURCE
 from tests.notify_world import GLASS, REQUESTED, Newsroom, got, idle
-from tests.receiver import Receiver
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-    from pathlib import Path
-
-
-@pytest.fixture
-def room(tmp_path: Path) -> Newsroom:
-    return Newsroom(tmp_path)
-
-
-@pytest.fixture
-async def receiver() -> AsyncGenerator[Receiver]:
-    async with Receiver() as made:
-        yield made
+    from tests.receiver import Receiver
 
 
 def titles(receiver: Receiver) -> list[str]:
