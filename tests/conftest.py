@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import pytest
+import redis
 from hypothesis import settings
 
 from broker.clock import SystemClock
@@ -64,6 +65,15 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[DevStac
     config = stack.start("127.0.0.1:8700", "http://127.0.0.1:8700")
     yield stack, config
     stack.stop()
+
+
+@pytest.fixture(scope="module")
+def empty_ledger(engines: tuple[DevStack, Config]) -> None:
+    """Nothing of earlier modules, for a process that begins to serve.
+
+    What those have left would have waited too long to be in its log, and stop its issuing.
+    """
+    redis.Redis.from_url(engines[1].redis.url).flushall()  # pyright: ignore[reportUnknownMemberType]
 
 
 @pytest.fixture

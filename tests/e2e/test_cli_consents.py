@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from broker.config import Config
     from broker.dev.stack import DevStack
 
+pytestmark = pytest.mark.usefixtures("empty_ledger")
+
 SECRET = ("grant", "request")
 AGENT = "report-writer"
 

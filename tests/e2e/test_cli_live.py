@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from broker.config import Config
     from broker.dev.stack import DevStack
 
+pytestmark = pytest.mark.usefixtures("empty_ledger")
+
 UNKNOWN_TASK = "tsk_00" + "0" * 24
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from broker.config import Config
     from broker.dev.stack import DevStack
 
+pytestmark = pytest.mark.usefixtures("empty_ledger")
+
 OLD_S = 31 * 86_400
 
 

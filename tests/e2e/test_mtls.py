@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from broker.config import Config
     from broker.dev.stack import DevStack
 
+pytestmark = pytest.mark.usefixtures("empty_ledger")
+
 SERVER_CA = authority("servers")
 CLIENTS = authority("clients")
 NEXT = authority("next")
