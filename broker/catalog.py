@@ -39,6 +39,8 @@ class Revocability(StrEnum):
 
     INSTANT = "instant"
     TTL_ONLY = "ttl_only"
+    NEVER = "never"
+    """A static secret: it has no time of its own either."""
 
 
 @dataclass(frozen=True, slots=True)

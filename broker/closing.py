@@ -65,6 +65,12 @@ class Closing:
             return is_dead(confirmed)
         return False
 
+    async def abandon(self, grant: Grant, statement: str) -> bool:
+        """Write down that a grant is given up, although it may work on; whether it is settled."""
+        with contextlib.suppress(LedgerUnavailable):
+            return is_dead(await self._ledger.abandon(grant, statement=statement, actor=_ACTOR))
+        return False
+
     async def end_handle(self, task: Task, handle: str, lost: Sequence[Grant]) -> bool:
         """End a handle, and the ``lost`` grants whose leases were never learnt; whether it is gone.
 

@@ -19,6 +19,7 @@ class GrantState(StrEnum):
     STUCK = "stuck"
     REVOKED = "revoked"
     FAILED = "failed"
+    ABANDONED = "abandoned"
 
 
 G = GrantState
@@ -27,11 +28,13 @@ GRANT_MOVES: Final[dict[GrantState, frozenset[GrantState]]] = {
     # The backend answered: active; it refused: failed; nobody knows what it did: revoking.
     G.PENDING: frozenset({G.ACTIVE, G.FAILED, G.REVOKING}),
     G.ACTIVE: frozenset({G.REVOKING}),
-    G.REVOKING: frozenset({G.REVOKED, G.STUCK}),
+    G.REVOKING: frozenset({G.REVOKED, G.STUCK, G.ABANDONED}),
     # Stuck is alarmed and still retried. It is never an end.
-    G.STUCK: frozenset({G.REVOKING}),
+    G.STUCK: frozenset({G.REVOKING, G.ABANDONED}),
     G.REVOKED: frozenset(),
     G.FAILED: frozenset(),
+    # An end that isn't death: nobody confirms that it works no more, and that is on record.
+    G.ABANDONED: frozenset(),
 }
 """Every legal move. The ledger's scripts are given this table and refuse any other."""
 
@@ -45,14 +48,18 @@ class Grant:
 
     ``handle`` names what can kill the credential even when ``lease`` was never learnt: for Vault
     the nonce of the task token it was minted with. ``lease`` is the backend's own id.
-    ``dies_at`` is set only for what can't be revoked at the target: when it ends by itself.
+    ``account`` is what the target knows it by, such as a user name or a serial number; it isn't
+    secret. ``lives_until`` is how long the backend lets it live, unless it is renewed there.
+    ``revocability`` says whether it can be ended before that, as its capability said when it was
+    issued; ``dies_at`` is set only for what can't be revoked at the target: when it ends by itself.
     ``parameters`` is what was asked of the capability, ``cnf`` the key the credential is bound to
     (RFC 7800), ``via`` the ids of the tokens it was asked with: it ends with any of them.
     ``decision_id`` is the decision that it was issued by, ``method`` how the identity of the one
     who asked was proved. ``approvals`` are the human yeses it was issued with, by group (empty for
     all), given by ``approval_id``; with ``elevation_id`` it ends.
     ``asker`` asked for it, if that wasn't the agent.
-    ``revoke_at`` is when revocation was asked for, ``ended_at`` when death was confirmed.
+    ``revoke_at`` is when revocation was asked for, ``ended_at`` when death was confirmed, by
+    ``evidence``; of an abandoned one that is the statement of who gave it up.
     """
 
     id: str
@@ -71,6 +78,10 @@ class Grant:
     revoke_at: int = 0
     ended_at: int = 0
     dies_at: int = 0
+    lives_until: int = 0
+    account: str = ""
+    revocability: str = ""
+    evidence: str = ""
     attempts: int = 0
     due_at: int = 0
     reason: str = ""

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
 log = get_logger("service")
 _ACTOR: Final = "broker"
+_STATIC: Final = "a static secret works at its target until it is changed there"
 
 
 class Pipeline:
@@ -159,8 +160,10 @@ class Pipeline:
                 active = await self.ledger.activate(
                     grant,
                     lease=minted.lease,
+                    account=minted.account,
                     lifetime_ms=lifetime_ms,
-                    dies_in_ms=0 if capability.revocability is Revocability.INSTANT else longest_ms,
+                    lives_ms=longest_ms,
+                    revocability=capability.revocability,
                     actor=_ACTOR,
                 )
         except LedgerUnavailable:
@@ -310,12 +313,19 @@ class Pipeline:
                 return False
             if lane.answered():
                 self.work.spawn(self.ledger.hasten(grant.backend, grant.capability))
-            left_ms = int(grant.dies_at - self._clock.now() * 1000)
-            if left_ms > 0:  # it can't be revoked at the target, and isn't called so before its end
-                waiting = "it can't be revoked at its target; it ends when its time is up there"
-                await self._later(grant, waiting, least_ms=left_ms, counts=False)
-                return False
-            return await self.closing.confirm(grant, "expired" if grant.dies_at else "lease_lookup")
+            return await self._settle(grant, backend)
+
+    async def _settle(self, grant: Grant, backend: Backend) -> bool:
+        """Say what a grant is whose lease is gone; what it gave may work on at the target."""
+        if grant.revocability == Revocability.NEVER:
+            return await self.closing.abandon(grant, _STATIC)
+        left_ms = int(grant.dies_at - self._clock.now() * 1000)
+        if left_ms > 0:
+            waiting = "it can't be revoked at its target; it ends when its time is up there"
+            await self._later(grant, waiting, least_ms=left_ms, counts=False)
+            return False
+        evidence = "expired" if grant.dies_at else backend.evidence(grant)
+        return await self.closing.confirm(grant, evidence)
 
     async def _later(
         self, grant: Grant, error: str, *, least_ms: int = 0, counts: bool = True

@@ -169,6 +169,10 @@ _SENTENCES: Final[Mapping[str, tuple[Stage, Callable[[Data], str]]]] = {
     "grant.stuck": (Stage.REVOCATION, _stuck),
     "task.ended": (Stage.REVOCATION, _ended),
     "grant.revoked": (Stage.DEAD, _revoked),
+    "grant.abandoned": (
+        Stage.DEAD,
+        lambda data: f"given up, not confirmed dead: {data.get('statement', '')}",
+    ),
     "budget.settled": (Stage.NOTE, _settled),
     "task.closed": (Stage.DEAD, lambda data: "everything of it confirmed dead" + _took(data)),
 }

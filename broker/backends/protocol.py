@@ -35,13 +35,14 @@ class Minted:
     """A credential fresh from the backend, for one delivery.
 
     ``fields`` holds what the caller gets, secrets wrapped; ``lifetime_ms`` is how long the
-    backend lets it live at most.
+    backend lets it live at most; ``account`` is what the target knows it by, where that has a name.
     """
 
     lease: str
     lifetime_ms: int
     type: str
     fields: Mapping[str, str | Secret]
+    account: str = ""
 
 
 class Backend(Protocol):
@@ -94,6 +95,10 @@ class Backend(Protocol):
 
     async def is_live(self, grant: Grant) -> bool:
         """Step 10: look the credential up at the backend by its lease."""
+        ...
+
+    def evidence(self, grant: Grant) -> str:
+        """Say in a word by what ``is_live`` knows, such as ``lease_lookup``."""
         ...
 
     async def revoke_handle(self, task: Task, handle: str) -> None:

@@ -128,6 +128,10 @@ class TokenBackend:
         """Ask what introspection would answer."""
         return await self._store.status(grant.lease) is not None
 
+    def evidence(self, grant: Grant) -> str:  # noqa: ARG002
+        """Introspection would say so."""
+        return "introspection"
+
     async def rotate(self, capability: Capability) -> bool:  # noqa: ARG002
         """There is nothing behind a token but the signing keys, which no agent ever sees."""
         return False

@@ -121,6 +121,10 @@ class VaultBackend:
         """Look the lease up."""
         return await self._lease(grant.lease) is not None
 
+    def evidence(self, grant: Grant) -> str:  # noqa: ARG002
+        """Leases are looked up."""
+        return "lease_lookup"
+
     async def revoke_handle(self, task: Task, handle: str) -> None:
         """Revoke a task token by its accessor; everything minted with it dies too."""
         running = self._ending.get(handle)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from broker.errors import BrokerError, QuotaExceeded
-from broker.grants import GrantState
+from broker.grants import DEAD
 
 if TYPE_CHECKING:
     from broker.grants import Grant
@@ -62,5 +62,5 @@ def budget_exhausted(kind: bytes | str) -> QuotaExceeded:
 
 
 def is_dead(grant: Grant) -> bool:
-    """Say whether a grant is confirmed dead."""
-    return grant.state in (GrantState.REVOKED, GrantState.FAILED)
+    """Say whether nothing more is to be done about a grant."""
+    return grant.state in DEAD

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from broker.catalog import Revocability
 from broker.errors import (
     LedgerUnavailable,
     NotFound,
@@ -176,15 +177,31 @@ class RedisLedger:
                 raise reused()
 
     async def activate(
-        self, grant: Grant, *, lease: str, lifetime_ms: int, actor: str, dies_in_ms: int = 0
+        self,
+        grant: Grant,
+        *,
+        lease: str,
+        lifetime_ms: int,
+        actor: str,
+        account: str = "",
+        lives_ms: int = 0,
+        revocability: Revocability = Revocability.INSTANT,
     ) -> Grant:
         """Step 6: record the lease. The answer is active, or what the grant became meanwhile.
 
-        ``dies_in_ms`` is given for what can't be revoked at the target.
+        It is issued for ``lifetime_ms``, and the backend lets it live for ``lives_ms``: what can be
+        revoked by time alone dies then, and not before.
         """
-        args = {"id": grant.id, "lease": lease, "lifetime_ms": lifetime_ms, "actor": actor}
-        if dies_in_ms:
-            args["dies_in_ms"] = dies_in_ms
+        args = {
+            "id": grant.id,
+            "lease": lease,
+            "lifetime_ms": lifetime_ms,
+            "actor": actor,
+            "revocability": revocability,
+            **({"account": account} if account else {}),
+            **({"lives_ms": lives_ms} if lives_ms else {}),
+            **({"dies_in_ms": lives_ms} if revocability is Revocability.TTL_ONLY else {}),
+        }
         return await self._grant("activate", grant.id, args)
 
     async def fail(self, grant: Grant, *, error: str, actor: str) -> Grant:
@@ -223,6 +240,11 @@ class RedisLedger:
         """Step 10: the backend knows the credential no more."""
         args = {"id": grant.id, "evidence": evidence, "actor": actor}
         return await self._grant("confirm", grant.id, args)
+
+    async def abandon(self, grant: Grant, *, statement: str, actor: str) -> Grant:
+        """State that no more is done to end a grant; one not being revoked stays as it is."""
+        args = {"id": grant.id, "statement": statement, "actor": actor}
+        return await self._grant("abandon", grant.id, args)
 
     async def retry_later(
         self,

@@ -25,6 +25,7 @@ _FLAGS: Final = {
     "fail": _ALLOW_OOM,
     "begin_revoke": _ALLOW_OOM,
     "end_task": _ALLOW_OOM,
+    "abandon": _ALLOW_OOM,
     "confirm": _ALLOW_OOM,
     "retry_later": _ALLOW_OOM,
     "claim_due": _ALLOW_OOM,

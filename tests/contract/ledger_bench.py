@@ -126,6 +126,9 @@ class Bench:
     async def confirm(self, grant: Grant) -> Grant:
         return await self.ledger.confirm(grant, evidence="lease_lookup", actor="broker")
 
+    async def abandon(self, grant: Grant) -> Grant:
+        return await self.ledger.abandon(grant, statement="it is gone", actor="operator")
+
     async def retry(self, grant: Grant, attempts: int) -> Grant:
         return await self.ledger.retry_later(
             grant, error="no answer", delay_ms=5000, attempts=attempts, actor="broker"
@@ -153,10 +156,12 @@ class Bench:
             await self.ledger.fail(grant, error="no", actor="broker")
         elif state is not GrantState.PENDING:
             await self.activate(grant)
-        if state in (GrantState.REVOKING, GrantState.STUCK, GrantState.REVOKED):
+        if state not in (GrantState.PENDING, GrantState.ACTIVE, GrantState.FAILED):
             await self.revoke(grant)
         if state is GrantState.STUCK:
             await self.retry(grant, 1)
+        if state is GrantState.ABANDONED:
+            await self.abandon(grant)
         if state is GrantState.REVOKED:
             await self.confirm(grant)
         held = await self.grant(grant)

@@ -37,6 +37,7 @@ GRANT_OPS: Final[dict[str, Callable[[Bench, Grant], Awaitable[object]]]] = {
     "fail": lambda bench, grant: bench.ledger.fail(grant, error="no", actor="broker"),
     "begin_revoke": lambda bench, grant: bench.revoke(grant),
     "confirm": lambda bench, grant: bench.confirm(grant),
+    "abandon": lambda bench, grant: bench.abandon(grant),
     "retry_later": lambda bench, grant: bench.retry(grant, ATTEMPTS),
     "give_up": lambda bench, grant: bench.retry(grant, 1),
     "claim_due": _claim,
@@ -47,15 +48,16 @@ WANTED: Final = (G.REVOKING,)
 EXPECTED: Final[dict[str, dict[GrantState, tuple[GrantState, ...] | str]]] = {
     op: dict(zip(GRANT_MOVES, row, strict=True))
     for op, row in {
-        # PENDING, ACTIVE, REVOKING, STUCK, REVOKED, FAILED
-        "activate": ((G.ACTIVE,), SAME, SAME, WANTED, SAME, REFUSED),
-        "fail": ((G.FAILED,), SAME, (G.REVOKED,), SAME, SAME, SAME),
-        "begin_revoke": (WANTED, WANTED, SAME, WANTED, SAME, SAME),
-        "confirm": (REFUSED, REFUSED, (G.REVOKED,), (*WANTED, G.REVOKED), SAME, SAME),
-        "retry_later": (SAME, SAME, SAME, SAME, SAME, SAME),
-        "give_up": (SAME, SAME, (G.STUCK,), SAME, SAME, SAME),
-        "claim_due": (WANTED, WANTED, SAME, WANTED, SAME, SAME),
-        "end_task": (WANTED, WANTED, SAME, WANTED, SAME, SAME),
+        # PENDING, ACTIVE, REVOKING, STUCK, REVOKED, FAILED, ABANDONED
+        "activate": ((G.ACTIVE,), SAME, SAME, WANTED, SAME, REFUSED, SAME),
+        "fail": ((G.FAILED,), SAME, (G.REVOKED,), SAME, SAME, SAME, SAME),
+        "begin_revoke": (WANTED, WANTED, SAME, WANTED, SAME, SAME, SAME),
+        "confirm": (REFUSED, REFUSED, (G.REVOKED,), (*WANTED, G.REVOKED), SAME, SAME, SAME),
+        "abandon": (SAME, SAME, (G.ABANDONED,), (G.ABANDONED,), SAME, SAME, SAME),
+        "retry_later": (SAME, SAME, SAME, SAME, SAME, SAME, SAME),
+        "give_up": (SAME, SAME, (G.STUCK,), SAME, SAME, SAME, SAME),
+        "claim_due": (WANTED, WANTED, SAME, WANTED, SAME, SAME, SAME),
+        "end_task": (WANTED, WANTED, SAME, WANTED, SAME, SAME, SAME),
     }.items()
 }
 EVENT_OF: Final = {
@@ -64,6 +66,7 @@ EVENT_OF: Final = {
     G.STUCK: "grant.stuck",
     G.REVOKED: "grant.revoked",
     G.FAILED: "grant.failed",
+    G.ABANDONED: "grant.abandoned",
 }
 
 
@@ -99,7 +102,7 @@ async def test_an_operation_moves_a_grant_as_the_table_says_or_not_at_all(
 
 
 @pytest.mark.parametrize("state", list(G))
-@pytest.mark.parametrize("op", ["activate", "fail", "begin_revoke", "confirm", "end_task"])
+@pytest.mark.parametrize("op", ["activate", "fail", "begin_revoke", "confirm", "abandon", "end_task"])
 async def test_an_operation_done_twice_is_done_once(
     bench: Bench, op: str, state: GrantState
 ) -> None:

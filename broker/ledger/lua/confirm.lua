@@ -1,7 +1,7 @@
 -- Step 10. A = {id, evidence, retain_ms, claim_ms, actor}.
 local grant = load(GRANTS, A.id)
 if not grant then return { 'unknown' } end
-if grant.state == 'revoked' or grant.state == 'failed' then return { grant.state, text_of(grant) } end
+if DEAD[grant.state] then return { grant.state, text_of(grant) } end
 -- Who confirms may have lost its claim to another that gave up on the grant meanwhile.
 if grant.state == 'stuck' then begin_revoke(grant, grant.reason) end
 confirm(grant, A.evidence)

@@ -9,13 +9,8 @@ if grant.state == 'revoking' then
   return { 'revoked', text_of(grant) }
 end
 if grant.state ~= 'pending' then return { grant.state, text_of(grant) } end
-move_grant(grant, 'failed')
-grant.ended_at = NOW
-grant.due_at = nil
 grant.error = A.error
-save(GRANTS, grant)
-redis.call('ZREM', DUE, 'g|' .. grant.id)
-redis.call('ZADD', PURGE, NOW + A.retain_ms, 'g|' .. grant.id)
+end_grant(grant, 'failed')
 emit('grant.failed', grant.task_id, grant.id, { error = A.error })
 wake_if_ended(grant.task_id)
 return { 'failed', text_of(grant) }

@@ -6,6 +6,7 @@ local TASKS, GRANTS, INDEX, DUE, PURGE, FROZEN, AUDIT, APPROVALS = unpack(KEYS, 
 local A = cjson.decode(ARGV[1])
 local clock = redis.call('TIME')
 local NOW = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+local DEAD = { revoked = true, failed = true, abandoned = true }
 local UNSETTLED = { pending = true, revoking = true, stuck = true }
 -- What this script has seen: of tasks the root, of grants the decision. Events name both.
 local ROOTS, DECISIONS = {}, {}
@@ -82,7 +83,7 @@ end
 -- and with add=true after it.
 local function index_grant(grant, add)
   local at = stamp(grant)
-  if grant.state == 'revoked' or grant.state == 'failed' then
+  if DEAD[grant.state] then
     index(add, 'gd', grant.task_id, grant.capability, at)
     return
   end
@@ -132,15 +133,21 @@ local function begin_revoke(grant, reason)
   due('g', grant.id, grant.due_at)
 end
 
--- Step 10: the backend was asked and knows the credential no more.
-local function confirm(grant, evidence)
-  move_grant(grant, 'revoked')
+-- Nothing more is done about a grant.
+local function end_grant(grant, state, evidence)
+  move_grant(grant, state)
   grant.ended_at = NOW
+  grant.evidence = evidence
   grant.due_at = nil
-  grant.error = nil
   save(GRANTS, grant)
   redis.call('ZREM', DUE, 'g|' .. grant.id)
   redis.call('ZADD', PURGE, NOW + A.retain_ms, 'g|' .. grant.id)
+end
+
+-- Step 10: the backend was asked and knows the credential no more.
+local function confirm(grant, evidence)
+  grant.error = nil
+  end_grant(grant, 'revoked', evidence)
   emit('grant.revoked', grant.task_id, grant.id,
     { evidence = evidence, reason = grant.reason, time_to_dead_ms = NOW - grant.revoke_at,
       attempts = grant.attempts or 0 })
