@@ -69,7 +69,7 @@ def config(engines: tuple[DevStack, Config], tmp_path: Path, sink: Sink) -> Path
     url = engines[1].redis.url
     redis.Redis.from_url(url).flushall()  # pyright: ignore[reportUnknownMemberType]
     (tmp_path / "secret").write_text(SECRET)
-    file = config_of(engines[0], tmp_path, broker={"state_dir": str(tmp_path / "state")})
+    file = config_of(engines[0], tmp_path)
     document: dict[str, Any] = tomllib.loads(file.read_text())
     document["audit"] = {
         "sinks": [

@@ -40,7 +40,8 @@ def cli(
 ) -> Iterator[Cli]:
     folder = tmp_path_factory.mktemp("consents")
     document = consent_document(engines[0], folder / "policies")
-    document["broker"]["listen"] = f"127.0.0.1:{free_port()}"
+    own = {"listen": f"127.0.0.1:{free_port()}", "state_dir": str(folder / "state")}
+    document["broker"] |= own
     config = folder / "config.toml"
     config.write_text(tomli_w.dumps(document), "utf-8")
     asyncio.run(give_rights(engines[0], load_config(config)))

@@ -36,9 +36,10 @@ UNKNOWN_TASK = "tsk_00" + "0" * 24
 
 
 def config_of(stack: DevStack, folder: Path, **sections: dict[str, Any]) -> Path:
-    """Copy the dev configuration with another address to listen on, and with these changes."""
+    """Copy the dev configuration with an address and a state of its own, and with these changes."""
     document = tomllib.loads((stack.data / "config.toml").read_text("utf-8"))
-    document["broker"]["listen"] = f"127.0.0.1:{free_port()}"
+    own = {"listen": f"127.0.0.1:{free_port()}", "state_dir": str(folder / "state")}
+    document["broker"] |= own
     for name, changes in sections.items():
         document[name] |= changes
     file = folder / "config.toml"
@@ -274,7 +275,8 @@ def test_a_second_replica_sees_the_same(
     cli: Cli, engines: tuple[DevStack, Config], tmp_path: Path
 ) -> None:
     task = cli.open()
-    config = config_of(engines[0], tmp_path)
+    state = {"state_dir": str(cli.config.parent / "state")}
+    config = config_of(engines[0], tmp_path, broker=state)
     with Server(tmp_path / "log", "serve", "--config", config) as server:
         server.wait_ready()
         there = Cli(address(config), config, cli.tokens)

@@ -63,7 +63,7 @@ def config(engines: tuple[DevStack, Config], tmp_path: Path, hooks: Hooks) -> Pa
     (tmp_path / "tokens").mkdir()
     for name, subject in SUBJECTS.items():
         (tmp_path / "tokens" / name).write_text(engines[0].issuer.token(subject).reveal())
-    file = config_of(engines[0], tmp_path, broker={"state_dir": str(tmp_path / "state")})
+    file = config_of(engines[0], tmp_path)
     document: dict[str, Any] = tomllib.loads(file.read_text())
     document["channels"] = [
         {
