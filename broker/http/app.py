@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from ipaddress import IPv4Network, IPv6Network
 
+    from starlette.routing import BaseRoute
     from starlette.types import ASGIApp
 
     from broker.audit_log import AuditLog
@@ -66,7 +68,15 @@ def routed(
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
 ) -> ObservedApp:
     """Make the application without a broker in it: its routes, and the document of them."""
-    app = ObservedApp(
+    app = _bare(lifespan)
+    app.router.routes.extend(_routes(urlsplit(issuer).path))
+    return app
+
+
+def _bare(
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+) -> ObservedApp:
+    return ObservedApp(
         title="Broker",
         summary="Just-in-time credentials for AI agents: every credential belongs to one task.",
         version=broker.__version__,
@@ -86,12 +96,18 @@ def routed(
             "auto_configure": False,
         },
     )
+
+
+@cache
+def _routes(path: str) -> tuple[BaseRoute, ...]:
+    """Return the routes below an issuer's path, made once: they know no broker, and cost 60 ms."""
+    app = _bare()
     # Below the issuer's path too, so that its own URLs lead here without a proxy. First, since
     # routes are tried in their order, and this is where most requests go.
-    app.include_router(oauth.router, prefix=urlsplit(issuer).path)
+    app.include_router(oauth.router, prefix=path)
     app.include_router(api.router)
     app.include_router(approvals_api.router)
-    app.include_router(authzen.router, prefix=urlsplit(issuer).path)
+    app.include_router(authzen.router, prefix=path)
     app.include_router(authzen.reports)
     app.include_router(keys_api.router)
     app.include_router(principals_api.router)
@@ -101,7 +117,7 @@ def routed(
     app.include_router(trees_api.router)
     app.include_router(reports_api.router)
     app.include_router(audit_api.router)
-    return app
+    return tuple(app.router.routes)
 
 
 def create_app(  # noqa: PLR0913  the parts of the API

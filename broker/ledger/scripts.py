@@ -7,6 +7,7 @@ out of memory; issuing does not.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
@@ -76,6 +77,7 @@ def _moves_table(name: str, moves: Mapping[Any, frozenset[Any]]) -> str:
     return "\n".join([f"local {name} = {{", *rows, "}"])
 
 
+@cache
 def source(name: str) -> str:
     """Return the full text of a script."""
     folder = resources.files("broker.ledger") / "lua"

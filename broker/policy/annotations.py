@@ -21,6 +21,7 @@ a policy never loosens one, and their order means nothing. A ``forbid`` has none
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import cedarpy
@@ -72,7 +73,7 @@ def read_policies(sources: Sequence[Source], schema: Schema) -> dict[str, Policy
     names: dict[str, str] = {}
     for source in sources:
         try:
-            parsed = cedarpy.policies_to_pst(source.text)
+            parsed = _parsed(source.text)
         except ValueError as error:
             faults.append(f"{source.name}: {error}")
             continue
@@ -94,6 +95,12 @@ def read_policies(sources: Sequence[Source], schema: Schema) -> dict[str, Policy
     if faults:
         raise ConfigError("\n".join(faults))
     return found
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> pst.PolicySet:
+    """Parse a file of policies: of those that are loaded anew, most have not changed."""
+    return cedarpy.policies_to_pst(text)
 
 
 def _number(item: tuple[str, object]) -> int:

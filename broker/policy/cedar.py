@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import cedarpy
@@ -48,13 +49,18 @@ class Schema:
 
     def faults(self, policies: str) -> list[tuple[str, str]]:
         """Return what is wrong with some policies: pairs of an id by Cedar and a message."""
-        found = _cedar.validate_policies(policies, self._parsed)
-        return [(fault.policy_id, fault.error) for fault in found.errors]
+        return list(_faults(policies, self.text))
 
     @property
     def parsed(self) -> cedarpy.Schema:
         """The handle for the evaluator."""
         return self._parsed
+
+
+@lru_cache(maxsize=64)
+def _faults(policies: str, schema_text: str) -> tuple[tuple[str, str], ...]:
+    found = _cedar.validate_policies(policies, cedarpy.Schema.from_str(schema_text))
+    return tuple((fault.policy_id, fault.error) for fault in found.errors)
 
 
 class CedarPolicies:
