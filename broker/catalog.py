@@ -47,10 +47,12 @@ class Revocability(StrEnum):
 class Capability:
     """A catalogue entry. TTLs are milliseconds.
 
-    ``path`` is where a Vault credential is read; ``rotate`` is written to after break-glass, to
-    change the password that Vault itself uses there. ``resources`` and ``scope`` are the audience
-    and scope of a ``token`` credential. ``max_live`` bounds the live grants of one task.
-    ``require_binding`` wants the caller's token to be bound to a key (RFC 9449, RFC 8705).
+    ``path`` is where a Vault credential is asked for, of the secrets engine ``engine`` (empty: the
+    one that the mount is named after), with ``parameters`` that nobody can ask to be others;
+    ``rotate`` is written to after break-glass, to change the password that Vault itself uses there.
+    ``resources`` and ``scope`` are the audience and scope of a ``token`` credential. ``max_live``
+    bounds the live grants of one task. ``require_binding`` wants the caller's token to be bound to
+    a key (RFC 9449, RFC 8705).
 
     A tool is a capability too: ``tool`` is what its callers call it, ``arguments`` are its
     arguments by name, each with its type and whether it may be left out, and ``amount`` is the one
@@ -63,6 +65,8 @@ class Capability:
     ttl_ms: int
     max_ttl_ms: int
     path: str = ""
+    engine: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict[str, str])
     rotate: str = ""
     resources: tuple[str, ...] = ()
     scope: str = ""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from broker.backends.vault import NAME
+from broker.backends.vault_answers import engine_at
 from broker.durations import format_duration
 from broker.errors import BackendRefused
 from broker.secret import Secret
@@ -64,9 +65,10 @@ class Bootstrap:
         ours = [c for c in capabilities if c.backend == NAME]
         for capability in ours:
             name = f"{self._prefix}{capability.name}"
+            right = "update" if engine_at(capability.path, capability.engine).writes else "read"
             text = template("capability.hcl").replace("PATH", capability.path)
-            await self._policy(name, text)
-            on_progress(f"policy {name}: read {capability.path}")
+            await self._policy(name, text.replace('"RIGHT"', f'"{right}"'))
+            on_progress(f"policy {name}: {right} {capability.path}")
         rotations = {c.rotate for c in ours if c.rotate}
         text = broker_policy((c.path for c in ours), rotations)
         await self._policy(POLICY, text.replace("broker-task", self._role))

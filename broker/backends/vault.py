@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
-from broker.backends.protocol import Minted, Prepared
+from broker.backends.protocol import Prepared
+from broker.backends.vault_answers import UNLEASED, engine_at, minted
 from broker.backends.vault_api import VaultForbidden, VaultGone
 from broker.backends.vault_tokens import NAME, Reach, TaskTokens
 from broker.errors import BackendRefused, BackendUnavailable, InvalidRequest
-from broker.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
-    from broker.backends.protocol import HandleStore
+    from broker.backends.protocol import HandleStore, Minted
     from broker.backends.vault_api import VaultApi
     from broker.catalog import Capability
     from broker.clock import Clock
@@ -62,11 +62,12 @@ class VaultBackend:
         self._ended: dict[str, float] = {}
 
     def check(self, capability: Capability, parameters: Mapping[str, Any]) -> None:
-        """There are no parameters."""
-        if parameters:
-            names = ", ".join(sorted(parameters))
-            msg = f"Capability {capability.name!r} takes no parameters (given: {names})."
-            raise InvalidRequest(msg, field="parameters")
+        """Accept what the kind of credential takes: ``engines.py`` says what that is."""
+        for name, why in engine_at(capability.path, capability.engine).faults(
+            capability, parameters
+        ):
+            msg = f"Capability {capability.name!r}: the parameter {name!r} {why}."
+            raise InvalidRequest(msg, field=f"parameters.{name}")
 
     async def prepare(
         self, task: Task, capability: Capability, elevation: str = "", until_ms: int = 0
@@ -82,12 +83,19 @@ class VaultBackend:
         return Prepared(handle=await self._tokens.handle_for(task, reach))
 
     async def mint(self, grant: Grant, task: Task, capability: Capability) -> Minted:
-        """Read the secret with the token the grant was reserved with: one call to Vault."""
+        """Ask for the secret with the token the grant was reserved with: one call to Vault."""
+        engine = engine_at(capability.path, capability.engine)
         token = self._tokens.token(grant.handle)
         if token is None:
             raise BackendRefused("The task's token was given up meanwhile.", retry_after=1)
         try:
-            answer = await self._api.as_task(token, "get", capability.path, lane=capability.name)
+            answer = await self._api.as_task(
+                token,
+                "post" if engine.writes else "get",
+                capability.path,
+                engine.body(capability, grant.parameters, self._seconds_of(grant)),
+                lane=capability.name,
+            )
         except VaultForbidden as error:
             # The token is dead or was never allowed this; another may be made next time.
             self._tokens.leave(task.id, grant.handle)
@@ -100,25 +108,24 @@ class VaultBackend:
             # It may have been minted. Nothing more is hung from this token, so that it can go.
             self._tokens.leave(task.id, grant.handle)
             raise
-        if not answer.get("lease_id"):
-            # Nothing was made for us, and nothing could be revoked: it is not delivered.
-            msg = f"What is at {capability.path!r} has no lease, so it could never be revoked."
-            raise BackendRefused(msg)
-        return Minted(
-            lease=answer["lease_id"],
-            lifetime_ms=int(answer.get("lease_duration") or 0) * 1000,
-            type=capability.path.partition("/")[0],
-            fields=_fields(answer.get("data") or {}, capability),
-        )
+        return minted(engine, capability, grant, answer)
+
+    def _seconds_of(self, grant: Grant) -> int:
+        """What is left of a grant's time: whole seconds, which it never outlives."""
+        return max(1, math.floor(grant.expires_at / 1000 - self._clock.now()))
 
     async def revoke(self, grant: Grant) -> None:
         """Revoke the lease and wait until Vault has run its revocation statements."""
+        if UNLEASED in grant.lease:
+            return  # there is nothing in Vault to end
         body = {"lease_id": grant.lease, "sync": True}
         with contextlib.suppress(VaultGone):
             await self._api.as_broker("put", "sys/leases/revoke", body, revoking=True)
 
     async def is_live(self, grant: Grant) -> bool:
         """Look the lease up."""
+        if UNLEASED in grant.lease:
+            return False
         return await self._lease(grant.lease) is not None
 
     def evidence(self, grant: Grant) -> str:  # noqa: ARG002
@@ -246,17 +253,3 @@ class VaultBackend:
         except VaultGone:
             return []
         return [str(key) for key in answer["data"].get("keys") or ()]
-
-
-_PLAIN: Final = frozenset({"username", "ttl", "serial_number", "expiration"})
-
-
-def _fields(data: Mapping[str, Any], capability: Capability) -> dict[str, str | Secret]:
-    """Wrap all that Vault returned but what is known to be public, and add the DSN."""
-    fields: dict[str, str | Secret] = {
-        key: str(value) if key in _PLAIN else Secret(str(value)) for key, value in data.items()
-    }
-    if capability.dsn and {"username", "password"} <= data.keys():
-        plain = {key: quote(str(value), safe="") for key, value in data.items()}
-        fields["dsn"] = Secret(capability.dsn.format_map(plain))
-    return fields

@@ -112,11 +112,19 @@ class VaultApi:
         # Wider than one lane (lanes.py), so that one that hangs doesn't hold up the others.
         self._revoke = ThreadPoolExecutor(2 * revoke_concurrency, "vault-revoke")
 
-    async def as_task(self, token: Secret, method: str, path: str, *, lane: str) -> dict[str, Any]:
+    async def as_task(
+        self,
+        token: Secret,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        lane: str,
+    ) -> dict[str, Any]:
         """Call with a task's own token. A ``lane`` that hangs takes half of the places at most."""
         gate = self._lanes.setdefault(lane, asyncio.Semaphore(self._lane_width))
         async with self._turn(gate, path):
-            return await self._run(self._issue, token.reveal(), method, path, None)
+            return await self._run(self._issue, token.reveal(), method, path, body)
 
     async def as_broker(
         self,

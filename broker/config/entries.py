@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from broker.catalog import TOOL, Capability, Power, Principal, Revocability
 from broker.config.addresses import (
@@ -41,6 +41,8 @@ from broker.config.problems import Fault, did_you_mean, how_to_write, shown
 from broker.config.table import Keys, Table, written
 from broker.config.tools import NUMBERS, Arguments
 from broker.config.trust import TrustDomainEntry  # noqa: TC001  pydantic reads the annotations
+from broker.engines import NAMES as ENGINE_NAMES
+from broker.engines import engine_of
 from broker.identity.models import WORKLOAD_ALGORITHMS, IssuerSettings, Role
 from broker.identity.rules import IdentityRule
 
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BACKEND_KEYS: Final[Mapping[str, Keys]] = {
-    "vault": {"path": True, "dsn": False, "rotate": False},
+    "vault": {"path": True, "engine": False, "parameters": False, "dsn": False, "rotate": False},
     "token": {"resource": True, "scope": False},
     TOOL: {"tool": False, "arguments": False, "amount": False, "resource": False},
 }
@@ -275,6 +277,8 @@ class CapabilityEntry(Table):
     power: Annotated[Power, member_of(Power)] = Field(examples=['"read"'])
     backend: Annotated[str, one_of(tuple(BACKEND_KEYS))] = Field(examples=['"vault"'])
     path: CredentialPath | None = Field(None, examples=['"database/creds/orders-read"'])
+    engine: Annotated[str, one_of(ENGINE_NAMES)] | None = None
+    parameters: dict[Name, Text] | None = None
     dsn: DsnTemplate | None = None
     rotate: RotationPath | None = None
     resource: Resources | None = Field(None, examples=['"https://orders.example.com"'])
@@ -286,15 +290,34 @@ class CapabilityEntry(Table):
     ttl: DurationMs = written("5m")
     data_class: Name = "internal"
     effects: Many[Effect] = ()
-    revocability: Annotated[Revocability, member_of(Revocability)] = Revocability.INSTANT
+    revocability: Annotated[Revocability, member_of(Revocability)] | None = None
     max_live: Count = 100
     require_binding: bool = False
 
-    @field_validator("path", "dsn", "rotate", "resource", "scope", "tool", "arguments", "amount")
+    @field_validator(
+        *("path", "engine", "parameters", "dsn", "rotate"),
+        *("resource", "scope", "tool", "arguments", "amount"),
+    )
     @classmethod
     def _goes_with_backend(cls, value: object, info: ValidationInfo) -> object:
         cls._check_key(value, info, "backend", BACKEND_KEYS)
         return value
+
+    @model_validator(mode="after")
+    def _engine_gives_it(self) -> Self:
+        if self.path is None:
+            return self
+        engine = engine_of(self.path, self.engine or "")
+        if engine is None:
+            raise Fault(
+                f"path: the engine {self.engine or self.path.partition('/')[0]!r} gives no "
+                f"credential at {shown(self.path)}",
+                "docs/backends/vault.md has the paths of each engine",
+            )
+        entry = self.entry()
+        for name, why in engine.faults(entry, entry.parameters, complete=False):
+            raise Fault(f"parameters: {name!r} {why}", "docs/backends/vault.md has those there are")
+        return self
 
     @field_validator("amount")
     @classmethod
@@ -315,6 +338,10 @@ class CapabilityEntry(Table):
     def _ttl_within_max(cls, value: int, info: ValidationInfo) -> int:
         return cls._check_order(value, info, "max_ttl")
 
+    def _own_revocability(self) -> Revocability:
+        engine = engine_of(self.path, self.engine or "") if self.path else None
+        return engine.revocability if engine else Revocability.INSTANT
+
     def entry(self) -> Capability:
         """Return what the catalogue holds."""
         return Capability(
@@ -324,13 +351,15 @@ class CapabilityEntry(Table):
             ttl_ms=self.ttl,
             max_ttl_ms=self.max_ttl,
             path=self.path or "",
+            engine=self.engine or "",
+            parameters=dict(self.parameters or {}),
             rotate=self.rotate or "",
             resources=self.resource or (),
             require_binding=self.require_binding,
             scope=self.scope or "",
             data_class=self.data_class,
             effects=frozenset(self.effects),
-            revocability=self.revocability,
+            revocability=self.revocability or self._own_revocability(),
             max_live=self.max_live,
             dsn=self.dsn or "",
             tool=self.tool or "",

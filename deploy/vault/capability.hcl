@@ -1,4 +1,5 @@
-# One capability: read one path. Written as PREFIX-NAME, by default broker-cap-NAME.
+# One capability: one path. Engines that are asked by writing want "update" for RIGHT, the others
+# "read". Written as PREFIX-NAME, by default broker-cap-NAME.
 path "PATH" {
-  capabilities = ["read"]
+  capabilities = ["RIGHT"]
 }

@@ -167,13 +167,16 @@ async def test_9_policy_refuses_what_cannot_be_revoked_above_read(own: Own) -> N
 
 
 @pytest.mark.parametrize(
-    "own", [TTL_ONLY.replace("database/creds/orders-read", "kv/report")], indirect=True, ids=["kv"]
+    "own",
+    [TTL_ONLY.replace("database/creds/orders-read", "notes/report")],
+    indirect=True,
+    ids=["kv"],
 )
 async def test_9_what_has_no_lease_is_not_delivered(own: Own) -> None:
     """A key/value secret: nothing is made for the task, and nothing could be revoked."""
     admin = Admin(own[0])
-    await admin.vault("POST", "sys/mounts/kv", {"type": "kv"})
-    await admin.vault("POST", "kv/report", {"password": "static-and-shared"})
+    await admin.vault("POST", "sys/mounts/notes", {"type": "kv"})
+    await admin.vault("POST", "notes/report", {"password": "static-and-shared"})
     world = World(own[0].issuer, own[1])
     task = await world.open()
     path = f"/v1/tasks/{task['task_id']}/grants"

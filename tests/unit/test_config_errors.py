@@ -273,7 +273,7 @@ CAPABILITIES: list[Case] = [
     (token('ttl = "16m" #!'), "ttl", "is 16m, longer than max_ttl, 15m"),
     (token('effects = ["orders"] #!'), "effects[0]", 'write verb:object, such as "reads:orders"'),
     (token('effects = "reads:orders" #!'), "effects", "must be an array, not a string"),
-    (token('revocability = "never" #!'), "revocability", "one of: instant, ttl_only"),
+    (token('revocability = "maybe" #!'), "revocability", "one of: instant, ttl_only, never"),
     (token("max_live = 0 #!"), "max_live", "must be from 1 to"),
     *(
         (database(f'path = "{path}" #!'), "path", "is not a path of a secrets engine | such as")

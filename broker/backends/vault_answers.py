@@ -1,0 +1,89 @@
+"""From what Vault answers to a credential: by the rows of ``engines.py``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import quote
+
+from broker.backends.protocol import Minted
+from broker.engines import Engine, engine_of
+from broker.errors import BackendRefused
+from broker.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from broker.catalog import Capability
+    from broker.grants import Grant
+
+UNLEASED: Final = "#"
+"""In the handle of what has no lease in Vault; no path there has one (``config/fields.py``)."""
+
+
+def engine_at(path: str, name: str) -> Engine:
+    """Return the row for a path.
+
+    Raises:
+        BackendRefused: there is none; the configuration was checked, so another wrote this grant.
+    """
+    engine = engine_of(path, name)
+    if engine is None:
+        raise BackendRefused(f"No engine that is known gives a credential at {path!r}.")
+    return engine
+
+
+def minted(
+    engine: Engine, capability: Capability, grant: Grant, answer: Mapping[str, Any]
+) -> Minted:
+    """Return the credential in an answer.
+
+    Raises:
+        BackendRefused: it has no lease although it should: it could never be revoked.
+    """
+    data: Mapping[str, Any] = answer.get("data") or {}
+    if engine.inside:
+        data = data.get(engine.inside) or {}
+    account = str(data.get(engine.account) or "") if engine.account else ""
+    lease, lifetime_ms = str(answer.get("lease_id") or ""), _lifetime_ms(engine, grant, answer)
+    if engine.leased and not lease:
+        # Nothing was made for us, and nothing could be revoked: it is not delivered.
+        msg = f"What is at {capability.path!r} has no lease, so it could never be revoked."
+        raise BackendRefused(msg)
+    return Minted(
+        lease=lease if engine.leased else f"{capability.path}{UNLEASED}{account or grant.id}",
+        lifetime_ms=lifetime_ms,
+        type=engine.name or capability.path.partition("/")[0],
+        fields=_fields(data, engine, capability),
+        account=account,
+    )
+
+
+def _lifetime_ms(engine: Engine, grant: Grant, answer: Mapping[str, Any]) -> int:
+    """How long it lives there; what was asked for where nothing says so, 0 where it has no end."""
+    if engine.leased:
+        return int(answer.get("lease_duration") or 0) * 1000
+    if engine.lifetime:
+        return int(answer["data"].get(engine.lifetime) or 0) * 1000
+    return grant.expires_at - grant.created_at if engine.timed else 0
+
+
+def _fields(
+    data: Mapping[str, Any], engine: Engine, capability: Capability
+) -> dict[str, str | Secret]:
+    """Wrap all that Vault returned but what is known to be public, and add the DSN."""
+    fields: dict[str, str | Secret] = {}
+    for key, value in data.items():
+        text = _text(value)
+        fields[key] = text if key in engine.public else Secret(text)
+    if capability.dsn and {"username", "password"} <= data.keys():
+        plain = {key: quote(str(data[key]), safe="") for key in ("username", "password")}
+        fields["dsn"] = Secret(capability.dsn.format_map(plain))
+    return fields
+
+
+def _text(value: object) -> str:
+    """Certificates of a chain stand one below the other, as in a file; what isn't text is JSON."""
+    if isinstance(value, list) and all(isinstance(row, str) for row in cast("list[object]", value)):
+        return "\n".join(cast("list[str]", value))
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,284 @@
+"""What is known of Vault's secrets engines: one row for each kind of credential they give.
+
+A row says how it is asked for, which parameters it takes, which members of the answer are no
+secrets, and how it ends. Nothing else in the broker knows an engine by name: to add one is to add a
+row here, and a page in ``docs/backends``. Sources: the HTTP API pages of HashiCorp Vault and
+OpenBao of each engine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from broker.catalog import Capability, Revocability
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Shape(StrEnum):
+    """What a credential is made of."""
+
+    ACCOUNT = "account"
+    """A user name and a password."""
+    TOKEN = "token"
+    """A bearer token."""
+    CERTIFICATE = "certificate"
+    """A certificate, maybe with its key."""
+    KEY_PAIR = "key_pair"
+    """The id of a key and the key."""
+    STATIC = "static"
+    """A secret that is not made for anybody: it was there before, and stays."""
+
+
+Check = Callable[[str], bool]
+"""Whether a parameter's text may be sent."""
+
+
+def _matches(regex: str) -> Check:
+    return lambda text: re.fullmatch(regex, text) is not None
+
+
+# Wide enough for what the engines' roles are there to narrow; nothing in them is a control
+# character, and nothing is parsed as another parameter.
+_HOST: Final = _matches(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?")
+_NAME: Final = _matches(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}")
+_NAMESPACE: Final = _matches(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1123 label
+_ADDRESS: Final = _matches(r"[0-9A-Fa-f.:]{2,45}")
+_URI: Final = _matches(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,512}")
+_CSR: Final = _matches(
+    r"-----BEGIN (NEW )?CERTIFICATE REQUEST-----[A-Za-z0-9+/=\s]{1,16384}"
+    r"-----END (NEW )?CERTIFICATE REQUEST-----\s*"
+)
+_SSH_KEY: Final = _matches(
+    r"(ssh|ecdsa|sk-)[a-z0-9@.-]{3,60} [A-Za-z0-9+/]{32,8192}={0,2}( [ -~]*)?\n?"
+)
+_ARN: Final = _matches(r"arn:[a-z0-9-]+:iam::[0-9]{12}:role/[!-~]{1,512}")
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One kind of credential of one engine.
+
+    ``path`` is matched against what follows the mount. ``writes`` asks by POST, which the
+    capability's policy in Vault must allow. ``parameters`` are those an agent may give, by name,
+    ``many`` those that may be lists, ``required`` those it must (if the capability doesn't);
+    ``timed`` sends the grant's own time as ``ttl``. ``public`` are the members of the answer that
+    are no secrets, ``account`` the one that the target knows the credential by. ``inside`` is
+    where in the answer the members are, ``lifetime`` the one that says in seconds how long it
+    lives, where no lease does.
+    """
+
+    name: str
+    path: str
+    shape: Shape
+    writes: bool = False
+    parameters: Mapping[str, Check] = field(default_factory=dict[str, Check])
+    many: frozenset[str] = frozenset()
+    required: frozenset[str] = frozenset()
+    timed: bool = False
+    public: frozenset[str] = frozenset()
+    account: str = ""
+    inside: str = ""
+    leased: bool = True
+    lifetime: str = ""
+    revocability: Revocability = Revocability.INSTANT
+
+    def faults(
+        self, capability: Capability, asked: Mapping[str, Any], *, complete: bool = True
+    ) -> list[tuple[str, str]]:
+        """Return what is wrong with parameters: pairs of a name and why; nothing is asked of Vault.
+
+        With ``complete`` off those that are missing may still come.
+        """
+        found: list[tuple[str, str]] = []
+        for name, value in asked.items():
+            if name not in self.parameters:
+                known = ", ".join(sorted(self.parameters)) or "none"
+                found.append((name, f"is not a parameter; there are: {known}"))
+            elif name in capability.parameters and complete:
+                found.append((name, "is set by the capability and can't be asked for"))
+            elif not self._fits(name, value):
+                found.append((name, "isn't of the form that it must have"))
+        if complete:
+            missing = self.required - asked.keys() - capability.parameters.keys()
+            found += [(name, "is needed") for name in sorted(missing)]
+        return found
+
+    def _fits(self, name: str, value: object) -> bool:
+        """Whether each text of a value is of its parameter's form."""
+        if isinstance(value, list) and name in self.many:
+            texts = cast("list[object]", value)
+            return 0 < len(texts) <= 64 and all(self._fits(name, text) for text in texts)  # noqa: PLR2004
+        return isinstance(value, str) and self.parameters[name](value)
+
+    def body(self, capability: Capability, asked: Mapping[str, Any], ttl_s: int) -> dict[str, str]:
+        """Return what is sent to Vault; lists as Vault has them, in one text."""
+        given = {**asked, **capability.parameters}
+        texts = {
+            name: ",".join(map(str, cast("list[object]", v))) if isinstance(v, list) else str(v)
+            for name, v in given.items()
+        }
+        return {**texts, "ttl": f"{ttl_s}s"} if self.timed else texts
+
+
+GENERIC: Final = Engine(
+    "",
+    r".+",
+    Shape.ACCOUNT,
+    public=frozenset({"username", "ttl", "serial_number", "expiration"}),
+    account="username",
+)
+"""Whatever is read with a lease, of an engine that isn't known."""
+
+_ACCOUNT: Final = frozenset({"username"})
+_CERTIFICATE: Final = frozenset(
+    {
+        "certificate",
+        "issuing_ca",
+        "ca_chain",
+        "serial_number",
+        "expiration",
+        "private_key_type",
+    }
+)
+_NAMES: Final[Mapping[str, Check]] = {
+    "common_name": _HOST,
+    "alt_names": _HOST,
+    "ip_sans": _ADDRESS,
+    "uri_sans": _URI,
+}
+_LISTS: Final = frozenset({"alt_names", "ip_sans", "uri_sans", "valid_principals"})
+_T: Final = Revocability.TTL_ONLY
+
+ENGINES: Final[Sequence[Engine]] = (
+    Engine("database", r"creds/[^/]+", Shape.ACCOUNT, public=_ACCOUNT, account="username"),
+    Engine("rabbitmq", r"creds/[^/]+", Shape.ACCOUNT, public=_ACCOUNT, account="username"),
+    Engine(
+        "ldap",
+        r"creds/[^/]+",
+        Shape.ACCOUNT,
+        public=_ACCOUNT | {"distinguished_names"},
+        account="username",
+    ),
+    Engine(
+        "pki",
+        r"(issuer/[^/]+/)?issue/[^/]+",
+        Shape.CERTIFICATE,
+        writes=True,
+        parameters=_NAMES,
+        many=_LISTS,
+        required=frozenset({"common_name"}),
+        timed=True,
+        public=_CERTIFICATE,
+        account="serial_number",
+    ),
+    Engine(
+        "pki",
+        r"(issuer/[^/]+/)?sign/[^/]+",
+        Shape.CERTIFICATE,
+        writes=True,
+        parameters={**_NAMES, "csr": _CSR},
+        many=_LISTS,
+        required=frozenset({"common_name", "csr"}),
+        timed=True,
+        public=_CERTIFICATE,
+        account="serial_number",
+    ),
+    Engine(
+        "ssh",
+        r"sign/[^/]+",
+        Shape.CERTIFICATE,
+        writes=True,
+        parameters={"public_key": _SSH_KEY, "valid_principals": _NAME},
+        many=_LISTS,
+        required=frozenset({"public_key"}),
+        timed=True,
+        public=frozenset({"serial_number", "signed_key"}),
+        account="serial_number",
+        leased=False,
+        revocability=_T,
+    ),
+    Engine(
+        "kubernetes",
+        r"creds/[^/]+",
+        Shape.TOKEN,
+        writes=True,
+        parameters={"kubernetes_namespace": _NAMESPACE},
+        required=frozenset({"kubernetes_namespace"}),
+        timed=True,
+        public=frozenset({"service_account_name", "service_account_namespace"}),
+        account="service_account_name",
+        revocability=_T,
+    ),
+    Engine(
+        "kv",
+        r"data/.+",
+        Shape.STATIC,
+        inside="data",
+        leased=False,
+        revocability=Revocability.NEVER,
+    ),
+    Engine(
+        "aws",
+        r"creds/[^/]+",
+        Shape.KEY_PAIR,
+        public=frozenset({"access_key", "arn"}),
+        account="access_key",
+    ),
+    Engine(
+        "aws",
+        r"sts/[^/]+",
+        Shape.KEY_PAIR,
+        writes=True,
+        parameters={"role_arn": _ARN, "role_session_name": _NAME},
+        timed=True,
+        public=frozenset({"access_key", "arn"}),
+        account="access_key",
+        revocability=_T,
+    ),
+    Engine(
+        "gcp",
+        r"(roleset|static-account|impersonated-account)/[^/]+/token",
+        Shape.TOKEN,
+        public=frozenset({"expires_at_seconds", "token_ttl"}),
+        leased=False,
+        lifetime="token_ttl",
+        revocability=_T,
+    ),
+    Engine(
+        "gcp",
+        r"(roleset|static-account)/[^/]+/key",
+        Shape.KEY_PAIR,
+        public=frozenset({"key_algorithm", "key_type"}),
+    ),
+    Engine(
+        "azure",
+        r"creds/[^/]+",
+        Shape.KEY_PAIR,
+        public=frozenset({"client_id"}),
+        account="client_id",
+    ),
+)
+NAMES: Final = tuple(dict.fromkeys(engine.name for engine in ENGINES))
+
+
+def engine_of(path: str, name: str = "") -> Engine | None:
+    """Return the row for a credential's path, by the engine's name or that of its mount.
+
+    None when the engine is known and gives nothing at such a path.
+    """
+    parts = path.split("/")
+    name = name or (parts[0] if parts[0] in NAMES else "")
+    if not name:
+        return GENERIC
+    # A mount's own path may have slashes in it: what follows any of them may be the kind's.
+    tails = ["/".join(parts[n:]) for n in range(1, len(parts))]
+    for engine in ENGINES:
+        if engine.name == name and any(re.fullmatch(engine.path, tail) for tail in tails):
+            return engine
+    return None
