@@ -37,6 +37,8 @@ _UNREACHABLE: Final = (
     "failed to connect",
     "connection refused",
     "connection reset",
+    "broken pipe",
+    "eof",
     "bad connection",
     "no such host",
     "i/o timeout",
@@ -278,7 +280,7 @@ def _mapped_errors(method: str, path: str) -> Any:  # noqa: ANN401, C901
     except vault_errors.InvalidRequest as error:
         if any(gone in _text(error) for gone in _GONE):
             raise VaultGone(f"{what}: gone") from error
-        if any(sign in _text(error) for sign in _UNREACHABLE):
+        if any(sign in _text(error).lower() for sign in _UNREACHABLE):
             msg = f"{what}: Vault can't reach what the credential is for"
             raise BackendRefused(msg, retry_after=_RETRY_AFTER) from error
         raise BackendRefused(f"{what}: 400 bad request") from error

@@ -7,6 +7,7 @@ machines are noisy. The broker runs as a process of its own; the load comes from
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import select
 import statistics
@@ -23,16 +24,17 @@ import psycopg
 
 from broker.client import Client
 from broker.clock import SystemClock
-from broker.dev import bench_cascade, bench_decisions
+from broker.dev import bench_cascade, bench_decisions, bench_outage
 from broker.dev.bench_exchange import AGENT, CONNECTIONS, ExchangeBench, median_rate
 from broker.dev.config import subject_of
+from broker.dev.engines.process import free_port
 from broker.dev.issuer import DevIssuer
 from broker.ledger.connection import Connection
 from broker.secret import Secret
 from broker.token_request import EXCHANGE, TYPE_JWT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 _clock = SystemClock()
 ROUNDS: Final = 100
@@ -55,26 +57,21 @@ class Row:
 
 def main() -> int:
     """Start a dev broker, measure, print the table, stop it."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
-    with tempfile.TemporaryDirectory(prefix="broker-bench-") as folder:
-        config = Path(folder) / "bench.toml"
-        config.write_text(f"[oauth]\nrate = 1_000_000\n{bench_cascade.CONFIG}", "utf-8")
-        command = [sys.executable, "-m", "broker", "dev", "--port", "0", "--json"]
-        command += ["--data", f"{folder}/data", "--config", str(config)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        try:
-            assert process.stdout is not None  # noqa: S101  it was asked for as a pipe
-            bench = Bench(json.loads(process.stdout.readline()))
-            rows = [
+    words = sys.argv[1:]
+    rounds = int(words[0]) if words and words[0].isdecimal() else ROUNDS
+    rows: list[Row] = []
+    if "outage" not in words:
+        with dev_broker(f"[oauth]\nrate = 1_000_000\n{bench_cascade.CONFIG}") as ready:
+            bench = Bench(ready)
+            rows += [
                 *bench.decisions(),
                 *bench.exchanges(),
                 *bench.time_to_dead(rounds),
                 *bench.cascade(),
                 *bench.memory(GRANTS),
             ]
-        finally:
-            process.terminate()
-            process.wait(30)
+    with dev_broker(bench_outage.CONFIG) as ready:
+        rows += Bench(ready).outage()
     for row in rows:
         wanted = f" (to reach: {row.target})" if row.target else ""
         sys.stdout.write(
@@ -82,6 +79,23 @@ def main() -> int:
             f"ratio {row.ratio:.2f}{wanted}\n"
         )
     return 0
+
+
+@contextlib.contextmanager
+def dev_broker(config: str) -> Generator[dict[str, Any]]:
+    """Run one with this configuration; the line that it prints when it is ready."""
+    with tempfile.TemporaryDirectory(prefix="broker-bench-") as folder:
+        file = Path(folder) / "bench.toml"
+        file.write_text(config, "utf-8")
+        command = [sys.executable, "-m", "broker", "dev", "--port", "0", "--json"]
+        command += ["--data", f"{folder}/data", "--config", str(file)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout is not None  # noqa: S101  it was asked for as a pipe
+            yield json.loads(process.stdout.readline())
+        finally:
+            process.terminate()
+            process.wait(30)
 
 
 class Bench:
@@ -219,6 +233,40 @@ class Bench:
             f"chain of {bench_cascade.DEPTH} with {bench_cascade.GRANTS} grants: root to all dead"
         )
         return [Row(name, took, reference, "s", took / reference, 0.0, "lower")]
+
+    def outage(self) -> list[Row]:
+        """Seconds until grants of three backends are dead, one of which is away for a while.
+
+        The reference is the time that as many leases take that are revoked directly; for issuing,
+        how long it takes when nothing else goes on.
+        """
+        cache = bench_outage.Cache(Path(self._ready["data"]) / "cache", free_port()).start()
+        try:
+            cache.mount(self._vault)
+            seen = bench_outage.measure(self._orchestrator, cache, self._ready["redis"])
+            some = bench_outage.PER_TASK
+            path = f"cache/creds/{bench_outage.CACHE}"
+            third = bench_cascade.theirs(self._vault, some, path) / some
+        finally:
+            cache.stop()
+        # Of the two others the half are tokens, which nothing stands behind but the ledger.
+        one = bench_cascade.theirs(self._vault) / bench_cascade.GRANTS / 2
+        others = seen.grants - seen.third
+        rows: list[Row] = []
+        for name, took, reference in (
+            (
+                f"{others} grants of two backends expire, a third away: to all dead",
+                seen.others_dead_s,
+                one * others,
+            ),
+            (f"the third is back: to its {seen.third} dead", seen.third_dead_s, third * seen.third),
+        ):
+            rows.append(Row(name, took, reference, "s", took / reference, 0.0, "lower"))
+        before, meanwhile = (
+            bench_outage.percentile(times, 99) for times in (seen.before_ms, seen.meanwhile_ms)
+        )
+        name = "issuing meanwhile, p99"
+        return [*rows, Row(name, meanwhile, before, "ms", meanwhile / before, 0.0, "lower")]
 
     def memory(self, grants: int) -> list[Row]:
         """Redis memory per live grant, against OpenBao's memory per live token lease.

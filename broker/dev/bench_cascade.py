@@ -54,11 +54,13 @@ def ours(orchestrator: Client, redis_url: str, grants: int = GRANTS) -> float:
     return _clock.monotonic() - begun
 
 
-def theirs(vault: httpx2.Client, grants: int = GRANTS) -> float:
+def theirs(
+    vault: httpx2.Client, grants: int = GRANTS, path: str = "database/creds/orders-read"
+) -> float:
     """Return the seconds in which as many leases are revoked directly, and looked up."""
 
     def make(_: int) -> str:
-        answer = vault.get("database/creds/orders-read", params={"ttl": "15m"})
+        answer = vault.get(path)
         return str(answer.raise_for_status().json()["lease_id"])
 
     def end(lease: str) -> None:

@@ -207,7 +207,7 @@ class Engine(ABC):
         note = self.home / "port"
         remembered = int(note.read_text()) if note.exists() else None
         for attempt in range(PORT_TRIES):
-            port = fixed or _free_port(remembered if attempt == 0 else None)
+            port = fixed or free_port(remembered if attempt == 0 else None)
             try:
                 launch(port)
             except PortTakenError:
@@ -358,7 +358,7 @@ def _say_nothing(_: str) -> None:
     """What is said of progress when nobody listens."""
 
 
-def _free_port(wanted: int | None) -> int:
+def free_port(wanted: int | None = None) -> int:
     """Return ``wanted`` if nobody listens there on loopback, else a port that is free now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
