@@ -38,6 +38,7 @@ from broker.config.fields import (
     pattern,
 )
 from broker.config.problems import Fault, did_you_mean, how_to_write, shown
+from broker.config.quotas import IssueRate  # noqa: TC001  as below
 from broker.config.table import Keys, Table, written
 from broker.config.tools import NUMBERS, Arguments
 from broker.config.trust import TrustDomainEntry  # noqa: TC001  pydantic reads the annotations
@@ -53,6 +54,12 @@ BACKEND_KEYS: Final[Mapping[str, Keys]] = {
     TOOL: {"tool": False, "arguments": False, "amount": False, "resource": False},
 }
 """Every backend a capability can name, and ``tool`` for what is called and not handed out."""
+
+_QUOTA_KEYS: Final[Mapping[str, Keys]] = {
+    name: {} if name == TOOL else {"max_live_total": False, "issue_rate": False}
+    for name in BACKEND_KEYS
+}
+"""Nothing is issued for a tool."""
 
 _ROLE_KEYS: Final[Mapping[str, Keys]] = {
     **{role: {} for role in Role},
@@ -288,12 +295,20 @@ class CapabilityEntry(Table):
     effects: Many[Effect] = ()
     revocability: Annotated[Revocability, member_of(Revocability)] = Revocability.INSTANT
     max_live: Count = 100
+    max_live_total: Count | None = None
+    issue_rate: IssueRate | None = None
     require_binding: bool = False
 
     @field_validator("path", "dsn", "rotate", "resource", "scope", "tool", "arguments", "amount")
     @classmethod
     def _goes_with_backend(cls, value: object, info: ValidationInfo) -> object:
         cls._check_key(value, info, "backend", BACKEND_KEYS)
+        return value
+
+    @field_validator("max_live_total", "issue_rate")
+    @classmethod
+    def _counts_what_is_issued(cls, value: object, info: ValidationInfo) -> object:
+        cls._check_key(value, info, "backend", _QUOTA_KEYS)
         return value
 
     @field_validator("amount")
@@ -332,6 +347,8 @@ class CapabilityEntry(Table):
             effects=frozenset(self.effects),
             revocability=self.revocability,
             max_live=self.max_live,
+            max_live_total=self.max_live_total or 0,
+            issue_rate=self.issue_rate,
             dsn=self.dsn or "",
             tool=self.tool or "",
             arguments=dict(self.arguments or {}),
