@@ -146,11 +146,12 @@ class Places:
             for limit, value in zip(limits, found, strict=True)
         ]
 
-    async def tend(self) -> tuple[int, int]:
+    async def tend(self, *, older_ms: int = 2 * HOLD_MS) -> tuple[int, int]:
         """Make the places those of the live grants; returns how many were added and dropped.
 
         Places are missing where a limit was configured after grants were issued, and left over
-        where a replica died. What was taken a moment ago may not be reserved yet, and stays.
+        where a replica died. What was taken less than ``older_ms`` ago may not be reserved yet,
+        and stays.
         """
         # In this order: what is live, and has no place by then, never had one.
         placed = {member.split(b"|")[1] for member in await self._members(0, "qp|")}
@@ -162,15 +163,16 @@ class Places:
         left_over = [identifier.decode() for identifier in placed if identifier not in live]
         dropped = 0
         for start in range(0, len(left_over), _BATCH):
-            dropped += await self._leave(left_over[start : start + _BATCH], older_ms=2 * HOLD_MS)
+            dropped += await self._leave(left_over[start : start + _BATCH], older_ms=older_ms)
         return added, dropped
 
     async def _add(self, missing: Sequence[tuple[int, str]]) -> int:
         added = 0
         for start in range(0, len(missing), _BATCH):
             batch = missing[start : start + _BATCH]
-            for row in await self._redis.rows("grants", batch):
-                grant = grant_row(row) if row else None
+            rows = await self._redis.rows("grants", batch)
+            for (_, identifier), row in zip(batch, rows, strict=True):
+                grant = grant_row(row, identifier) if row else None
                 if grant is not None and grant.state not in DEAD:
                     await self.take(grant, (), place=True)
                     added += 1
