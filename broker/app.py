@@ -291,9 +291,7 @@ def build(
         shards=config.redis.shards,
     )
     elevations = Elevations(
-        pipeline,
-        ElevationTable(connection, ledger.times),
-        settings.elevation_limits(config),
+        pipeline, ElevationTable(connection, ledger.times), settings.elevation_limits(config)
     )
     service = Broker(
         pipeline=pipeline,

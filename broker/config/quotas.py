@@ -32,7 +32,7 @@ def _rate(value: object) -> Rate:
     if not _SHORTEST_MS <= window_ms <= _LONGEST_MS or int(match[1]) > _MOST:
         longest = format_duration(_LONGEST_MS)
         raise Fault(
-            f"{shown(value)} is too much, or in too long or short a span",
+            f"{shown(value)} is out of bounds",
             f'write from 1 to {_MOST}, in a span from "1s" to "{longest}"',
         )
     return Rate(int(match[1]), window_ms)

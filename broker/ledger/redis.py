@@ -6,12 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from broker.catalog import Revocability
-from broker.errors import (
-    LedgerUnavailable,
-    NotFound,
-    QuotaExceeded,
-    TaskNotActive,
-)
+from broker.errors import LedgerUnavailable, NotFound, QuotaExceeded, TaskNotActive
 from broker.ids import shard_of
 from broker.ledger import keys
 from broker.ledger.models import (
