@@ -113,6 +113,19 @@ async def test_rates_let_through_exactly_as_many_and_say_when_to_come_again(
     assert HOUR - 10_000 < ttl <= HOUR
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+async def test_of_two_rates_the_longer_wait_is_told(
+    bench: Bench, places: Places, turn: int
+) -> None:
+    task = await bench.open()
+    rates = (Limit("agent", "report-writer", 1, HOUR), Limit("backend", "vault", 1, HOUR // 2))
+    assert (await places.take(bench.new_grant(task), rates, place=False)).over is None
+
+    refused = await places.take(bench.new_grant(task), rates[::turn], place=False)
+
+    assert refused.over == rates[0]
+
+
 async def test_a_rate_is_exact_over_replicas(bench: Bench, other: Bench, places: Places) -> None:
     task = await bench.open()
     rate = Limit("capability", "orders-read", 77, HOUR)

@@ -7,15 +7,15 @@ for i, limit in ipairs(A.live) do
   local used = count('ql|' .. limit[1] .. '|' .. limit[2] .. '|')
   if used >= limit[3] then return { 'live', tostring(i), tostring(used) } end
 end
--- GCRA: of a rate, one number is kept: when its bucket will be full again. Half an interval of
--- tolerance takes up the rounding.
+-- GCRA: of a rate, one number is kept: when its bucket will be full again. A millisecond at most takes
+-- up the rounding.
 local full_at, longest, slowest = {}, 0, 0
 for i, rate in ipairs(A.rates) do
   local interval = rate[2] / rate[1]
   local held = tonumber(redis.call('GET', KEYS[#KEYS - #A.rates + i]) or 0)
   full_at[i] = math.max(held, NOW) + interval
   local wait = full_at[i] - NOW - rate[2]
-  if wait > interval / 2 and wait > longest then
+  if wait > math.min(interval / 2, 1) and wait > longest then
     longest, slowest = wait, i
   end
 end
