@@ -53,6 +53,7 @@ from broker.owners import Owners
 from broker.pipeline import Pipeline
 from broker.possession import Possession
 from broker.principals import Principals
+from broker.quotas import Quotas
 from broker.rates import Rates
 from broker.reaper import Reaper
 from broker.scheduler import Scheduler
@@ -208,7 +209,8 @@ def build(
     metrics = Metrics(clock, backends={c.backend for c in catalog.capabilities.values()})
     connection = connect(config, metrics)
     audit = open_audit_log(config, connection, clock, metrics)
-    ledger = RedisLedger(connection, settings.times(config))
+    quotas = Quotas(settings.quota_bounds(config), catalog, connection, metrics)
+    ledger = RedisLedger(connection, settings.times(config), quotas.places)
     live = LiveTokens(connection)
     roster = Roster(catalog, Registry(connection, ledger.times), clock)
     vault = vault_api(config.vault, clock) if config.vault else None
@@ -261,6 +263,7 @@ def build(
         catalog=catalog,
         judge=judge,
         clock=clock,
+        quotas=quotas,
         limits=settings.limits(config),
         steps=Steps(metrics, before_step),
     )
@@ -288,9 +291,7 @@ def build(
         shards=config.redis.shards,
     )
     elevations = Elevations(
-        pipeline,
-        ElevationTable(connection, ledger.times),
-        settings.elevation_limits(config),
+        pipeline, ElevationTable(connection, ledger.times), settings.elevation_limits(config)
     )
     service = Broker(
         pipeline=pipeline,

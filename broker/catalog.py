@@ -44,6 +44,14 @@ class Revocability(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """``count`` in each ``window_ms`` milliseconds, and as many at once."""
+
+    count: int
+    window_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Capability:
     """A catalogue entry. TTLs are milliseconds.
 
@@ -51,7 +59,8 @@ class Capability:
     one that the mount is named after), with ``parameters`` that nobody can ask to be others;
     ``rotate`` is written to after break-glass, to change the password that Vault itself uses there.
     ``resources`` and ``scope`` are the audience and scope of a ``token`` credential. ``max_live``
-    bounds the live grants of one task. ``require_binding`` wants the caller's token to be bound to
+    bounds the live grants of one task, ``max_live_total`` those of all (0: any number), and
+    ``issue_rate`` how often one is issued. ``require_binding`` wants the caller's token to be bound to
     a key (RFC 9449, RFC 8705).
 
     A tool is a capability too: ``tool`` is what its callers call it, ``arguments`` are its
@@ -75,6 +84,8 @@ class Capability:
     effects: frozenset[str] = frozenset()
     revocability: Revocability = Revocability.INSTANT
     max_live: int = 100
+    max_live_total: int = 0
+    issue_rate: Rate | None = None
     dsn: str = ""
     tool: str = ""
     arguments: Mapping[str, tuple[str, bool]] = field(default_factory=dict[str, tuple[str, bool]])

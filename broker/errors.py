@@ -140,10 +140,15 @@ class RateLimited(QuotaExceeded):
     title = "Too many requests"
 
     def __init__(
-        self, detail: str = "", *, retry_after: int = 1, headers: Mapping[str, str] | None = None
+        self,
+        detail: str = "",
+        *,
+        retry_after: int = 1,
+        headers: Mapping[str, str] | None = None,
+        **extra: object,
     ) -> None:
         """``retry_after`` is in seconds; ``headers`` go into the answer."""
-        super().__init__(detail, retry_after=retry_after)
+        super().__init__(detail, retry_after=retry_after, **extra)
         self.headers = dict(headers or {})
 
 

@@ -37,6 +37,7 @@ COUNTERS: Final = {
     "notifications": Spec("What became of news to a channel.", ("channel", "outcome")),
     "policy_errors": Spec("Evaluations that met an error; each of them is a denial."),
     "policy_reloads": Spec("Policies that had changed and were read anew.", ("outcome",)),
+    "quota_refusals": Spec("Credentials refused since a limit was reached.", ("limit",)),
     "token_exchanges": Spec("Token requests, by error code or ok.", ("outcome",)),
 }
 HISTOGRAMS: Final = {
@@ -95,6 +96,13 @@ ACTIONS: Final = (
         "approve",
         "operate",
     ),
+)
+LIMITS: Final = (
+    "max_live_per_task",
+    *("max_live_per_agent", "max_live_per_orchestrator"),
+    *("max_live_per_capability", "max_live_per_backend"),
+    *("issue_rate_per_agent", "issue_rate_per_orchestrator"),
+    *("issue_rate_per_capability", "issue_rate_per_backend"),
 )
 EFFECTS: Final = ("allow", "deny", "needs_approval")
 OK: Final = "ok"

@@ -26,6 +26,7 @@ from broker.measures import (
     FAILED,
     GAUGES,
     HISTOGRAMS,
+    LIMITS,
     NEWS_OUTCOMES,
     OAUTH_ERRORS,
     OK,
@@ -95,6 +96,7 @@ class Metrics:
             "action": frozenset(ACTIONS),
             "backend": frozenset(backends),
             "effect": frozenset(EFFECTS),
+            "limit": frozenset(LIMITS),
             "method": METHODS,
             "channel": frozenset(),
             "outcome": frozenset((*OUTCOMES, *NEWS_OUTCOMES, *OAUTH_ERRORS, *_codes(BrokerError))),
@@ -120,6 +122,10 @@ class Metrics:
     def issuing(self, backend: str) -> AbstractContextManager[None]:
         """Measure steps 4 to 7: how they end is taken from the error that leaves."""
         return self._timed_by_outcome("issue_duration_seconds", self._bounded("backend", backend))
+
+    def over_quota(self, limit: str) -> None:
+        """Take note of a credential that was refused since a limit is reached."""
+        self._count("quota_refusals", limit)
 
     def revoking(self, backend: str) -> AbstractContextManager[None]:
         """Measure steps 9 and 10, as far as the backend is asked."""

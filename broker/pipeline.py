@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from broker.ledger.models import Claimed, Idempotency
     from broker.ledger.queries import Queries
     from broker.ledger.redis import RedisLedger
+    from broker.quotas import Quotas
     from broker.rulings import Ruling
     from broker.tasks import Task
     from broker.wire import RequestGrant
@@ -65,7 +66,7 @@ _STATIC: Final = "a static secret works at its target until it is changed there"
 class Pipeline:
     """Issues and revokes. HTTP, CLI, console and reaper all come through here."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  the parts that it is made of
         self,
         *,
         ledger: RedisLedger,
@@ -74,6 +75,7 @@ class Pipeline:
         catalog: Catalog,
         judge: Judge,
         clock: Clock,
+        quotas: Quotas,
         limits: Limits | None = None,
         steps: Steps,
     ) -> None:
@@ -83,6 +85,7 @@ class Pipeline:
         self.backends = backends
         self.catalog = catalog
         self.judge = judge
+        self.quotas = quotas
         self.limits = limits or Limits()
         self.ledger_durable = True
         self.stuck: Mapping[str, int] = {}
@@ -209,18 +212,23 @@ class Pipeline:
             for _ in range(TRIES):
                 grant = pending_grant(caller, task, capability, ask, prepared, ruling)
                 try:
-                    with self.steps.take(Step.RESERVE, task=task.id, grant=grant.id):
-                        reserved = await self.ledger.reserve(
-                            grant,
-                            ttl_ms=ruling.decision.ttl_ms,
-                            max_live=capability.max_live,
-                            decision=ruling.about,
-                            actor=caller.name,
-                            seen=ruling.survey.version,
-                            step=ruling.step,
-                            approved=ruling.approval.digest if ruling.approval else "",
-                            idempotency=idempotency,
-                        )
+                    async with self.quotas.place(grant) as place:
+                        with self.steps.take(Step.RESERVE, task=task.id, grant=grant.id):
+                            reserved = await self.ledger.reserve(
+                                grant,
+                                ttl_ms=ruling.decision.ttl_ms,
+                                max_live=capability.max_live,
+                                decision=ruling.about,
+                                actor=caller.name,
+                                seen=ruling.survey.version,
+                                step=ruling.step,
+                                approved=ruling.approval.digest if ruling.approval else "",
+                                place=place,
+                                idempotency=idempotency,
+                            )
+                        if reserved.id != grant.id:
+                            raise replayed(reserved)
+                        return reserved, ruling
                 except Changed:
                     before = ruling.elevation
                     ruling = await self._decide(caller, task, ask, idempotency)
@@ -234,9 +242,6 @@ class Pipeline:
                     retired = True
                     prepared = await self._prepare(backend, task, capability, ruling.elevation)
                     continue
-                if reserved.id != grant.id:
-                    raise replayed(reserved)
-                return reserved, ruling
         raise too_busy()
 
     async def _prepare(

@@ -99,6 +99,10 @@ class Reaper:
         self._pipeline.stuck = stuck
         return stuck
 
+    async def tend(self) -> None:
+        """Make the places that quotas count those of the live grants."""
+        await self._pipeline.quotas.tend()
+
     async def prune(self) -> int:
         """Forget what ended longer ago than is kept; events only once they are in the log."""
         drained = await self._audit.drained() if self._audit is not None else None

@@ -28,6 +28,7 @@ POLL_MS: Final = 1000
 _SOONEST_MS: Final = 10
 _PRUNE_S: Final = 600
 _REVIEW_S: Final = 60
+_TEND_S: Final = 30
 _LOOK_S: Final = 2
 _DRAIN_S: Final = 0.2
 _DRAIN_IDLE_S: Final = 1.0
@@ -63,10 +64,13 @@ class Scheduler:
         """Start the jobs; the first sweep runs at once."""
         once: dict[str, Any] = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
         self._jobs.add_job(self._sweep, id="sweep", **once)
+        # A limit that is new counts what was issued before it.
+        self._jobs.add_job(self._guarded("quotas", self._reaper.tend), id="places", **once)
         jobs: list[tuple[str, int, Callable[[], Awaitable[object]]]] = [
             ("look", _LOOK_S, self._reaper.look),
             ("prune", _PRUNE_S, self._reaper.prune),
             ("review", _REVIEW_S, self._reaper.review),
+            ("quotas", _TEND_S, self._reaper.tend),
             ("keys", _LOOK_S, self._keys.tend),
             ("policy", self._policy_s, self._policing.keep_up),
         ]

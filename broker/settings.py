@@ -15,6 +15,7 @@ from broker.ledger.models import LedgerTimes
 from broker.policy.authzen import RemoteDecisionPoint
 from broker.policy.folder import default_sources, sources_in
 from broker.policy.policies import Policies, Sources
+from broker.quotas import Bounds, QuotaBounds
 from broker.reviews import ReviewRules
 from broker.service import TaskLimits
 from broker.steps import Limits
@@ -67,6 +68,21 @@ def limits(config: Config) -> Limits:
         stuck_limit=revocation.stuck_limit,
         wait_ms=revocation.wait,
         lane_width=config.vault.revoke_concurrency if config.vault else 16,
+    )
+
+
+def quota_bounds(config: Config) -> QuotaBounds:
+    """Return what live credentials and their rates are bounded by."""
+    quotas = config.quotas
+    return QuotaBounds(
+        agent=Bounds(quotas.max_live_per_agent or 0, quotas.issue_rate_per_agent),
+        orchestrator=Bounds(
+            quotas.max_live_per_orchestrator or 0, quotas.issue_rate_per_orchestrator
+        ),
+        backends={
+            name: Bounds(entry.max_live or 0, entry.issue_rate)
+            for name, entry in quotas.backends.items()
+        },
     )
 
 

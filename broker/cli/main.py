@@ -53,6 +53,7 @@ _COMMANDS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("freeze", "broker.cli.freeze:freeze_app", _OPERATE, "Issue nothing more that matches."),
     ("thaw", "broker.cli.freeze:thaw_app", _OPERATE, "Lift a freeze."),
     ("freezes", "broker.cli.freeze:freezes_app", _OPERATE, "List the freezes in force."),
+    ("quota", "broker.cli.quota:app", _OPERATE, "List the quotas, and what is used of them."),
     ("signal", "broker.cli.signal:app", _OPERATE, "Report risks of tasks, agents and owners."),
     ("policy", "broker.cli.policy:app", _OPERATE, "Check, test and explain policies."),
     ("keys", "broker.cli.keys:app", _OPERATE, "List and rotate the broker's signing keys."),

@@ -125,6 +125,22 @@ class Freeze:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """A limit of live credentials, or with a ``window`` of how many are issued in each.
+
+    ``limit`` says of what ``name`` is the name: ``max_live_per_agent``. Of a rate, ``used`` is what
+    isn't there again yet.
+    """
+
+    limit: str
+    name: str
+    most: int = 0
+    window: str | None = None
+    used: int = 0
+    extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
     """What is reported of a task, an agent or an owner; without ``expires_at`` until taken back."""
 

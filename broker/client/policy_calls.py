@@ -1,15 +1,16 @@
-"""The calls about policies; see ``calls.py``."""
+"""The calls about policies and quotas; see ``calls.py``."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.client.building import one, path_to
+from broker.client.building import one, page, path_to
 from broker.client.messages import get, send_json
+from broker.client.models import Quota
 from broker.client.policy import ExplainedDecision, Policies, ReloadedPolicies, WhoCan
 
 if TYPE_CHECKING:
-    from broker.client.messages import Call
+    from broker.client.messages import Call, PageCall
 
 
 def get_policies() -> Call[Policies]:
@@ -30,3 +31,8 @@ def who_can(capability: str) -> Call[WhoCan]:
 def explain_decision(decision_id: str) -> Call[ExplainedDecision]:
     """Read why a decision is what it is, and what would change it by the policies of now."""
     return one(ExplainedDecision, get(path_to("/v1/decisions", decision_id)))
+
+
+def list_quotas(*, cursor: str | None = None, limit: int | None = None) -> PageCall[Quota]:
+    """Read one page of the limits of live credentials and their rate, and what is used of them."""
+    return page(Quota, "/v1/quotas", {"cursor": cursor, "limit": limit})

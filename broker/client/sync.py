@@ -177,6 +177,8 @@ class Client:
     reload_policies = _one(policy_calls.reload_policies)
     who_can = _one(policy_calls.who_can)
     explain_decision = _one(policy_calls.explain_decision)
+    list_quotas = _one(policy_calls.list_quotas)
+    iter_quotas = _each(policy_calls.list_quotas)
     list_keys = _one(calls.list_keys)
     rotate_keys = _one(calls.rotate_keys)
     list_principals = _one(calls.list_principals)

@@ -38,6 +38,7 @@ from broker.config.fields import (
     pattern,
 )
 from broker.config.problems import Fault, did_you_mean, how_to_write, shown
+from broker.config.quotas import IssueRate  # noqa: TC001  as below
 from broker.config.table import Keys, Table, written
 from broker.config.tools import NUMBERS, Arguments
 from broker.config.trust import TrustDomainEntry  # noqa: TC001  pydantic reads the annotations
@@ -55,6 +56,12 @@ BACKEND_KEYS: Final[Mapping[str, Keys]] = {
     TOOL: {"tool": False, "arguments": False, "amount": False, "resource": False},
 }
 """Every backend a capability can name, and ``tool`` for what is called and not handed out."""
+
+_QUOTA_KEYS: Final[Mapping[str, Keys]] = {
+    name: {} if name == TOOL else {"max_live_total": False, "issue_rate": False}
+    for name in BACKEND_KEYS
+}
+"""Nothing is issued for a tool."""
 
 _ROLE_KEYS: Final[Mapping[str, Keys]] = {
     **{role: {} for role in Role},
@@ -292,6 +299,8 @@ class CapabilityEntry(Table):
     effects: Many[Effect] = ()
     revocability: Annotated[Revocability, member_of(Revocability)] | None = None
     max_live: Count = 100
+    max_live_total: Count | None = None
+    issue_rate: IssueRate | None = None
     require_binding: bool = False
 
     @field_validator(
@@ -318,6 +327,12 @@ class CapabilityEntry(Table):
         for name, why in engine.faults(entry, entry.parameters, complete=False):
             raise Fault(f"parameters: {name!r} {why}", "docs/backends/vault.md has those there are")
         return self
+
+    @field_validator("max_live_total", "issue_rate")
+    @classmethod
+    def _counts_what_is_issued(cls, value: object, info: ValidationInfo) -> object:
+        cls._check_key(value, info, "backend", _QUOTA_KEYS)
+        return value
 
     @field_validator("amount")
     @classmethod
@@ -361,6 +376,8 @@ class CapabilityEntry(Table):
             effects=frozenset(self.effects),
             revocability=self.revocability or self._own_revocability(),
             max_live=self.max_live,
+            max_live_total=self.max_live_total or 0,
+            issue_rate=self.issue_rate,
             dsn=self.dsn or "",
             tool=self.tool or "",
             arguments=dict(self.arguments or {}),

@@ -20,6 +20,7 @@ from broker.config.metrics import MetricsSection
 from broker.config.oauth import OAuthSection
 from broker.config.policy import PolicySection
 from broker.config.problems import Fault, config_error, model_faults
+from broker.config.quotas import QuotasSection
 from broker.config.references import reference_faults
 from broker.config.review import ReviewSection
 from broker.config.sections import (
@@ -55,6 +56,7 @@ class Config(Table):
     tls: TlsSection | None = None
     oauth: OAuthSection = OAuthSection()
     tasks: TasksSection = TasksSection()
+    quotas: QuotasSection = QuotasSection()
     revocation: RevocationSection = RevocationSection()
     retention: RetentionSection = RetentionSection()
     review: ReviewSection = ReviewSection()

@@ -69,6 +69,7 @@ def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
     for loc, channel in channels:
         for index in range(len(_list(channel.get("groups")))):
             yield from _unknown(loc, channel, ("groups", index), _names(groups))
+    yield from _unused_quotas(data, capabilities)
     for loc, capability in capabilities:
         if capability.get("backend") == "vault" and "vault" not in data:
             yield (
@@ -77,10 +78,23 @@ def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
             )
 
 
+def _unused_quotas(data: Raw, capabilities: Entries) -> Iterator[tuple[Loc, Fault]]:
+    backends = {str(c.get("backend")) for _, c in capabilities if c.get("backend") != TOOL}
+    for name in _table(data, "quotas", "backends"):
+        if name not in backends:
+            those = did_you_mean(name, sorted(backends), "those that have any")
+            yield ("quotas", "backends", name), Fault("is the backend of no capability", those)
+
+
 def _entries(data: Raw, *way: str) -> Entries:
     """Return the tables of an array of tables, or as many as there are."""
     items = enumerate(_list(_dig(data, way)))
     return [((*way, index), item) for index, item in items if isinstance(item, dict)]
+
+
+def _table(data: Raw, *way: str) -> Raw:
+    found = _dig(data, way)
+    return cast("Raw", found) if isinstance(found, dict) else {}
 
 
 def _list(value: Any) -> list[Any]:  # noqa: ANN401  whatever TOML yields

@@ -74,6 +74,7 @@ _EXTRAS: Final[dict[str, Any]] = {
     "approval_id": {"type": "string"},
     "advice": {"type": "array", "items": {"type": "string"}},
     "elevation_id": {"type": "string"},
+    "limit": {"type": "string"},
     "reason": {"type": "string"},
     "state": {"type": "string"},
 }

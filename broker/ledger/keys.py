@@ -20,12 +20,14 @@ approvals  hash: id → JSON             every approval, as long as its task
 
 The first shard has a ninth, ``principals``: the register of who was added, suspended, handed over
 or reviewed at run time. Its scripts are given it as their own key. A tenth, ``head``, says how far
-the events are in the signed log.
+the events are in the signed log. Its index also has the places of ``places.py``, of grants of all
+shards.
 
 These don't expire (``PERSISTENT``): rows are removed by the prune job once they are dead.
 Tokens, idempotency keys, proofs already used (``replay``), DPoP nonces, the ``lease`` of whoever
 writes the log and the marks of what is done one at a time (``hold``: break-glasses of an agent,
-rotations of a path) (``EXPIRING``) always carry an expiry.
+rotations of a path) and the ``rate`` at which something is issued (``EXPIRING``) always carry an
+expiry.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ IN_FORCE: Final = "policy#"
 """Field of the first shard's ``frozen``: by which policies live grants were decided, since when."""
 HEAD: Final = "head"
 PERSISTENT: Final = frozenset({*TABLES, REGISTER, HEAD})
-EXPIRING: Final = frozenset({"token", "idem", "replay", "nonce", "lease", "hold"})
+EXPIRING: Final = frozenset({"token", "idem", "replay", "nonce", "lease", "hold", "rate"})
 
 
 def table(shard: int, name: str) -> str:
@@ -102,6 +104,11 @@ def glass(agent: str) -> str:
 def rotation(path: str) -> str:
     """Return the key that says who rotates a path at the moment; all are of one shard."""
     return table(0, f"hold:rotation:{path}")
+
+
+def rate(kind: str, name: str) -> str:
+    """Return the key of how often something was issued lately; all are of one shard."""
+    return table(0, f"rate:{kind}:{name}")
 
 
 def nonce(span: int) -> str:

@@ -6,20 +6,15 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from broker.catalog import Revocability
-from broker.errors import (
-    LedgerUnavailable,
-    NotFound,
-    QuotaExceeded,
-    TaskNotActive,
-)
+from broker.errors import LedgerUnavailable, NotFound, QuotaExceeded, TaskNotActive
 from broker.ids import shard_of
 from broker.ledger import keys
 from broker.ledger.models import (
     Changed,
     Claimed,
-    HandleRetired,
     LedgerTimes,
     budget_exhausted,
+    is_dead,
 )
 from broker.ledger.registry import stopped_by
 from broker.ledger.rows import compact, grant_row, read_claimed, read_due, task_row
@@ -27,6 +22,7 @@ from broker.ledger.writes import (
     idempotency_args,
     idempotency_key,
     not_active,
+    not_reserved,
     reused,
     token_ended,
     tokens_in,
@@ -39,6 +35,7 @@ if TYPE_CHECKING:
     from broker.ids import Kind
     from broker.ledger.connection import Connection
     from broker.ledger.models import Idempotency
+    from broker.ledger.places import Place, Places
     from broker.tasks import Task, TaskState
     from broker.trail import Step
 
@@ -46,9 +43,15 @@ if TYPE_CHECKING:
 class RedisLedger:
     """Writes of the ledger. ``actor`` is the principal in whose name a step is logged."""
 
-    def __init__(self, connection: Connection, times: LedgerTimes | None = None) -> None:
-        """``times`` defaults to what ``config.py`` defaults to."""
+    def __init__(
+        self,
+        connection: Connection,
+        times: LedgerTimes | None = None,
+        places: Places | None = None,
+    ) -> None:
+        """``times`` defaults to what ``config.py`` defaults to; the dead leave their ``places``."""
         self._redis = connection
+        self._places = places
         self.times = times or LedgerTimes()
 
     async def open_task(
@@ -119,6 +122,7 @@ class RedisLedger:
         seen: str = "",
         step: Step | None = None,
         approved: str = "",
+        place: Place | None = None,
         idempotency: Idempotency | None = None,
     ) -> Grant:
         """Step 4: write the grant as pending. Raises when the task, a freeze or a quota forbids it.
@@ -126,6 +130,7 @@ class RedisLedger:
         With an idempotency key seen before it returns the earlier grant: compare the ids.
         ``seen`` is the version of the chain that was decided on, ``step`` what the grant adds to
         its trail, ``approved`` the digest that the grant's approval must be for: it is used up.
+        ``place`` is what it took under the quotas of many, or which of them is over.
 
         Raises:
             Changed: the chain's version is another by now, its approval is used or over, or its
@@ -142,6 +147,7 @@ class RedisLedger:
             **({"seen": seen} if seen else {}),
             **({"step": step.row()} if step else {}),
             **({"approved": approved} if approved else {}),
+            **(place.args() if place else {}),
             **idempotency_args(idempotency, self.times),
         }
         own = idempotency_key(shard, idempotency)
@@ -150,31 +156,9 @@ class RedisLedger:
         status, *rest = await self._redis.run(
             "reserve", shard, {**args, "tokens": len(tokens)}, own_key=own, more_keys=tokens
         )
-        match status:
-            case b"ok":
-                return grant_row(rest[0])
-            case b"replay" if rest[0]:
-                return grant_row(rest[0])
-            case b"task_not_active":
-                raise not_active()
-            case b"frozen":
-                raise stopped_by(rest[0])
-            case b"quota":
-                msg = (
-                    f"The task already holds {int(rest[0])} live grants of {grant.capability!r}, "
-                    "the most allowed. Use one of them, or revoke one and ask again."
-                )
-                raise QuotaExceeded(msg, retry_after=30)
-            case b"budget":
-                raise budget_exhausted(rest[0])
-            case b"handle_retired":
-                raise HandleRetired
-            case b"changed" | b"elevation_ended":
-                raise Changed
-            case b"token_ended":
-                raise token_ended()
-            case _:
-                raise reused()
+        if status == b"ok" or (status == b"replay" and rest[0]):
+            return grant_row(rest[0])
+        raise not_reserved(status, rest, grant, place)
 
     async def activate(
         self,
@@ -399,7 +383,10 @@ class RedisLedger:
         if answer[0] == b"unknown":
             msg = f"The ledger has lost grant {grant_id}."
             raise LedgerUnavailable(msg)
-        return grant_row(answer[1])
+        grant = grant_row(answer[1])
+        if self._places is not None and is_dead(grant):
+            await self._places.leave_dead(grant.id)
+        return grant
 
 
 def _shard(identifier: str, kind: Kind) -> int:

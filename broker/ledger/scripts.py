@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _ALLOW_OOM: Final = "#!lua flags=allow-oom"
 _FLAGS: Final = {
     "open_task": "#!lua",
+    "take_place": "#!lua",
+    "leave_place": _ALLOW_OOM,
     "reserve": "#!lua",
     "activate": _ALLOW_OOM,  # a lease that was minted is always recorded
     "fail": _ALLOW_OOM,

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from broker.errors import BrokerError, IdempotencyConflict, InvalidToken, TaskNotActive
+from broker.errors import (
+    BrokerError,
+    IdempotencyConflict,
+    InvalidToken,
+    QuotaExceeded,
+    TaskNotActive,
+)
 from broker.ids import shard_of
 from broker.ledger import keys
-from broker.ledger.models import IDEMPOTENCY_MS
+from broker.ledger.models import IDEMPOTENCY_MS, Changed, HandleRetired, budget_exhausted
+from broker.ledger.registry import stopped_by
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from broker.grants import Grant
     from broker.ledger.models import Idempotency, LedgerTimes
+    from broker.ledger.places import Place
 
 
 def idempotency_args(idempotency: Idempotency | None, times: LedgerTimes) -> dict[str, Any]:
@@ -51,3 +60,32 @@ def not_active() -> TaskNotActive:
 def token_ended() -> InvalidToken:
     """Say that a token ended under the request."""
     return InvalidToken("The token was revoked while it was being used.")
+
+
+def not_reserved(  # noqa: PLR0911  one for each answer
+    status: bytes, about: Sequence[bytes], grant: Grant, place: Place | None
+) -> BrokerError:
+    """Say why a grant was not reserved: what the script answered, and what about."""
+    match status:
+        case b"task_not_active":
+            return not_active()
+        case b"frozen":
+            return stopped_by(about[0])
+        case b"quota":
+            msg = (
+                f"The task already holds {int(about[0])} live grants of {grant.capability!r}, "
+                "the most allowed. Use one of them, or revoke one and ask again."
+            )
+            return QuotaExceeded(msg, retry_after=30, limit="max_live_per_task")
+        case b"over_quota" if place is not None:
+            return place.refusal()
+        case b"budget":
+            return budget_exhausted(about[0])
+        case b"handle_retired":
+            return HandleRetired()
+        case b"changed" | b"elevation_ended":
+            return Changed()
+        case b"token_ended":
+            return token_ended()
+        case _:
+            return reused()

@@ -104,7 +104,9 @@ async def twin(engines: tuple[DevStack, Config], risky: RiskWorld) -> AsyncGener
 @pytest.fixture
 async def consent(engines: tuple[DevStack, Config], tmp_path: Path) -> AsyncGenerator[ConsentWorld]:
     """A replica where humans have to say yes, and an empty ledger."""
-    config = consent_config(engines[0], tmp_path / "policies")
+    # Limits that nobody reaches, so that whatever happens here happens to places as well.
+    quotas = {"max_live_per_agent": 1000, "issue_rate_per_agent": "1000/24h"}
+    config = consent_config(engines[0], tmp_path / "policies", quotas=quotas)
     await give_rights(engines[0], config)
     made = ConsentWorld(engines[0].issuer, config)
     await made.app.connection.command("FLUSHALL")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args, get_origin
 
 import pytest
 from pydantic import BaseModel, ValidationError
@@ -96,6 +96,8 @@ def untold(model: type[BaseModel], tables: list[dict[str, Any]], name: str = "")
         if not values:
             yield f"{name}.{key}"
         inner = [item for value in values for item in items(value)]
+        if get_origin(field.annotation) is dict:
+            inner = [item for table in inner for item in table.values()]
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 yield from untold(kind, inner, key)

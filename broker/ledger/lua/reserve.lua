@@ -1,9 +1,11 @@
 -- Step 4. A = {grant, decision, seen?, step?, digest?, idem_ms, max_live, pending_ms, tokens, approved?,
--- actor}; KEYS[9] the idempotency key where there is one; the last A.tokens keys are the tokens it is asked
+-- over?, place_until?, actor}; KEYS[9] the idempotency key where there is one; the last A.tokens keys are the tokens it is asked
 -- with. `seen` is the version that was decided on. The decision is logged whatever comes of it.
+-- `over` is the quota that has no place left, `place_until` until when the place taken is the grant's.
 local task = load(TASKS, A.grant.task_id)
 if task and task.state == 'active' and changed(task, A.seen) then return { 'changed' } end
 if A.grant.approval_id and not approved(A.grant.approval_id, A.approved) then return { 'changed' } end
+if A.place_until and NOW > A.place_until then return { 'changed' } end
 DECISIONS[A.grant.id] = A.grant.decision_id
 emit('decision', A.grant.task_id, A.grant.id, A.decision)
 if A.digest then
@@ -35,6 +37,8 @@ if not refusal then
     refusal = { 'frozen', field }
   elseif live >= A.max_live then
     refusal = { 'quota', tostring(live) }
+  elseif A.over then
+    refusal = { 'over_quota', A.over }
   elseif short then
     refusal = { 'budget', short }
   elseif grant.handle and (not handle or handle.retired) then
