@@ -76,7 +76,7 @@ def make(plugin: Plugin, context: BackendContext) -> GuardedBackend:
         made: Any = point.load()(context)
     except ConfigError as error:
         raise ConfigError(f"{plugin.place}: {error.detail}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         advice = f"    mend or reinstall {package(point)}, or remove {plugin.place}"
         detail = f"{plugin.place}: {point.value} failed: {type(error).__name__}\n{advice}"
         raise ConfigError(detail) from error
