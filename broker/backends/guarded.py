@@ -13,7 +13,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from broker.backends.protocol import Backend, Minted, Prepared
-from broker.errors import BackendRefused, BackendUnavailable, BrokerError, Unavailable
+from broker.errors import (
+    AccessDenied,
+    BackendRefused,
+    BackendUnavailable,
+    BrokerError,
+    RequestError,
+    Unavailable,
+)
 from broker.logs import get_logger
 from broker.secret import Secret
 
@@ -30,6 +37,8 @@ T = TypeVar("T")
 
 log = get_logger("backends")
 _CROWDED: Final = 1024
+_TO_CALLERS: Final = (Unavailable, RequestError, AccessDenied)
+"""What callers may be told when they ask for a credential."""
 
 
 class GuardedBackend(Backend):
@@ -53,7 +62,7 @@ class GuardedBackend(Backend):
         """Refuse what it refuses."""
         try:
             self._inner.check(capability, parameters)
-        except BrokerError:
+        except _TO_CALLERS:
             raise
         except Exception as error:
             raise self._unknown("check", type(error).__name__) from error
@@ -65,7 +74,7 @@ class GuardedBackend(Backend):
         prepared = await self._bounded(
             "prepare",
             lambda: self._inner.prepare(task, capability, elevation, until_ms),
-            BrokerError,
+            _TO_CALLERS,
         )
         if not _is_prepared(prepared):
             raise self._unknown("prepare", "no Prepared")
@@ -81,7 +90,7 @@ class GuardedBackend(Backend):
         """Mint, and see that it can be recorded and delivered."""
         try:
             minted = await self._bounded(
-                "mint", lambda: self._inner.mint(grant, task, capability), BrokerError
+                "mint", lambda: self._inner.mint(grant, task, capability), _TO_CALLERS
             )
         except BackendRefused:
             raise
@@ -91,17 +100,19 @@ class GuardedBackend(Backend):
         if not _is_minted(minted):
             raise self._unknown("mint", "no Minted")
         if minted.lease != (grant.lease or minted.lease):
-            await self.revoke(replace(grant, lease=minted.lease))  # which nobody else knows of
+            # Nobody else knows of it.
+            log.error("minted under another lease", grant=grant.id, lease=minted.lease)
+            await self.revoke(replace(grant, lease=minted.lease))
             raise self._unknown("mint", "another lease than was prepared")
         return minted
 
     async def revoke(self, grant: Grant) -> None:
         """Revoke."""
-        await self._bounded("revoke", lambda: self._inner.revoke(grant), Unavailable)
+        await self._bounded("revoke", lambda: self._inner.revoke(grant))
 
     async def is_live(self, grant: Grant) -> bool:
         """Look it up. Only a plain no is one."""
-        live = await self._bounded("is_live", lambda: self._inner.is_live(grant), Unavailable)
+        live = await self._bounded("is_live", lambda: self._inner.is_live(grant))
         if self._plain("is_live", live):
             return True
         if self._may_turn_up(grant):
@@ -117,19 +128,17 @@ class GuardedBackend(Backend):
 
     async def rotate(self, capability: Capability) -> bool:
         """Rotate."""
-        done = await self._bounded("rotate", lambda: self._inner.rotate(capability), Unavailable)
+        done = await self._bounded("rotate", lambda: self._inner.rotate(capability))
         return self._plain("rotate", done)
 
     async def revoke_handle(self, task: Task, handle: str) -> None:
         """End what hangs from a handle."""
-        await self._bounded(
-            "revoke_handle", lambda: self._inner.revoke_handle(task, handle), Unavailable
-        )
+        await self._bounded("revoke_handle", lambda: self._inner.revoke_handle(task, handle))
 
     async def handle_is_live(self, task: Task, handle: str, lost: Sequence[Grant]) -> bool:
         """Look a handle up. Only a plain no is one."""
         live = await self._bounded(
-            "handle_is_live", lambda: self._inner.handle_is_live(task, handle, lost), Unavailable
+            "handle_is_live", lambda: self._inner.handle_is_live(task, handle, lost)
         )
         return self._plain("handle_is_live", live) or any(map(self._may_turn_up, lost))
 
@@ -143,19 +152,22 @@ class GuardedBackend(Backend):
     async def health(self) -> str:
         """Say how it is, or that it doesn't say."""
         try:
-            return str(await self._bounded("health", self._inner.health, BrokerError))
+            return str(await self._bounded("health", self._inner.health))
         except BrokerError as error:
             return error.detail
 
     async def close(self) -> None:
         """Close connections; whatever goes wrong, the others' are closed too."""
         try:
-            await self._bounded("close", self._inner.close, Unavailable)
+            await self._bounded("close", self._inner.close)
         except Unavailable as error:
             log.warning("backend failed", backend=self.name, call="close", error=error.detail)
 
     async def _bounded(
-        self, call: str, work: Callable[[], Awaitable[T]], ours: type[BrokerError]
+        self,
+        call: str,
+        work: Callable[[], Awaitable[T]],
+        ours: tuple[type[BrokerError], ...] = (Unavailable,),
     ) -> T:
         """Wait for a call, but not for one that doesn't heed that it was given up.
 
@@ -167,6 +179,7 @@ class GuardedBackend(Backend):
             return await work()
 
         job = asyncio.ensure_future(run())
+        job.add_done_callback(_heard)
         try:
             done, _ = await asyncio.wait([job], timeout=self._timeout_s)
         finally:
@@ -199,6 +212,12 @@ class GuardedBackend(Backend):
 
     def _may_turn_up(self, grant: Grant) -> bool:
         return self._late.get(grant.id, 0.0) > self._clock.monotonic()
+
+
+def _heard(job: asyncio.Future[Any]) -> None:
+    """Take note of what came of a call that was given up, or asyncio would log all of it."""
+    if not job.cancelled():
+        job.exception()
 
 
 def _is_prepared(answer: object) -> bool:

@@ -6,6 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from broker.backends import BackendContext
+from broker.clock import SystemClock
+from broker.secret import Secret
 from broker.testing.ledger import Ledger, MemoryLedger
 
 if TYPE_CHECKING:
@@ -27,6 +30,16 @@ class Target(ABC):
     def ledger(self) -> Ledger:
         """Return the ledger, with a task that has the capability. In memory, if not said else."""
         return MemoryLedger(self.capability)
+
+    def context(self, ledger: Ledger, **options: object) -> BackendContext:
+        """Return what the broker would call a factory with; a file is given as its ``Path``."""
+        return BackendContext(
+            name=self.capability.backend,
+            options=options,
+            clock=SystemClock(),
+            handles=ledger,
+            read=lambda path: Secret(path.read_text("utf-8").rstrip("\r\n")),
+        )
 
     @abstractmethod
     def backend(self, ledger: Ledger) -> Backend:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +12,13 @@ import pytest
 from broker.backends import Minted, Prepared
 from broker.backends.guarded import GuardedBackend
 from broker.catalog import Capability, Power
-from broker.errors import BackendRefused, BackendUnavailable, InvalidRequest, TaskNotActive
+from broker.errors import (
+    BackendRefused,
+    BackendUnavailable,
+    ConfigError,
+    InvalidRequest,
+    TaskNotActive,
+)
 from broker.secret import Secret
 from broker.testing import MemoryLedger
 from tests.clocks import ManualClock
@@ -92,6 +99,27 @@ async def test_a_call_that_does_not_even_heed_cancelling_ends_in_time(
     with pytest.raises(BackendUnavailable, match=r"no answer in 0\.05 s"):
         await ward.calls()[call]()
     await hanging.let_go()
+
+
+async def test_what_becomes_of_a_call_that_was_given_up_is_logged_by_nobody(
+    ward: Ward, caplog: pytest.LogCaptureFixture
+) -> None:
+    hanging = Hanging()
+
+    async def fail_late() -> None:
+        await hanging()
+        leak()
+
+    ward.inner.odd["mint"] = fail_late
+    with pytest.raises(BackendUnavailable):
+        await ward.guard.mint(ward.grant, ward.task, KEY)
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    await hanging.let_go()
+    await asyncio.wait(others)
+    others.clear()
+    gc.collect()
+
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -208,6 +236,22 @@ async def test_what_it_refused_to_mint_cannot_turn_up(ward: Ward) -> None:
     with pytest.raises(BackendRefused, match="no more keys"):
         await ward.guard.mint(ward.grant, ward.task, KEY)
     assert await ward.guard.is_live(ward.grant) is False
+
+
+async def test_what_is_wrong_with_its_configuration_is_no_matter_of_the_callers(
+    ward: Ward,
+) -> None:
+    def unreadable() -> Any:
+        raise ConfigError(f"secret file /etc/{SECRET}: is empty")
+
+    for call in (*CALLS, "check"):
+        ward.inner.odd[call] = unreadable
+    for call, ask in ward.calls().items():
+        with pytest.raises(BackendUnavailable) as caught:
+            await ask()
+        assert caught.value.detail == f"backend 'odd', {call}: ConfigError"
+    with pytest.raises(BackendUnavailable):
+        ward.guard.check(KEY, {})
 
 
 async def test_an_error_of_ours_that_says_no_means_nothing_when_revoking(ward: Ward) -> None:
