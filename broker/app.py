@@ -187,8 +187,8 @@ class Application:
         """Close every connection."""
         await self.authenticator.aclose()
         await self.client_keys.aclose()
-        if self.vault is not None:
-            self.vault.close()
+        for backend in self.pipeline.backends.values():
+            await backend.close()
         await self.connection.close()
 
 
@@ -214,7 +214,8 @@ def build(
     live = LiveTokens(connection)
     roster = Roster(catalog, Registry(connection, ledger.times), clock)
     vault = vault_api(config.vault, clock) if config.vault else None
-    backends: dict[str, Backend] = {"token": TokenBackend(tokens, live, clock)}
+    backends: dict[str, Backend] = {**settings.backends(config, ledger, clock)}
+    backends["token"] = TokenBackend(tokens, live, clock)
     if vault is not None and config.vault is not None:
         backends["vault"] = vault_backend(config, config.vault, vault, ledger, catalog, clock)
     queries = Queries(connection, tuple(backends))

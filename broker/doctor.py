@@ -11,7 +11,9 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from broker import settings
 from broker.app import connect, vault_api, vault_state
+from broker.backends.plugins import NoHandles
 from broker.clock import SystemClock
 from broker.errors import BrokerError, ConfigError
 from broker.ledger.durability import durability
@@ -63,6 +65,8 @@ async def examine(config: Config, clock: Clock | None = None) -> AsyncGenerator[
                 yield finding
         finally:
             api.close()
+    async for finding in _backends(config, clock):
+        yield finding
 
 
 def _files(config: Config) -> Iterator[Finding]:
@@ -76,6 +80,7 @@ def _files(config: Config) -> Iterator[Finding]:
     secrets += [audit.signing_key(state), audit.fingerprint_key(state)]
     secrets += [file for sink in audit.sinks for file in (sink.token_file, sink.secret_file)]
     secrets += [file for channel in config.channels for file in channel.secret_files]
+    secrets += [file for entry in config.backends.values() for file in entry.secret_files]
     found = [path for path in secrets if path is not None and path.exists()]
     found += sorted(path for path in keys.glob("*") if path.is_file()) if keys.is_dir() else []
     open_ones = [path for path in found if _others_can_read(path)]
@@ -189,6 +194,26 @@ async def _vault(
     yield Finding("vault login", Verdict.OK, f"by {vault.auth}")
     for finding in _judge(rights, needed, _forbidden(vault, paths)):
         yield finding
+
+
+async def _backends(config: Config, clock: Clock) -> AsyncGenerator[Finding]:
+    """Each backend of another package can be made, and says itself how it is."""
+    for name in config.backends:
+        check = f"backend {name}"
+        try:
+            backend = settings.backend(config, name, NoHandles(), clock)
+        except ConfigError as error:
+            detail, _, advice = error.detail.partition("\n")
+            yield Finding(check, Verdict.FAILED, detail, advice.strip())
+            continue
+        state = await backend.health()
+        await backend.close()
+        detail = f"{backend.origin}: {state}"
+        if state == "ok":
+            yield Finding(check, Verdict.OK, detail)
+        else:
+            advice = f"check [backends.{name}], and what it is for"
+            yield Finding(check, Verdict.FAILED, detail, advice)
 
 
 def _needed(vault: VaultSection, paths: list[str]) -> dict[str, str]:

@@ -249,10 +249,16 @@ class Pipeline:
     ) -> Prepared:
         try:
             if elevation is None:
-                return await backend.prepare(task, capability)
-            return await backend.prepare(task, capability, elevation.id, elevation.expires_at)
+                prepared = await backend.prepare(task, capability)
+            else:
+                until_ms = elevation.expires_at
+                prepared = await backend.prepare(task, capability, elevation.id, until_ms)
         except (BackendRefused, BackendUnavailable) as error:
             raise cannot_issue(backend.name, error) from error
+        if not (prepared.handle or prepared.lease):
+            error = BackendRefused("it names nothing that could end what it would make")
+            raise cannot_issue(backend.name, error)
+        return prepared
 
     def prefetch(self, task: Task) -> None:
         """Make ready in the background for what a task's agent is about to ask."""

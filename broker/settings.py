@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.approvals import Groups
+from broker.backends.plugins import BackendContext, Plugin, make
 from broker.backends.vault_api import VaultLogin
 from broker.config import VaultAuth, read_secret_file
 from broker.config.policy import RemoteMode
@@ -21,20 +22,46 @@ from broker.service import TaskLimits
 from broker.steps import Limits
 
 if TYPE_CHECKING:
+    from broker.backends.guarded import GuardedBackend
+    from broker.backends.protocol import HandleStore
     from broker.catalog import Catalog
+    from broker.clock import Clock
     from broker.config import Config, VaultSection
 
 
 def times(config: Config) -> LedgerTimes:
     """Return how long the ledger waits and keeps."""
-    timeout = config.vault.timeout if config.vault else 5000
+    timeouts = [entry.timeout for entry in config.backends.values()]
+    timeout = max([config.vault.timeout if config.vault else 5000, *timeouts])
     return LedgerTimes(
         claim_ms=config.revocation.claim,
-        # A mint may wait for a thread, for the task's token, and for Vault itself.
+        # A mint may wait for a thread, for the task's token, and for the backend itself.
         pending_ms=6 * timeout,
         retain_ms=config.retention.tasks,
         audit_ms=config.retention.audit,
     )
+
+
+def backends(config: Config, handles: HandleStore, clock: Clock) -> dict[str, GuardedBackend]:
+    """Make the backends of other packages.
+
+    Raises:
+        ConfigError: one of them can't be made.
+    """
+    return {name: backend(config, name, handles, clock) for name in config.backends}
+
+
+def backend(config: Config, name: str, handles: HandleStore, clock: Clock) -> GuardedBackend:
+    """Make one of them.
+
+    Raises:
+        ConfigError: as ``backends``.
+    """
+    entry = config.backends[name]
+    context = BackendContext(
+        name=name, options=entry.options, clock=clock, handles=handles, read=read_secret_file
+    )
+    return make(Plugin(name, entry.kind or name, entry.timeout), context)
 
 
 def rotation_times(config: Config) -> RotationTimes:

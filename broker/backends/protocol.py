@@ -1,13 +1,18 @@
 """What a backend does: verbs over grants and handles.
 
-Whoever writes one gets the contract suite for free (``tests/contract``). The pipeline in
-``service.py`` is the only caller, and calls in the order of its steps.
+A backend needs five members: ``name``, ``prepare``, ``mint``, ``revoke``, ``is_live``. It is a
+subclass of ``Backend`` and inherits the rest. Whoever writes one gets the contract suite for free
+(``broker.testing``; ``docs/backends/writing.md``). The pipeline in ``pipeline.py`` is the only
+caller, and calls in the order of its steps.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+from broker.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,8 +27,8 @@ if TYPE_CHECKING:
 class Prepared:
     """What is known of a credential before it exists, written down at step 4.
 
-    ``handle`` names what can kill it without its lease; ``lease`` is set by backends that choose
-    the lease's id themselves.
+    ``lease`` is set by backends that choose the lease's id themselves; ``handle`` names what can
+    kill the credential without its lease. One of the two there must be, or nothing is minted.
     """
 
     handle: str = ""
@@ -52,19 +57,10 @@ class Backend(Protocol):
     ``BackendUnavailable`` when nobody knows what it did.
     """
 
-    @property
-    def name(self) -> str:
-        """The name by which capabilities and the ledger refer to it."""
-        ...
+    name: str
+    """The name by which capabilities and the ledger refer to it."""
 
-    def check(self, capability: Capability, parameters: Mapping[str, Any]) -> None:
-        """Refuse parameters that a capability doesn't take, before anything is asked of it.
-
-        Raises:
-            InvalidRequest: naming the parameter.
-        """
-        ...
-
+    @abstractmethod
     async def prepare(
         self, task: Task, capability: Capability, elevation: str = "", until_ms: int = 0
     ) -> Prepared:
@@ -77,41 +73,65 @@ class Backend(Protocol):
         """
         ...
 
-    async def rotate(self, capability: Capability) -> bool:
+    @abstractmethod
+    async def mint(self, grant: Grant, task: Task, capability: Capability) -> Minted:
+        """Step 5: make the credential, under the grant's lease if one was chosen for it."""
+        ...
+
+    @abstractmethod
+    async def revoke(self, grant: Grant) -> None:
+        """Step 9: end a credential by its lease. Idempotent: "already gone" is success."""
+        ...
+
+    @abstractmethod
+    async def is_live(self, grant: Grant) -> bool:
+        """Step 10: look the credential up at the backend by its lease."""
+        ...
+
+    # What follows has an answer already, for backends that have no more to say.
+
+    def check(self, capability: Capability, parameters: Mapping[str, Any]) -> None:
+        """Refuse parameters that a capability doesn't take, before anything is asked of it.
+
+        Raises:
+            InvalidRequest: naming the parameter. Without more said, for any.
+        """
+        if parameters:
+            names = ", ".join(sorted(parameters))
+            msg = f"Capability {capability.name!r} takes no parameters (given: {names})."
+            raise InvalidRequest(msg, field="parameters")
+
+    def evidence(self, grant: Grant) -> str:  # noqa: ARG002
+        """Say in a word by what ``is_live`` knows, such as ``lease_lookup``."""
+        return "lookup"
+
+    async def rotate(self, capability: Capability) -> bool:  # noqa: ARG002
         """Change what stands behind a capability and may have been seen: after break-glass.
 
         False when there is nothing to change. May be called again when nobody knows whether it
         was done. Credentials that are live stay live, and can still be revoked.
         """
-        ...
-
-    async def mint(self, grant: Grant, task: Task, capability: Capability) -> Minted:
-        """Step 5: make the credential."""
-        ...
-
-    async def revoke(self, grant: Grant) -> None:
-        """Step 9: end a credential by its lease. Idempotent: "already gone" is success."""
-        ...
-
-    async def is_live(self, grant: Grant) -> bool:
-        """Step 10: look the credential up at the backend by its lease."""
-        ...
-
-    def evidence(self, grant: Grant) -> str:
-        """Say in a word by what ``is_live`` knows, such as ``lease_lookup``."""
-        ...
+        return False
 
     async def revoke_handle(self, task: Task, handle: str) -> None:
-        """End everything that hangs from a task's handle. Idempotent."""
-        ...
+        """End everything that hangs from a task's handle. Idempotent.
 
-    async def handle_is_live(self, task: Task, handle: str, lost: Sequence[Grant]) -> bool:
+        Whoever prepares handles must say how they end, and how that is seen.
+        """
+
+    async def handle_is_live(self, task: Task, handle: str, lost: Sequence[Grant]) -> bool:  # noqa: ARG002
         """Look a handle up, and with it the ``lost`` grants whose leases were never learnt."""
-        ...
+        return False
 
     def forget(self, task_id: str) -> None:
         """Drop whatever is kept in memory for a task, under elevations too."""
-        ...
+
+    async def health(self) -> str:
+        """Say in a few words how it is: ``ok``, or what is wrong."""
+        return "ok"
+
+    async def close(self) -> None:
+        """Close connections."""
 
 
 class HandleStore(Protocol):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from broker.backends.protocol import Minted, Prepared
+from broker.backends.protocol import Backend, Minted, Prepared
 from broker.errors import InvalidRequest
 from broker.ids import new_id, shard_of
 from broker.tokens import AccessClaims, nested_actor, token_type
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from broker.catalog import Capability
     from broker.clock import Clock
@@ -49,8 +49,12 @@ class TokenStore(Protocol):
         ...
 
 
-class TokenBackend:
-    """Mints RFC 9068 access tokens that live in the ledger."""
+class TokenBackend(Backend):
+    """Mints RFC 9068 access tokens that live in the ledger.
+
+    There are no handles: each token's id is known before the token exists. Nor is there anything to
+    rotate behind a token but the signing keys, which no agent ever sees.
+    """
 
     name = NAME
 
@@ -131,20 +135,6 @@ class TokenBackend:
     def evidence(self, grant: Grant) -> str:  # noqa: ARG002
         """Introspection would say so."""
         return "introspection"
-
-    async def rotate(self, capability: Capability) -> bool:  # noqa: ARG002
-        """There is nothing behind a token but the signing keys, which no agent ever sees."""
-        return False
-
-    async def revoke_handle(self, task: Task, handle: str) -> None:
-        """There are no handles: each token's id is known before the token exists."""
-
-    async def handle_is_live(self, task: Task, handle: str, lost: Sequence[Grant]) -> bool:  # noqa: ARG002
-        """There are no handles."""
-        return False
-
-    def forget(self, task_id: str) -> None:
-        """Nothing is kept in memory."""
 
 
 def _asked(parameters: Mapping[str, Any]) -> tuple[tuple[str, ...], frozenset[str]]:

@@ -11,7 +11,7 @@ import contextlib
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from broker.backends.protocol import Prepared
+from broker.backends.protocol import Backend, Prepared
 from broker.backends.vault_answers import UNLEASED, engine_at, minted
 from broker.backends.vault_api import VaultForbidden, VaultGone
 from broker.backends.vault_tokens import NAME, Reach, TaskTokens
@@ -33,7 +33,7 @@ SETTLE_S: Final = 10.0
 """How long Vault may take to mark the leases of a token whose end somebody else asked for."""
 
 
-class VaultBackend:
+class VaultBackend(Backend):
     """Mints with task tokens; revokes leases synchronously; confirms by looking them up."""
 
     name = NAME
@@ -195,6 +195,10 @@ class VaultBackend:
             msg = f"Vault has nothing to rotate at {capability.rotate!r}; check the capability."
             raise BackendRefused(msg) from error
         return True
+
+    async def close(self) -> None:
+        """Close connections and threads."""
+        self._api.close()
 
     async def _accessors(self, task: Task, handle: str) -> list[str]:
         """Return the handle's accessor; if its answer was lost, search Vault by our metadata."""

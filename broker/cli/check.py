@@ -28,7 +28,14 @@ def check_config(*, config: ConfigFile = Path("config.toml"), json: Json = False
         "principals": len(loaded.principals),
         "capabilities": len(loaded.capabilities),
         "channels": len(loaded.channels),
+        "backends": len(loaded.backends),
     }
+    if loaded.backends:
+        from broker import settings
+        from broker.backends.plugins import NoHandles
+        from broker.clock import SystemClock
+
+        settings.backends(loaded, NoHandles(), SystemClock())
     if json:
         output.document({"config": str(config), "valid": True, **counts})
     else:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final, Self
+from typing import TYPE_CHECKING, Annotated, Final, Self, cast
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from broker.catalog import TOOL, Capability, Power, Principal, Revocability
 from broker.config.addresses import (
@@ -19,7 +19,6 @@ from broker.config.fields import (
     ClaimRule,
     ClaimRules,
     Count,
-    CredentialPath,
     Day,
     DsnTemplate,
     DurationMs,
@@ -32,8 +31,10 @@ from broker.config.fields import (
     ToolName,
     WholeSeconds,
     at_most,
+    credential_path,
     end_of_day,
     member_of,
+    one_line,
     one_of,
     pattern,
 )
@@ -48,14 +49,27 @@ from broker.identity.models import WORKLOAD_ALGORITHMS, IssuerSettings, Role
 from broker.identity.rules import IdentityRule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 BACKEND_KEYS: Final[Mapping[str, Keys]] = {
     "vault": {"path": True, "engine": False, "parameters": False, "dsn": False, "rotate": False},
     "token": {"resource": True, "scope": False},
     TOOL: {"tool": False, "arguments": False, "amount": False, "resource": False},
 }
-"""Every backend a capability can name, and ``tool`` for what is called and not handed out."""
+"""The broker's own backends, and ``tool`` for what is called and not handed out."""
+
+_PLUGIN_KEYS: Final[Keys] = {"path": False, "parameters": False}
+"""What goes with a backend of another package."""
+
+
+def _known_backend(value: object, info: ValidationInfo) -> object:
+    """Accept the broker's own, and those that have a table of their own in the file."""
+    context: dict[str, tuple[str, ...]] = info.context or {}
+    check = cast(
+        "Callable[[object], object]", one_of((*BACKEND_KEYS, *context.get("backends", ()))).func
+    )
+    return check(value)
+
 
 _QUOTA_KEYS: Final[Mapping[str, Keys]] = {
     name: {} if name == TOOL else {"max_live_total": False, "issue_rate": False}
@@ -282,8 +296,8 @@ class CapabilityEntry(Table):
 
     name: Name = Field(examples=['"orders-read"'])
     power: Annotated[Power, member_of(Power)] = Field(examples=['"read"'])
-    backend: Annotated[str, one_of(tuple(BACKEND_KEYS))] = Field(examples=['"vault"'])
-    path: CredentialPath | None = Field(None, examples=['"database/creds/orders-read"'])
+    backend: Annotated[str, BeforeValidator(_known_backend)] = Field(examples=['"vault"'])
+    path: str | None = Field(None, examples=['"database/creds/orders-read"'])
     engine: Annotated[str, one_of(ENGINE_NAMES)] | None = None
     parameters: dict[Name, Text] | None = None
     dsn: DsnTemplate | None = None
@@ -303,18 +317,28 @@ class CapabilityEntry(Table):
     issue_rate: IssueRate | None = None
     require_binding: bool = False
 
+    @field_validator("path")
+    @classmethod
+    def _path_is_one(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        if info.data.get("backend", "vault") in BACKEND_KEYS:
+            return credential_path(value)
+        return cast("Callable[[str], str]", one_line.func)(value)  # what it means its backend knows
+
     @field_validator(
         *("path", "engine", "parameters", "dsn", "rotate"),
         *("resource", "scope", "tool", "arguments", "amount"),
     )
     @classmethod
     def _goes_with_backend(cls, value: object, info: ValidationInfo) -> object:
-        cls._check_key(value, info, "backend", BACKEND_KEYS)
+        backend: str = info.data.get("backend", "")
+        cls._check_key(value, info, "backend", {backend: _PLUGIN_KEYS, **BACKEND_KEYS})
         return value
 
     @model_validator(mode="after")
     def _engine_gives_it(self) -> Self:
-        if self.path is None:
+        if self.path is None or self.backend != "vault":
             return self
         engine = engine_of(self.path, self.engine or "")
         if engine is None:

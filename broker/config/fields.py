@@ -167,23 +167,19 @@ def optional_member_of(kind: type[StrEnum]) -> BeforeValidator:
     return BeforeValidator(lambda value: None if value is None else check(value))
 
 
-Text = Annotated[
-    str,
-    pattern(
-        r"(?=.*\S)[^\x00-\x1f\x7f]{1,1024}",
-        "is empty, too long, or holds control characters",
-        "write one line of text, of at most 1024 characters",
-    ),
-]
+one_line: Final = pattern(
+    r"(?=.*\S)[^\x00-\x1f\x7f]{1,1024}",
+    "is empty, too long, or holds control characters",
+    "write one line of text, of at most 1024 characters",
+)
+Text = Annotated[str, one_line]
 
-Name = Annotated[
-    str,
-    pattern(
-        r"[a-z0-9][a-z0-9._-]{0,63}",
-        "is not a name",
-        "use 1 to 64 of a-z, 0-9, dot, underscore and hyphen, the first a letter or a digit",
-    ),
-]
+name: Final = pattern(
+    r"[a-z0-9][a-z0-9._-]{0,63}",
+    "is not a name",
+    "use 1 to 64 of a-z, 0-9, dot, underscore and hyphen, the first a letter or a digit",
+)
+Name = Annotated[str, name]
 
 Effect = Annotated[
     str,
@@ -233,7 +229,7 @@ ClaimRules = Annotated[dict[str, Rule], BeforeValidator(_claim_rules)]
 """Rules by the names of their claims."""
 
 
-def _credential_path(value: str) -> str:
+def credential_path(value: str) -> str:
     """Refuse whatever could make a capability reach into Vault itself."""
     segments = value.split("/")
     if re.fullmatch(r"[A-Za-z0-9_./-]+", value) is None or {"", ".", ".."} & set(segments):
@@ -250,7 +246,7 @@ def _credential_path(value: str) -> str:
     return value
 
 
-CredentialPath = Annotated[str, AfterValidator(_credential_path)]
+CredentialPath = Annotated[str, AfterValidator(credential_path)]
 
 
 def _rotates(value: str) -> str:

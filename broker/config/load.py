@@ -8,11 +8,12 @@ import tomllib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from broker.catalog import Catalog
 from broker.config.approvals import ApprovalsSection, ElevationSection
 from broker.config.audit import AuditSection
+from broker.config.backends import BackendEntry
 from broker.config.channels import ChannelEntry  # noqa: TC001  pydantic reads the annotations below
 from broker.config.entries import CapabilityEntry, IdentitySection, PrincipalEntry
 from broker.config.fields import Many  # noqa: TC001  as above
@@ -21,7 +22,7 @@ from broker.config.oauth import OAuthSection
 from broker.config.policy import PolicySection
 from broker.config.problems import Fault, config_error, model_faults
 from broker.config.quotas import QuotasSection
-from broker.config.references import reference_faults
+from broker.config.references import backend_names, reference_faults
 from broker.config.review import ReviewSection
 from broker.config.sections import (
     BrokerSection,
@@ -65,6 +66,7 @@ class Config(Table):
     approvals: ApprovalsSection = ApprovalsSection()
     elevation: ElevationSection = ElevationSection()
     channels: Many[ChannelEntry] = ()
+    backends: dict[str, BackendEntry] = Field(default_factory=dict[str, BackendEntry])
     identity: IdentitySection = IdentitySection()
     principals: Many[PrincipalEntry] = ()
     capabilities: Many[CapabilityEntry] = ()
@@ -160,6 +162,7 @@ def parse_config(
         context = {
             "folder": path.absolute().parent,
             "files_may_be_missing": files_may_be_missing,
+            "backends": backend_names(data),
         }
         config = Config.model_validate(data, context=context)
     except ValidationError as error:

@@ -189,6 +189,7 @@ _TYPES: Final = {
     "int_type": ("an integer", "write digits only, without quotes"),
     "bool_type": ("true or false", "write true or false, without quotes"),
     "tuple_type": ("an array", "write it in brackets; an array of tables as [[{key}]]"),
+    "dict_type": ("a table", "write a table for each: [{key}.NAME]"),
     "model_type": ("a table", "write {header} on a line of its own and its keys below"),
 }
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from broker.catalog import TOOL
+from broker.config import fields
+from broker.config.entries import BACKEND_KEYS
 from broker.config.problems import Fault, Loc, did_you_mean, dotted, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 Raw = dict[str, Any]
 Entries = list[tuple[Loc, Raw]]
@@ -70,6 +72,7 @@ def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
         for index in range(len(_list(channel.get("groups")))):
             yield from _unknown(loc, channel, ("groups", index), _names(groups))
     yield from _unused_quotas(data, capabilities)
+    yield from _backends_of_others(data)
     for loc, capability in capabilities:
         if capability.get("backend") == "vault" and "vault" not in data:
             yield (
@@ -84,6 +87,23 @@ def _unused_quotas(data: Raw, capabilities: Entries) -> Iterator[tuple[Loc, Faul
         if name not in backends:
             those = did_you_mean(name, sorted(backends), "those that have any")
             yield ("quotas", "backends", name), Fault("is the backend of no capability", those)
+
+
+def backend_names(data: Raw) -> tuple[str, ...]:
+    """Return the names of the backends that have a table of their own."""
+    tables = data.get("backends")
+    return tuple(cast("Raw", tables)) if isinstance(tables, dict) else ()
+
+
+def _backends_of_others(data: Raw) -> Iterator[tuple[Loc, Fault]]:
+    for name in backend_names(data):
+        if name in BACKEND_KEYS:
+            fault = Fault("is a backend of the broker's own", "give this one another name")
+            yield ("backends", name), fault
+        try:
+            cast("Callable[[str], str]", fields.name.func)(name)
+        except Fault as fault:
+            yield ("backends", name), fault
 
 
 def _entries(data: Raw, *way: str) -> Entries:

@@ -85,7 +85,7 @@ def test_the_example_loads(example: Config, tmp_path: Path) -> None:
         Role.OPERATOR,
         Role.RESOURCE_SERVER,
     }
-    assert {c.backend for c in example.capabilities} == {"vault", "token", "tool"}
+    assert {c.backend for c in example.capabilities} == {"vault", "token", "tickets", "tool"}
     assert {c.power for c in example.capabilities} >= {Power.READ, Power.OPERATE}
 
 
@@ -95,9 +95,8 @@ def untold(model: type[BaseModel], tables: list[dict[str, Any]], name: str = "")
         values = [table[key] for table in tables if key in table]
         if not values:
             yield f"{name}.{key}"
-        inner = [item for value in values for item in items(value)]
-        if get_origin(field.annotation) is dict:
-            inner = [item for table in inner for item in table.values()]
+        named = get_origin(field.annotation) is dict  # tables by a name of their own
+        inner = [item for value in values for item in items([*value.values()] if named else value)]
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 yield from untold(kind, inner, key)

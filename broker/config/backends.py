@@ -1,0 +1,65 @@
+"""``[backends.NAME]``: a backend of another package, and whatever that wants to be told."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+
+from pydantic import ConfigDict, Field, ValidationInfo, model_validator
+
+from broker.config.fields import DurationMs, Name, absolute, at_least, at_most, present_file
+from broker.config.problems import Fault
+from broker.config.table import Table, written
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FILE: Final = "_file"
+_SECRET: Final = re.compile(r"(.*_)?(password|passphrase|secret|token|api_key|private_key)")
+
+
+class BackendEntry(Table):
+    """One backend; keys other than these are its own.
+
+    ``kind`` is the entry point's name, if that isn't the backend's. A call may take ``timeout``.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: Name | None = Field(None, examples=['"keys"'])
+    timeout: Annotated[DurationMs, at_least("1s"), at_most("1m")] = written("10s")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _secrets_are_in_files(cls, value: object, info: ValidationInfo) -> object:
+        """Resolve what names a file, and refuse what would be a secret in this one."""
+        if not isinstance(value, dict):  # refused itself
+            return value
+        table = cast("dict[str, Any]", value)
+        return {key: _option(key, item, info) for key, item in table.items()}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its own keys; those that end in ``_file`` are absolute paths."""
+        return dict(self.__pydantic_extra__ or {})
+
+    @property
+    def secret_files(self) -> list[Path]:
+        """The files that may hold secrets."""
+        return [item for key, item in self.options.items() if key.endswith(_FILE)]
+
+
+def _option(key: str, value: object, info: ValidationInfo) -> object:
+    if _SECRET.fullmatch(key):
+        raise Fault(
+            f"{key} would be a secret in this file",
+            f"write it to a file of its own, and name that: {key}{_FILE}",
+        )
+    if not key.endswith(_FILE):
+        return value
+    try:
+        context: dict[str, object] = info.context or {}
+        path = absolute(value, info)
+        return path if context.get("files_may_be_missing") else present_file(path)
+    except Fault as fault:
+        raise Fault(f"{key} {fault.reason}", fault.suggestion) from None
