@@ -51,14 +51,21 @@ from broker.identity.rules import IdentityRule
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+_ISSUED_KEYS: Final[Keys] = {"max_live_total": False, "issue_rate": False}
+"""What goes with all that is issued."""
+
 BACKEND_KEYS: Final[Mapping[str, Keys]] = {
-    "vault": {"path": True, "engine": False, "parameters": False, "dsn": False, "rotate": False},
-    "token": {"resource": True, "scope": False},
+    "vault": {
+        "path": True,
+        **dict.fromkeys(("engine", "parameters", "dsn", "rotate"), False),
+        **_ISSUED_KEYS,
+    },
+    "token": {"resource": True, "scope": False, **_ISSUED_KEYS},
     TOOL: {"tool": False, "arguments": False, "amount": False, "resource": False},
 }
 """The broker's own backends, and ``tool`` for what is called and not handed out."""
 
-_PLUGIN_KEYS: Final[Keys] = {"path": False, "parameters": False}
+_PLUGIN_KEYS: Final[Keys] = {"path": False, "parameters": False, **_ISSUED_KEYS}
 """What goes with a backend of another package."""
 
 
@@ -70,12 +77,6 @@ def _known_backend(value: object, info: ValidationInfo) -> object:
     )
     return check(value)
 
-
-_QUOTA_KEYS: Final[Mapping[str, Keys]] = {
-    name: {} if name == TOOL else {"max_live_total": False, "issue_rate": False}
-    for name in BACKEND_KEYS
-}
-"""Nothing is issued for a tool."""
 
 _ROLE_KEYS: Final[Mapping[str, Keys]] = {
     **{role: {} for role in Role},
@@ -328,7 +329,7 @@ class CapabilityEntry(Table):
 
     @field_validator(
         *("path", "engine", "parameters", "dsn", "rotate"),
-        *("resource", "scope", "tool", "arguments", "amount"),
+        *("resource", "scope", "tool", "arguments", "amount", "max_live_total", "issue_rate"),
     )
     @classmethod
     def _goes_with_backend(cls, value: object, info: ValidationInfo) -> object:
@@ -351,12 +352,6 @@ class CapabilityEntry(Table):
         for name, why in engine.faults(entry, entry.parameters, complete=False):
             raise Fault(f"parameters: {name!r} {why}", "docs/backends/vault.md has those there are")
         return self
-
-    @field_validator("max_live_total", "issue_rate")
-    @classmethod
-    def _counts_what_is_issued(cls, value: object, info: ValidationInfo) -> object:
-        cls._check_key(value, info, "backend", _QUOTA_KEYS)
-        return value
 
     @field_validator("amount")
     @classmethod
