@@ -23,7 +23,7 @@ from broker.elevating import Elevations
 from broker.errors import BrokerError
 from broker.exchange import Exchange
 from broker.executions import Executions
-from broker.gauges import Gauges
+from broker.gauges import Gauges, revocation_state
 from broker.http.app import Readiness, create_app
 from broker.http.metrics import Scrape
 from broker.http.tls import ServerTls
@@ -111,8 +111,7 @@ class Application:
             parts["ledger"] = error.detail
         if self.vault is not None:
             parts["vault"] = await vault_state(self.vault)
-        stuck = sum(self.pipeline.stuck.values())
-        parts["revocation"] = f"warning: {stuck} credentials are stuck" if stuck else "ok"
+        parts["revocation"] = revocation_state(self.pipeline)
         if self.audit is not None:
             parts["audit"] = self.audit.state()
         bad = self.oversight.policing.problem

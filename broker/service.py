@@ -282,9 +282,7 @@ class Broker:
         if not claimed.tasks:
             # Asked again: say where things stand.
             grants = await self._queries.grants_of(task.id, dead=True)
-            dead = sum(1 for grant in grants if grant.state is GrantState.REVOKED)
-            live = await self._queries.grants_of(task.id)
-            return state, Outcome(dead, len(live))
+            return state, Outcome.of(grant.state for grant in grants)
         return state, await self.pipeline.revoke_and_close(claimed)
 
     # Grants.

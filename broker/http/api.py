@@ -15,7 +15,6 @@ from broker.http import approval_shapes, shapes
 from broker.http.callers import By, The
 from broker.http.openapi import answers
 from broker.http.problems import NO_STORE
-from broker.steps import Outcome
 from broker.tasks import TaskState
 from broker.wire import (
     CompleteTask,
@@ -90,10 +89,6 @@ def accepted(error: ApprovalRequired) -> Response:
 _TASK_CALLS = ("show_task", "heartbeat", "request_grant", "complete")
 
 
-def _outcome(outcome: Outcome) -> dict[str, int]:
-    return {"revoked": outcome.revoked, "revoking": outcome.revoking}
-
-
 @router.post(
     "/tasks",
     status_code=201,
@@ -136,7 +131,7 @@ async def heartbeat(broker: The, caller: By, task_id: TaskId) -> dict[str, Any]:
 async def complete(broker: The, caller: By, task_id: TaskId, ask: CompleteTask) -> dict[str, Any]:
     """End a task; everything it held is revoked and, as far as it goes in time, confirmed dead."""
     state, outcome = await broker.complete(caller, task_id, ask)
-    return {"state": state, "grants": _outcome(outcome)}
+    return {"state": state, "grants": outcome.as_json()}
 
 
 @router.post(
@@ -195,7 +190,7 @@ async def revoke_grant(broker: The, caller: By, grant_id: GrantId) -> dict[str, 
 async def revoke_selected(broker: The, caller: By, ask: Revoke) -> dict[str, Any]:
     """Revoke all that a selector matches, and with freeze stop more from being issued."""
     revocation_id, outcome = await broker.operators.revoke(caller, ask)
-    return {"revocation_id": revocation_id, "matched": outcome.matched, **_outcome(outcome)}
+    return {"revocation_id": revocation_id, "matched": outcome.matched, **outcome.as_json()}
 
 
 @router.get("/freezes", responses=answers(200, shapes.FreezePage, 403))

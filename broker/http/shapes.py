@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from broker.catalog import Power
+from broker.catalog import Power, Revocability
 from broker.grants import GrantState
 from broker.tasks import TaskState
 
@@ -115,10 +115,11 @@ class TaskPage(Answer):
 
 
 class Revocations(Answer):
-    """How many credentials are confirmed dead, and how many are still being revoked."""
+    """How many credentials are confirmed dead, are still being revoked, and were given up."""
 
     revoked: Count
     revoking: Count
+    abandoned: Count
 
 
 class Ended(Answer):
@@ -143,6 +144,9 @@ class Grant(Answer):
     revoke_requested_at: Time | None
     ended_at: Time | None
     ends_by_itself_at: Time | None
+    account: Words | None
+    revocability: Revocability | None
+    evidence: Words | None
     time_to_dead_ms: Count | None
     attempts: Count
     next_attempt_at: Time | None

@@ -246,6 +246,11 @@ class RedisLedger:
         args = {"id": grant.id, "statement": statement, "actor": actor}
         return await self._grant("abandon", grant.id, args)
 
+    async def retry(self, grant: Grant, *, reason: str, actor: str) -> Grant:
+        """Have a grant that waits to be revoked tried now; one that doesn't stays as it is."""
+        args = {"id": grant.id, "actor": actor, **({"reason": reason} if reason else {})}
+        return await self._grant("retry", grant.id, args)
+
     async def retry_later(
         self,
         grant: Grant,

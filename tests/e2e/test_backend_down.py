@@ -77,7 +77,11 @@ async def test_4c_what_waits_for_postgresql_dies_as_soon_as_it_is_seen_to_answer
         began = time.monotonic()
         postgres.kill()
         try:
-            assert (await world.complete(first))["grants"] == {"revoked": 0, "revoking": 1}
+            assert (await world.complete(first))["grants"] == {
+                "revoked": 0,
+                "revoking": 1,
+                "abandoned": 0,
+            }
             assert (await world.show_grant(waiting["grant_id"]))["attempts"] == 1
         finally:
             postgres.start()
@@ -117,7 +121,11 @@ async def test_4d_with_openbao_down_nothing_is_issued_and_nothing_is_forgotten(
             assert readiness.status_code == 503
             assert readiness.json()["checks"]["vault"] != "ok"
 
-            assert (await world.complete(task))["grants"] == {"revoked": 0, "revoking": 1}
+            assert (await world.complete(task))["grants"] == {
+                "revoked": 0,
+                "revoking": 1,
+                "abandoned": 0,
+            }
             assert (await world.show_grant(granted["grant_id"]))["state"] == "revoking"
         finally:
             openbao.start()
@@ -179,7 +187,7 @@ async def test_6_a_grant_is_not_forgotten_when_redis_goes_between_revoke_and_con
         await world.app.pipeline.work.drain(10)
         stack.valkey.start()
 
-        assert answer.json()["grants"] == {"revoked": 0, "revoking": 1}
+        assert answer.json()["grants"] == {"revoked": 0, "revoking": 1, "abandoned": 0}
         assert not await logs_in(granted["credential"])  # dead, and not known to be
         assert (await world.show_grant(granted["grant_id"]))["state"] == "revoking"
         async with running(world):
