@@ -55,6 +55,7 @@ from broker.possession import Possession
 from broker.principals import Principals
 from broker.rates import Rates
 from broker.reaper import Reaper
+from broker.receipts import Receipts
 from broker.scheduler import Scheduler
 from broker.service import Broker
 from broker.standing import Standing
@@ -306,6 +307,7 @@ def build(
         executions=Executions(judge.actions, queries),
         approvals=ApprovalDesk(pipeline),
         elevations=elevations,
+        receipts=Receipts(queries, tokens, config.broker.issuer, clock),
         limits=settings.task_limits(config),
         shards=config.redis.shards,
     )

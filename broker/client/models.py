@@ -79,12 +79,25 @@ class Grant:
     account: str | None = None
     revocability: str | None = None
     evidence: str | None = None
+    statement: str | None = None
     time_to_dead_ms: int | None = None
     attempts: int = 0
     next_attempt_at: datetime | None = None
     reason: str | None = None
     error: str | None = None
     intent: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """The signed receipt of a grant that has ended, and what it says: ``confirmed``, ``evidence``.
+
+    Keep ``receipt``, a JWS, with the broker's key set of the time; the claims are there to be read.
+    """
+
+    receipt: str
+    claims: Mapping[str, Any]
     extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
 
 

@@ -17,10 +17,12 @@ from broker.http.openapi import answers
 from broker.http.problems import NO_STORE
 from broker.tasks import TaskState
 from broker.wire import (
+    AbandonGrant,
     CompleteTask,
     Freeze,
     OpenTask,
     RequestGrant,
+    RetryGrant,
     Revoke,
     delivery_json,
     grant_json,
@@ -184,6 +186,34 @@ async def show_grant(broker: The, caller: By, grant_id: GrantId) -> dict[str, An
 async def revoke_grant(broker: The, caller: By, grant_id: GrantId) -> dict[str, Any]:
     """Revoke a grant now."""
     return grant_json(await broker.revoke_grant(caller, grant_id))
+
+
+@router.get("/grants/{grant_id}/receipt", responses=answers(200, shapes.Receipt, 404, 409))
+async def show_receipt(broker: The, caller: By, grant_id: GrantId) -> dict[str, Any]:
+    """Show the signed receipt of a grant that has ended: when, by which evidence, or by whose word.
+
+    It is signed anew each time, by the key that signs then.
+    """
+    return await broker.receipt(caller, grant_id)
+
+
+@router.post("/grants/{grant_id}/retry", responses=answers(200, shapes.Grant, 400, 403, 404, 409))
+async def retry_grant(
+    broker: The, caller: By, grant_id: GrantId, ask: RetryGrant
+) -> dict[str, Any]:
+    """Have the next attempt to revoke a grant made now, whether it is stuck or only waits."""
+    return grant_json(
+        await broker.operators.retry(caller, await broker.grant(caller, grant_id), ask)
+    )
+
+
+@router.post("/grants/{grant_id}/abandon", responses=answers(200, shapes.Grant, 400, 403, 404, 409))
+async def abandon_grant(
+    broker: The, caller: By, grant_id: GrantId, ask: AbandonGrant
+) -> dict[str, Any]:
+    """State that no more is done to revoke a grant, which may live on. It goes on record."""
+    grant = await broker.grant(caller, grant_id)
+    return grant_json(await broker.operators.abandon(caller, grant, ask))
 
 
 @router.post("/revocations", responses=answers(200, shapes.Revocation, 400, 403, 404))
