@@ -127,9 +127,10 @@ class Queries:
         shard = self._shard(task_id, "tsk")
         if shard is None:
             return []
-        ids: list[str] = []
+        found: list[str] = []
         for prefix in ("gt|", "gd|") if dead else ("gt|",):
-            ids += await self._ids_below(shard, f"{prefix}{task_id}|")
+            found += await self._ids_below(shard, f"{prefix}{task_id}|")
+        ids = list(dict.fromkeys(found))  # one that died between the two is in both
         rows = await self._redis.rows("grants", [(shard, i) for i in ids])
         return sorted(
             (grant_row(row, i) for i, row in zip(ids, rows, strict=True) if row),
