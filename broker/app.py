@@ -23,7 +23,7 @@ from broker.elevating import Elevations
 from broker.errors import BrokerError
 from broker.exchange import Exchange
 from broker.executions import Executions
-from broker.gauges import Gauges
+from broker.gauges import Gauges, revocation_state
 from broker.http.app import Readiness, create_app
 from broker.http.metrics import Scrape
 from broker.http.tls import ServerTls
@@ -56,6 +56,7 @@ from broker.principals import Principals
 from broker.quotas import Quotas
 from broker.rates import Rates
 from broker.reaper import Reaper
+from broker.receipts import Receipts
 from broker.scheduler import Scheduler
 from broker.service import Broker
 from broker.standing import Standing
@@ -112,8 +113,7 @@ class Application:
             parts["ledger"] = error.detail
         if self.vault is not None:
             parts["vault"] = await vault_state(self.vault)
-        stuck = sum(self.pipeline.stuck.values())
-        parts["revocation"] = f"warning: {stuck} credentials are stuck" if stuck else "ok"
+        parts["revocation"] = revocation_state(self.pipeline)
         if self.audit is not None:
             parts["audit"] = self.audit.state()
         bad = self.oversight.policing.problem
@@ -309,6 +309,7 @@ def build(
         executions=Executions(judge.actions, queries),
         approvals=ApprovalDesk(pipeline),
         elevations=elevations,
+        receipts=Receipts(queries, tokens, config.broker.issuer, clock),
         limits=settings.task_limits(config),
         shards=config.redis.shards,
     )

@@ -11,7 +11,7 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 from broker.errors import BackendUnavailable, LedgerUnavailable, Unavailable
-from broker.ledger.models import is_dead
+from broker.grants import GrantState
 from broker.logs import get_logger
 from broker.steps import Limits, Step, Steps
 
@@ -57,19 +57,47 @@ class Closing:
             raise BackendUnavailable(f"backend {name!r} is not in the configuration any more")
         return self._backends[name]
 
-    async def confirm(self, grant: Grant, evidence: str) -> bool:
-        """Write down that a grant is gone; whether it counts as dead now."""
+    async def confirm(self, grant: Grant, evidence: str) -> GrantState:
+        """Write down that a grant is gone; what it counts as now."""
         with contextlib.suppress(LedgerUnavailable):
             confirmed = await self._ledger.confirm(grant, evidence=evidence, actor=_ACTOR)
             self._steps.over(confirmed)
-            return is_dead(confirmed)
-        return False
+            return confirmed.state
+        return GrantState.REVOKING
 
-    async def abandon(self, grant: Grant, statement: str) -> bool:
-        """Write down that a grant is given up, although it may work on; whether it is settled."""
+    async def abandon(self, grant: Grant, statement: str) -> GrantState:
+        """Write down that a grant is given up, although it may work on; what it counts as now."""
         with contextlib.suppress(LedgerUnavailable):
-            return is_dead(await self._ledger.abandon(grant, statement=statement, actor=_ACTOR))
-        return False
+            given_up = await self._ledger.abandon(grant, statement=statement, actor=_ACTOR)
+            self._steps.over(given_up)
+            return given_up.state
+        return GrantState.REVOKING
+
+    async def later(
+        self, grant: Grant, error: str, *, least_ms: int = 0, counts: bool = True
+    ) -> GrantState:
+        """Put a revocation off that didn't work, longer each time; what the grant counts as now."""
+        limits = self._limits
+        delay = min(limits.backoff_ms * 2**grant.attempts, limits.max_backoff_ms)
+        with contextlib.suppress(LedgerUnavailable):
+            after = await self._ledger.retry_later(
+                grant,
+                error=error,
+                delay_ms=max(delay, least_ms),
+                attempts=limits.attempts,
+                counts=counts,
+                actor=_ACTOR,
+            )
+            if after.state is GrantState.STUCK:
+                log.error(
+                    "revocation is stuck",
+                    grant=grant.id,
+                    backend=grant.backend,
+                    attempts=after.attempts,
+                    error=error,
+                )
+            return after.state
+        return GrantState.REVOKING
 
     async def end_handle(self, task: Task, handle: str, lost: Sequence[Grant]) -> bool:
         """End a handle, and the ``lost`` grants whose leases were never learnt; whether it is gone.

@@ -141,7 +141,8 @@ async def _redis(config: Config, clock: Clock) -> AsyncGenerator[Finding]:
     connection = connect(config)
     try:
         before = clock.now()
-        theirs = await Queries(connection, ()).now()
+        queries = Queries(connection, ())
+        theirs = await queries.now()
         ours = (before + clock.now()) * 500
         yield Finding("redis", Verdict.OK, "answers")
         yield _skew("redis clock", theirs - ours)
@@ -151,11 +152,22 @@ async def _redis(config: Config, clock: Clock) -> AsyncGenerator[Finding]:
             yield Finding("redis durability", Verdict.WARNING, found, advice)
         if not lacks:
             yield Finding("redis durability", Verdict.OK, "append-only file on, nothing is evicted")
+        yield await _stuck(queries)
     except BrokerError as error:
         advice = "check [redis] url and password_file, and that the server runs"
         yield Finding("redis", Verdict.FAILED, error.detail, advice)
     finally:
         await connection.close()
+
+
+async def _stuck(queries: Queries) -> Finding:
+    """What could not be revoked is somebody's to look at."""
+    stuck, failing = await queries.count("gx|"), await queries.count("gr|")
+    detail = f"{stuck} grants are stuck, {failing} were tried in vain at least once"
+    if not stuck:
+        return Finding("revocation", Verdict.OK, detail)
+    advice = "broker grant list --state stuck says why; then broker grant retry --all-stuck"
+    return Finding("revocation", Verdict.WARNING, detail, advice)
 
 
 def _skew(check: str, skew_ms: float) -> Finding:

@@ -10,7 +10,8 @@
     │   │   ├── TaskNotActive
     │   │   ├── IdempotencyConflict
     │   │   ├── RequestInProgress
-    │   │   └── AlreadyDelivered
+    │   │   ├── AlreadyDelivered
+    │   │   └── NotDeadYet
     │   └── QuotaExceeded           try again later
     │       └── RateLimited           asked too often
     ├── AuthenticationError       who is calling could not be proved
@@ -29,6 +30,7 @@
         ├── AuditUnavailable        the signed log can't keep up
         ├── BackendUnavailable      and the outcome is unknown
         └── BackendRefused          the backend said no: nothing was issued
+            └── BackendDown           or can't be reached at all
 
 ``code`` is stable and public, ``detail`` is public text, and the private cause travels as
 ``__cause__`` and is logged, never shown. There is no HTTP in here: ``http/problems.py`` maps
@@ -124,6 +126,13 @@ class AlreadyDelivered(Conflict):
 
     code = "credential_already_delivered"
     title = "Credential already delivered"
+
+
+class NotDeadYet(Conflict):
+    """There is no receipt of a revocation that isn't confirmed."""
+
+    code = "not_dead_yet"
+    title = "Not dead yet"
 
 
 class QuotaExceeded(RequestError):
@@ -278,3 +287,7 @@ class BackendRefused(Unavailable):
 
     code = "backend_refused"
     title = "Backend refused"
+
+
+class BackendDown(BackendRefused):
+    """A backend can't be reached at all, or does nothing for anybody: it did nothing."""

@@ -21,6 +21,15 @@ FRESH_S: Final = 3.0
 """How long a reading serves whoever else looks."""
 
 
+def revocation_state(pipeline: Pipeline) -> str:
+    """Say in a few words how revoking goes, for readiness: what is stuck, and what that stops."""
+    stuck = sum(pipeline.stuck.values())
+    shut = [name for name in pipeline.backends if pipeline.refuses(name)]
+    found = [f"{stuck} credentials are stuck"] if stuck else []
+    found += [f"nothing is issued on {name}" for name in shut]
+    return f"warning: {', '.join(found)}" if found else "ok"
+
+
 class Gauges:
     """Reads this replica and the ledger; a ledger that doesn't answer is a reading too."""
 
@@ -33,10 +42,16 @@ class Gauges:
         metrics.follow("ledger_durable", lambda: pipeline.ledger_durable)
         for name in pipeline.backends:
             metrics.follow("shut_lanes", partial(pipeline.lanes.shut, name), name)
+            metrics.follow("circuits_open", partial(pipeline.refuses, name), name)
+            metrics.follow("failing_grants", partial(self._failing, pipeline, name), name)
         metrics.follow("policy_generation", lambda: pipeline.judge.policies.loaded.generation)
         self._clock = clock
         self._reading = asyncio.Lock()
         self._stale_at = float("-inf")
+
+    @staticmethod
+    def _failing(pipeline: Pipeline, backend: str) -> int:
+        return pipeline.failing.get(backend, 0)
 
     async def read(self) -> None:
         """Read the ledger, unless that was done a moment ago; one at a time, for all who ask."""

@@ -39,6 +39,8 @@ GRANT_MOVES: Final[dict[GrantState, frozenset[GrantState]]] = {
 """Every legal move. The ledger's scripts are given this table and refuse any other."""
 
 DEAD: Final = frozenset(state for state, moves in GRANT_MOVES.items() if not moves)
+WAITING: Final = frozenset({G.REVOKING, G.STUCK})
+"""Unwanted, and not confirmed dead."""
 LIVE: Final = frozenset(GRANT_MOVES) - DEAD
 
 

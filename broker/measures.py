@@ -28,6 +28,9 @@ class Spec:
 
 
 COUNTERS: Final = {
+    "abandoned_grants": Spec(
+        "Grants given up by a statement, not confirmed dead.", ("backend", "power")
+    ),
     "audit_sink_failures": Spec("Deliveries to an audit sink that failed.", ("sink",)),
     "claims": Spec("Due items that this replica's sweeps took on.", ("kind",)),
     "decisions": Spec("What policy said.", ("action", "effect")),
@@ -65,6 +68,10 @@ GAUGES: Final = {
     "audit_stops_issuing": Spec("Whether nothing is issued, since events wait too long."),
     "audit_waiting_events": Spec("Events that a sink doesn't have yet.", ("sink",)),
     "build_info": Spec("The version that runs.", ("version",)),
+    "circuits_open": Spec(
+        "Whether nothing is issued on a backend: it can't be reached, or its backlog is too long.",
+        ("backend",),
+    ),
     "due_items": Spec("Tasks and grants whose time has come and that nobody has taken on."),
     "ledger_durable": Spec("Whether the ledger keeps what it was told, as far as is known."),
     "ledger_up": Spec("Whether the ledger answered when it was last read for these figures."),
@@ -73,6 +80,10 @@ GAUGES: Final = {
     "policy_generation": Spec("Which policies are in force; it grows with each reload."),
     "scheduled_items": Spec("Tasks and grants that a sweep will look at, now or later."),
     "shut_lanes": Spec("Capabilities whose revocations get no answer.", ("backend",)),
+    "failing_grants": Spec(
+        "Of the live grants, those of which at least one attempt to revoke has failed.",
+        ("backend",),
+    ),
     "stuck_grants": Spec(
         "Of the live grants, those that could not be revoked within the budget of retries.",
         ("backend", "power"),

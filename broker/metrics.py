@@ -136,6 +136,10 @@ class Metrics:
         backend, power = self._bounded("backend", backend), self._bounded("power", power)
         self._child("time_to_dead_seconds", backend, power)(max(0, ended_at - asked_at) / 1000)
 
+    def abandoned(self, backend: str, power: str) -> None:
+        """Take note of a grant that was given up: nobody confirms that it is dead."""
+        self._count("abandoned_grants", backend, power)
+
     def claimed(self, *, tasks: int, grants: int) -> None:
         """Take note of what a sweep took on."""
         self._child("claims", "task")(tasks)

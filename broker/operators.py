@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Any
 
-from broker.errors import InvalidRequest, NotFound
+from broker.errors import Conflict, InvalidRequest, NotFound
+from broker.grants import WAITING, GrantState
 from broker.ids import new_id
 from broker.ledger.models import Claimed
 from broker.tasks import Task, TaskState
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from broker.grants import Grant
     from broker.pipeline import Pipeline
     from broker.steps import Outcome
-    from broker.wire import Freeze, Revoke, Selector
+    from broker.wire import AbandonGrant, Freeze, RetryGrant, Revoke, Selector
 
 _CHUNK = 500
 """Grants marked by one script: it holds up the shard for a few milliseconds at most."""
@@ -109,6 +110,32 @@ class Operators:
                 ids[start : start + _CHUNK], reason=reason, actor=caller.name
             )
         return Claimed(grants=tuple(grants))
+
+    async def retry(self, caller: Caller, grant: Grant, ask: RetryGrant) -> Grant:
+        """Have the next attempt to revoke a grant made now."""
+        must_operate(caller)
+        await self._pipeline.judge.operate(caller, "retry", f"grant:{grant.id}", always=True)
+        after = await self._ledger.retry(grant, reason=ask.reason or "", actor=caller.name)
+        if after.state not in WAITING:
+            raise Conflict(
+                f"The grant is {after.state}: nothing waits to be tried again.",
+                state=str(after.state),
+            )
+        self._pipeline.lanes.of(after.backend, after.capability).probe_now()
+        return after
+
+    async def abandon(self, caller: Caller, grant: Grant, ask: AbandonGrant) -> Grant:
+        """Give a grant up, for good, by a statement of who and why; it may live on."""
+        must_operate(caller)
+        await self._pipeline.judge.operate(caller, "abandon", f"grant:{grant.id}")
+        if grant.state in WAITING:
+            statement = f"{caller.name}: {ask.reason}"
+            grant = await self._ledger.abandon(grant, statement=statement, actor=caller.name)
+            if grant.state is GrantState.ABANDONED:
+                self._pipeline.steps.over(grant)
+                return grant
+        msg = f"The grant is {grant.state}: only what is being revoked can be given up."
+        raise Conflict(msg, state=str(grant.state))
 
     async def freeze(self, caller: Caller, ask: Freeze) -> None:
         """Stop issuing for a selector; what is live stays so."""

@@ -26,6 +26,7 @@ from broker.catalog import Revocability
 from broker.closing import Closing
 from broker.errors import (
     AccessDenied,
+    BackendDown,
     BackendRefused,
     BackendUnavailable,
     BrokerError,
@@ -33,10 +34,10 @@ from broker.errors import (
     Unavailable,
 )
 from broker.grants import GrantState
-from broker.lanes import Lanes
+from broker.lanes import Circuits, Lanes
 from broker.ledger.models import Changed, HandleRetired
 from broker.logs import get_logger
-from broker.refusals import cannot_issue, replayed
+from broker.refusals import cannot_issue, not_asked, replayed
 from broker.rulings import TRIES, Health, too_busy
 from broker.steps import Issued, Limits, Outcome, Step, Steps, Work, pending_grant
 
@@ -88,16 +89,17 @@ class Pipeline:
         self.quotas = quotas
         self.limits = limits or Limits()
         self.ledger_durable = True
-        self.stuck: Mapping[str, int] = {}
+        self.stuck: Mapping[str, int] = {}  # by capability
+        self.failing: Mapping[str, int] = {}  # by backend
         self._clock = clock
         self.steps = steps
         self.closing = Closing(
             ledger=ledger, queries=queries, backends=backends, limits=self.limits, steps=steps
         )
         self.work = Work()
-        self.lanes = Lanes(
-            clock, width=self.limits.lane_width, longest_s=self.limits.max_backoff_ms / 1000
-        )
+        longest_s = self.limits.max_backoff_ms / 1000
+        self.lanes = Lanes(clock, width=self.limits.lane_width, longest_s=longest_s)
+        self.circuits = Circuits(clock, longest_s=longest_s, back=self._drain)
 
     # Issue: steps 2 to 7.
 
@@ -123,11 +125,19 @@ class Pipeline:
 
     def health(self, capability: str) -> Health:
         """Return what is known of the broker that a decision about a capability looks at."""
-        return Health(
-            durable=self.ledger_durable,
-            backlog=self.stuck.get(capability, 0),
-            backlog_limit=self.limits.stuck_limit,
-        )
+        limits, known = self.limits, self.catalog.capabilities.get(capability)
+        backlog, limit = self.stuck.get(capability, 0), limits.stuck_limit
+        if known is not None and self.behind(known.backend):
+            backlog, limit = self.failing[known.backend], limits.backlog_limit
+        return Health(durable=self.ledger_durable, backlog=backlog, backlog_limit=limit)
+
+    def behind(self, backend: str) -> bool:
+        """Say whether so much waits to be revoked at a backend that nothing is issued there."""
+        return self.failing.get(backend, 0) >= self.limits.backlog_limit
+
+    def refuses(self, backend: str) -> bool:
+        """Say whether nothing is issued on a backend at the moment, whoever asks."""
+        return self.behind(backend) or self.circuits.is_down(backend)
 
     async def would_issue(self, caller: Caller, task: Task, ask: RequestGrant) -> Ruling:
         """Say what would be decided if a credential were asked for."""
@@ -143,10 +153,13 @@ class Pipeline:
         idempotency: Idempotency | None,
     ) -> Issued:
         backend = self.backends[capability.backend]
+        if shut_for := self.circuits.shut_for(backend.name, capability.name):
+            raise not_asked(backend.name, shut_for)
         grant, ruling = await self._reserve(caller, task, capability, ask, ruling, idempotency)
         decision = ruling.decision
+        watched = self.circuits.watch(backend.name, capability.name)
         try:
-            with self.steps.take(Step.MINT, grant=grant.id):
+            with self.steps.take(Step.MINT, grant=grant.id), watched:
                 minted = await backend.mint(grant, task, capability)
         except BackendRefused as error:
             await self.ledger.fail(grant, error=error.detail, actor=_ACTOR)
@@ -247,12 +260,11 @@ class Pipeline:
     async def _prepare(
         self, backend: Backend, task: Task, capability: Capability, elevation: Elevation | None
     ) -> Prepared:
+        under, until_ms = (elevation.id, elevation.expires_at) if elevation else ("", 0)
         try:
-            if elevation is None:
-                prepared = await backend.prepare(task, capability)
-            else:
-                until_ms = elevation.expires_at
-                prepared = await backend.prepare(task, capability, elevation.id, until_ms)
+            # It may be kept from before: only that it fails says anything.
+            with self.circuits.watch(backend.name, capability.name, answers=False):
+                prepared = await backend.prepare(task, capability, under, until_ms)
         except (BackendRefused, BackendUnavailable) as error:
             raise cannot_issue(backend.name, error) from error
         if not (prepared.handle or prepared.lease):
@@ -282,8 +294,8 @@ class Pipeline:
         if not jobs:
             return Outcome()
         done, _ = await asyncio.wait(jobs, timeout=self.limits.wait_ms / 1000)
-        revoked = sum(1 for job in done if not job.exception() and job.result())
-        return Outcome(revoked, len(jobs) - revoked)
+        over = [job.result() for job in done if not job.exception()]
+        return Outcome.of(over) + Outcome(revoking=len(jobs) - len(over))
 
     async def revoke_and_close(self, claimed: Claimed) -> Outcome:
         """Revoke what ended tasks held; closing them catches what nobody was ever given.
@@ -296,15 +308,14 @@ class Pipeline:
             self.work.spawn(self.close(task))
         return outcome
 
-    async def revoke_claimed(self, grant: Grant, *, lost: bool = False) -> bool:
-        """Take a claimed grant through steps 9 and 10; whether it is confirmed dead."""
+    async def revoke_claimed(self, grant: Grant, *, lost: bool = False) -> GrantState:
+        """Take a claimed grant through steps 9 and 10; what it counts as then."""
         lane = self.lanes.of(grant.backend, grant.capability)
-        async with lane.gate:
+        async with lane.turns.of(grant.task_id):
             if shut_for := lane.shut_for:
-                await self._later(
+                return await self.closing.later(
                     grant, "the backend doesn't answer", least_ms=int(shut_for * 1000)
                 )
-                return False
             try:
                 if not grant.lease:
                     return await self._revoke_lost(grant, lost=lost)
@@ -316,51 +327,35 @@ class Pipeline:
                         if await backend.is_live(grant):
                             raise BackendUnavailable("revoked, and still there when looked up")
             except LedgerUnavailable:
-                return False  # its claim runs out and a sweep takes it up again
+                return GrantState.REVOKING  # its claim runs out and a sweep takes it up again
             except Unavailable as error:
+                if isinstance(error, BackendDown):
+                    self.circuits.down(grant.backend)
                 if isinstance(error, BackendUnavailable) or error.retry_after:
                     lane.failed()
-                await self._later(grant, error.detail)
-                return False
+                return await self.closing.later(grant, error.detail)
+            self.circuits.reached(grant.backend, grant.capability)
             if lane.answered():
                 self.work.spawn(self.ledger.hasten(grant.backend, grant.capability))
             return await self._settle(grant, backend)
 
-    async def _settle(self, grant: Grant, backend: Backend) -> bool:
+    def _drain(self, backend: str) -> None:
+        """A backend is back: what waits for it is due now."""
+        for capability in self.lanes.reopen(backend):
+            self.work.spawn(self.ledger.hasten(backend, capability))
+
+    async def _settle(self, grant: Grant, backend: Backend) -> GrantState:
         """Say what a grant is whose lease is gone; what it gave may work on at the target."""
         if grant.revocability == Revocability.NEVER:
             return await self.closing.abandon(grant, _STATIC)
         left_ms = int(grant.dies_at - self._clock.now() * 1000)
         if left_ms > 0:
             waiting = "it can't be revoked at its target; it ends when its time is up there"
-            await self._later(grant, waiting, least_ms=left_ms, counts=False)
-            return False
+            return await self.closing.later(grant, waiting, least_ms=left_ms, counts=False)
         evidence = "expired" if grant.dies_at else backend.evidence(grant)
         return await self.closing.confirm(grant, evidence)
 
-    async def _later(
-        self, grant: Grant, error: str, *, least_ms: int = 0, counts: bool = True
-    ) -> None:
-        delay = min(self.limits.backoff_ms * 2**grant.attempts, self.limits.max_backoff_ms)
-        with contextlib.suppress(LedgerUnavailable):
-            after = await self.ledger.retry_later(
-                grant,
-                error=error,
-                delay_ms=max(delay, least_ms),
-                attempts=self.limits.attempts,
-                counts=counts,
-                actor=_ACTOR,
-            )
-            if after.state is GrantState.STUCK:
-                log.error(
-                    "revocation is stuck",
-                    grant=grant.id,
-                    backend=grant.backend,
-                    attempts=after.attempts,
-                    error=error,
-                )
-
-    async def _revoke_lost(self, grant: Grant, *, lost: bool) -> bool:
+    async def _revoke_lost(self, grant: Grant, *, lost: bool) -> GrantState:
         """Revoke a grant whose lease was never learnt, by its handle.
 
         Its handle goes only when nothing else hangs from it: then, or when its task has ended.
@@ -371,22 +366,18 @@ class Pipeline:
         if task is None or task.ended_at:
             if task is not None:
                 await self.ledger.postpone_task(task.id, delay_ms=0)
-            await self._later(grant, waiting, counts=False)
-            return False
+            return await self.closing.later(grant, waiting, counts=False)
         age_ms = self._clock.now() * 1000 - grant.created_at
         if not lost and grant.reason != "abandoned" and age_ms < self.ledger.times.pending_ms:
-            await self._later(grant, "its minting may be under way", counts=False)
-            return False
+            return await self.closing.later(grant, "its minting may be under way", counts=False)
         status = await self.ledger.handle(
             task.id, "retire", grant.handle, backend=grant.backend, actor=_ACTOR
         )
         if status == "in_use":
-            await self._later(grant, waiting, counts=False)
-            return False
+            return await self.closing.later(grant, waiting, counts=False)
         self.closing.backend(grant.backend).forget(task.id)
         if status != "unknown" and not await self.closing.end_handle(task, grant.handle, [grant]):
-            await self._later(grant, "its task token is not confirmed gone")
-            return False
+            return await self.closing.later(grant, "its task token is not confirmed gone")
         return await self.closing.confirm(grant, "handle_lookup")
 
     async def close(self, task: Task) -> bool:

@@ -146,7 +146,7 @@ class Policing:
         return {
             "changed": changed,
             "digest": self._policies.loaded.digest,
-            "grants": {"revoked": outcome.revoked, "revoking": outcome.revoking},
+            "grants": outcome.as_json(),
         }
 
     async def who_can(self, caller: Caller, capability: str) -> dict[str, Any]:

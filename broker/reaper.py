@@ -87,7 +87,8 @@ class Reaper:
         """Notice new principals, finish reports left undone, and count what could not be revoked.
 
         The count is by capability, of what used up its budget: it counts until it is dead, also
-        while it is being retried, and issuing takes it into account.
+        while it is being retried, and issuing takes it into account. So it does of what failed at
+        least once, by backend.
         """
         await self._principals.keep_up()
         await self._detections.finish()
@@ -95,6 +96,9 @@ class Reaper:
         stuck = {
             capability.name: await queries.count(f"gx|{capability.backend}|{capability.name}|")
             for capability in self._pipeline.catalog.capabilities.values()
+        }
+        self._pipeline.failing = {
+            backend: await queries.count(f"gr|{backend}|") for backend in self._pipeline.backends
         }
         self._pipeline.stuck = stuck
         return stuck

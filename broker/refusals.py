@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.clock import to_rfc3339
@@ -56,8 +57,8 @@ _SAID: Final[dict[str, tuple[type[BrokerError], str]]] = {
     "backend_backlog": (
         BackendUnavailable,
         (
-            "Too many credentials of this capability could not be revoked yet, so nothing new is "
-            "issued for it until they are."
+            "Too many credentials of this capability, or of its backend as a whole, could not be "
+            "revoked yet, so nothing new is issued until they are."
         ),
     ),
     "binding_required": (
@@ -165,6 +166,14 @@ def replayed(grant: Grant | None) -> BrokerError:
         "again with a new key."
     )
     return AlreadyDelivered(msg, grant_id=grant.id, state=str(grant.state))
+
+
+def not_asked(backend: str, shut_for: float) -> BrokerError:
+    """Say that a backend isn't even asked, since it gives no answers, for so many seconds."""
+    return BackendUnavailable(
+        f"Backend {backend!r} doesn't answer at the moment; nothing was asked of it. Try again.",
+        retry_after=math.ceil(shut_for),
+    )
 
 
 def cannot_issue(backend: str, error: BrokerError) -> BrokerError:

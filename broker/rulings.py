@@ -56,7 +56,8 @@ class Ruling:
 class Health:
     """What the broker knows of itself when it decides to issue.
 
-    ``backlog`` is how many credentials of the capability could not be revoked within their budget.
+    ``backlog`` is how many credentials of the capability could not be revoked within their budget;
+    or of its whole backend at all so far, where those are too many.
     """
 
     durable: bool = True

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from broker.executions import Executions
     from broker.introspection import Introspection
     from broker.pipeline import Pipeline
+    from broker.receipts import Receipts
     from broker.rulings import Ruling
     from broker.steps import Issued
     from broker.wire import CompleteTask, OpenTask, RequestGrant
@@ -69,6 +70,7 @@ class Broker:
         executions: Executions,
         approvals: ApprovalDesk,
         elevations: Elevations,
+        receipts: Receipts,
         limits: TaskLimits,
         shards: int,
     ) -> None:
@@ -82,6 +84,7 @@ class Broker:
         self.approvals = approvals
         self.elevations = elevations
         self.operators = Operators(pipeline, shards)
+        self._receipts = receipts
         self._ledger = pipeline.ledger
         self._queries = pipeline.queries
         self._limits = limits
@@ -282,9 +285,7 @@ class Broker:
         if not claimed.tasks:
             # Asked again: say where things stand.
             grants = await self._queries.grants_of(task.id, dead=True)
-            dead = sum(1 for grant in grants if grant.state is GrantState.REVOKED)
-            live = await self._queries.grants_of(task.id)
-            return state, Outcome(dead, len(live))
+            return state, Outcome.of(grant.state for grant in grants)
         return state, await self.pipeline.revoke_and_close(claimed)
 
     # Grants.
@@ -310,6 +311,10 @@ class Broker:
             if task is not None and concerns(caller, task):
                 return grant
         raise NotFound("There is no such grant.")
+
+    async def receipt(self, caller: Caller, grant_id: str) -> dict[str, Any]:
+        """Return the receipt of a grant that concerns the caller and has ended."""
+        return await self._receipts.of(await self.grant(caller, grant_id))
 
     async def grants(
         self, caller: Caller, *, task_id: str, agent: str, state: str, limit: int, cursor: str

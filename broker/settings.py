@@ -93,6 +93,7 @@ def limits(config: Config) -> Limits:
         backoff_ms=revocation.backoff,
         max_backoff_ms=revocation.max_backoff,
         stuck_limit=revocation.stuck_limit,
+        backlog_limit=revocation.backlog_limit,
         wait_ms=revocation.wait,
         lane_width=config.vault.revoke_concurrency if config.vault else 16,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -16,8 +17,8 @@ from broker.logs import get_logger
 from broker.tracing import span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
-    from typing import Any
+    from collections.abc import Callable, Coroutine, Generator, Iterable
+    from typing import Any, Self
 
     from broker.access import Caller
     from broker.approvals import Yeses
@@ -60,10 +61,12 @@ class Steps:
             yield
 
     def over(self, grant: Grant) -> None:
-        """Take note of a grant of which it was to be confirmed that it is dead."""
+        """Take note of what became of a grant that was to be confirmed dead, or was given up."""
         if grant.state is GrantState.REVOKED:
             asked_at, ended_at = grant.revoke_at, grant.ended_at
             self.metrics.dead(grant.backend, grant.power, asked_at=asked_at, ended_at=ended_at)
+        elif grant.state is GrantState.ABANDONED:
+            self.metrics.abandoned(grant.backend, grant.power)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class Limits:
     backoff_ms: int = 1000
     max_backoff_ms: int = 30_000
     stuck_limit: int = 50
+    backlog_limit: int = 1000
     wait_ms: int = 10_000
     lane_width: int = 16
 
@@ -89,15 +93,40 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of revoking some grants."""
+    """What became of revoking some grants; nobody confirms of the ``abandoned`` that they died."""
 
     revoked: int = 0
     revoking: int = 0
+    abandoned: int = 0
+
+    @classmethod
+    def of(cls, states: Iterable[GrantState]) -> Self:
+        """Count grants by the states they are in; what failed was never issued."""
+        counts = Counter(states)
+        revoked, abandoned = counts[GrantState.REVOKED], counts[GrantState.ABANDONED]
+        settled = revoked + abandoned + counts[GrantState.FAILED]
+        return cls(revoked, counts.total() - settled, abandoned)
+
+    def __add__(self, other: Outcome) -> Outcome:
+        """Return both taken together."""
+        return Outcome(
+            self.revoked + other.revoked,
+            self.revoking + other.revoking,
+            self.abandoned + other.abandoned,
+        )
 
     @property
     def matched(self) -> int:
         """How many there were."""
-        return self.revoked + self.revoking
+        return self.revoked + self.revoking + self.abandoned
+
+    def as_json(self) -> dict[str, int]:
+        """Return the counts as answers have them."""
+        return {
+            "revoked": self.revoked,
+            "revoking": self.revoking,
+            "abandoned": self.abandoned,
+        }
 
 
 class Work:

@@ -72,7 +72,7 @@ class Watch:
                 "evaluated; that is tried again. Revoke them if you don't want to wait."
             )
             raise Unavailable(msg, retry_after=_RETRY_S)
-        return Outcome(sum(o.revoked for o in outcomes), sum(o.revoking for o in outcomes))
+        return sum(outcomes, Outcome())
 
     async def _refused(self, ids: Sequence[str]) -> tuple[list[str], int]:
         """Return which of some grants policy doesn't allow any more, and how many it can't tell."""

@@ -243,6 +243,18 @@ class Revoke(Request):
     freeze: bool = False
 
 
+class RetryGrant(Request):
+    """``POST /v1/grants/{id}/retry``."""
+
+    reason: Text | None = None
+
+
+class AbandonGrant(Request):
+    """``POST /v1/grants/{id}/abandon``: a statement that goes on record."""
+
+    reason: Text
+
+
 class Freeze(Request):
     """``POST`` and ``DELETE /v1/freezes``."""
 
@@ -280,7 +292,7 @@ def task_json(task: Task, notes: Sequence[str] = ()) -> dict[str, Any]:
 
 def grant_json(grant: Grant) -> dict[str, Any]:
     """A grant as its readers see it; there is no secret to leave out."""
-    dead = grant.state is GrantState.REVOKED
+    dead, given_up = grant.state is GrantState.REVOKED, grant.state is GrantState.ABANDONED
     return {
         "grant_id": grant.id,
         "task_id": grant.task_id,
@@ -294,6 +306,10 @@ def grant_json(grant: Grant) -> dict[str, Any]:
         "revoke_requested_at": _time(grant.revoke_at),
         "ended_at": _time(grant.ended_at),
         "ends_by_itself_at": _time(grant.dies_at),
+        "account": grant.account or None,
+        "revocability": grant.revocability or None,
+        "evidence": (grant.evidence or None) if dead else None,
+        "statement": (grant.evidence or None) if given_up else None,
         "time_to_dead_ms": grant.ended_at - grant.revoke_at if dead else None,
         "attempts": grant.attempts,
         "next_attempt_at": _time(grant.due_at) if grant.revoke_at and not dead else None,

@@ -167,6 +167,7 @@ _SENTENCES: Final[Mapping[str, tuple[Stage, Callable[[Data], str]]]] = {
     "token.revoked": (Stage.REVOCATION, _of("token revoked")),
     "grant.revoking": (Stage.REVOCATION, _of("revocation begins")),
     "grant.stuck": (Stage.REVOCATION, _stuck),
+    "grant.retried": (Stage.REVOCATION, _of("to be tried again now")),
     "task.ended": (Stage.REVOCATION, _ended),
     "grant.revoked": (Stage.DEAD, _revoked),
     "grant.abandoned": (

@@ -22,7 +22,13 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from broker import tracing
-from broker.errors import BackendRefused, BackendUnavailable, BrokerError, ConfigError
+from broker.errors import (
+    BackendDown,
+    BackendRefused,
+    BackendUnavailable,
+    BrokerError,
+    ConfigError,
+)
 from broker.secret import Secret
 
 if TYPE_CHECKING:
@@ -285,12 +291,12 @@ def _mapped_errors(method: str, path: str) -> Any:  # noqa: ANN401, C901
             raise BackendRefused(msg, retry_after=_RETRY_AFTER) from error
         raise BackendRefused(f"{what}: 400 bad request") from error
     except vault_errors.VaultDown as error:
-        raise BackendRefused(f"{what}: sealed or standby", retry_after=_RETRY_AFTER) from error
+        raise BackendDown(f"{what}: sealed or standby", retry_after=_RETRY_AFTER) from error
     except (vault_errors.Unauthorized, vault_errors.RateLimitExceeded) as error:
         raise BackendRefused(f"{what}: {type(error).__name__}", retry_after=_RETRY_AFTER) from error
     except requests.exceptions.ConnectionError as error:
         if _never_sent(error):
-            raise BackendRefused(f"{what}: no connection", retry_after=_RETRY_AFTER) from error
+            raise BackendDown(f"{what}: no connection", retry_after=_RETRY_AFTER) from error
         raise BackendUnavailable(f"{what}: connection lost", retry_after=_RETRY_AFTER) from error
     except (vault_errors.VaultError, requests.exceptions.RequestException, ValueError) as error:
         raise BackendUnavailable(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from cyclopts import App, Parameter
 
-from broker.cli import output
+from broker.cli import output, unsettled
 from broker.cli.connection import DEFAULT, FIRST, Connection, Paging, duration
 from broker.cli.pairs import parse_pairs
 from broker.cli.refusals import CommandFailed, UsageError
@@ -320,11 +320,7 @@ def _moved(moved: MovedPrincipal, connection: Connection) -> None:
     ended = moved.state != "active" or grants.revoked
     revoked = f", {plural(grants.revoked, 'grant')} revoked" if ended else ""
     output.line(f"{moved.name}: {_state(moved)}{revoked}")
-    if grants.revoking:
-        output.note(
-            f"{plural(grants.revoking, 'grant')} not yet confirmed dead: "
-            "broker grant list --state revoking"
-        )
+    unsettled.tell(grants)
 
 
 def _state(principal: Principal) -> str:

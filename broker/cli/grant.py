@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from cyclopts import App, Parameter
 
-from broker.cli import delivery, output
+from broker.cli import delivery, grant_ends, output
 from broker.cli.connection import DEFAULT, FIRST, Connection, Paging, duration
+from broker.cli.grant_ends import GrantId
 from broker.cli.pairs import parse_pairs
 from broker.cli.refusals import UsageError
 from broker.cli.text import ago, when
@@ -17,8 +18,8 @@ from broker.clock import SystemClock
 if TYPE_CHECKING:
     from broker.client import Grant
 
-GrantId = Annotated[str, Parameter(help="The grant's id.", metavar="GRANT", name="grant")]
-State = Literal["pending", "active", "revoking", "stuck", "revoked", "failed"]
+State = Literal["pending", "active", "revoking", "stuck", "revoked", "failed", "abandoned"]
+_WAITING: Final = frozenset({"revoking", "stuck"})
 
 _REQUEST: Final = """\
 The credential is printed once; the broker keeps no copy. Prefer --field or \
@@ -43,7 +44,9 @@ Examples:
 """
 
 app = App(
-    name="grant", group_commands="Commands", help="Ask for credentials, list and revoke them."
+    name="grant",
+    group_commands="Commands",
+    help="Ask for credentials, list and revoke them.",
 )
 
 
@@ -122,11 +125,21 @@ def list_grants(
         output.page_document(page)
         return
     now = SystemClock().now()
-    output.rows(
-        ("grant", "state", "agent", "capability", "expires"),
-        ((g.grant_id, g.state, g.agent, g.capability, ago(g.expires_at, now)) for g in page.items),
-        empty="No grants.",
-    )
+    if state in _WAITING:
+        output.rows(
+            ("grant", "state", "capability", "asked", "attempts", "next", "error"),
+            (_waiting(grant, now) for grant in page.items),
+            empty="No grants.",
+        )
+    else:
+        output.rows(
+            ("grant", "state", "agent", "capability", "expires"),
+            (
+                (g.grant_id, g.state, g.agent, g.capability, ago(g.expires_at, now))
+                for g in page.items
+            ),
+            empty="No grants.",
+        )
     output.more(page)
 
 
@@ -150,8 +163,26 @@ def revoke_grant(grant: GrantId, /, *, connection: Connection = DEFAULT) -> None
         output.model(found)
         return
     output.line(f"{grant}: {found.state}")
-    if found.state not in {"revoked", "failed"}:
+    if found.state == "abandoned":
+        output.note(f"given up, never confirmed dead: broker grant show {grant}")
+    elif found.state not in {"revoked", "failed"}:
         output.note(f"not yet confirmed dead: broker grant show {grant}")
+
+
+grant_ends.register(app)
+
+
+def _waiting(grant: Grant, now: float) -> tuple[str | None, ...]:
+    """Say of a grant that is being revoked since when, how often in vain, and why."""
+    return (
+        grant.grant_id,
+        grant.state,
+        grant.capability,
+        ago(grant.revoke_requested_at, now),
+        str(grant.attempts),
+        ago(grant.next_attempt_at, now),
+        grant.error,
+    )
 
 
 def _pairs(grant: Grant) -> dict[str, str | None]:
@@ -161,6 +192,7 @@ def _pairs(grant: Grant) -> dict[str, str | None]:
         "expires": grant.expires_at,
         "revoke asked": grant.revoke_requested_at,
         "next attempt": grant.next_attempt_at,
+        "ends by itself": grant.ends_by_itself_at,
         "ended": grant.ended_at,
     }
     dead = grant.time_to_dead_ms
@@ -174,8 +206,12 @@ def _pairs(grant: Grant) -> dict[str, str | None]:
         "capability": grant.capability,
         "backend": grant.backend,
         "power": grant.power,
+        "account": grant.account,
+        "revocability": grant.revocability,
         **{name: when(moment, now) for name, moment in times.items() if moment},
         "intent": grant.intent,
+        "evidence": grant.evidence,
+        "statement": grant.statement,
         "time to dead": "" if dead is None else f"{dead} ms",
         "attempts": str(grant.attempts or ""),
     }

@@ -30,6 +30,7 @@ _STATE_STYLES: Final = {
     "pending": "yellow",
     "revoking": "yellow",
     "stuck": "bold red",
+    "abandoned": "bold red",
     "failed": "red",
     "denied": "red",
 }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import App, Parameter
 
-from broker.cli import output
+from broker.cli import output, unsettled
 from broker.cli.agent import Reason, Yes, confirm
 from broker.cli.connection import DEFAULT, Connection
 from broker.cli.text import plural
@@ -82,11 +82,7 @@ def retire(
         f"{owner}: left, {plural(len(gone.principals), 'principal')} stopped, "
         f"{plural(grants.revoked, 'grant')} revoked"
     )
-    if grants.revoking:
-        output.note(
-            f"{plural(grants.revoking, 'grant')} not yet confirmed dead: "
-            "broker grant list --state revoking"
-        )
+    unsettled.tell(grants)
 
 
 @app.command

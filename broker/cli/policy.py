@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
-from broker.cli import output, policy_files
+from broker.cli import output, policy_files, unsettled
 from broker.cli.connection import DEFAULT, Connection
 from broker.cli.text import plural, when
 from broker.clock import SystemClock
@@ -101,6 +101,7 @@ def reload_now(*, connection: Connection = DEFAULT) -> None:
     output.line(f"{done.digest}: {'other policies' if done.changed else 'the same policies'}")
     if done.grants.revoked or done.grants.revoking:
         output.line(f"{done.grants.revoked} revoked, {done.grants.revoking} being revoked")
+    unsettled.tell(done.grants)
 
 
 @app.command(name="who-can", help_epilogue=_WHO)

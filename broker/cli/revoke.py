@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
-from broker.cli import output
+from broker.cli import output, unsettled
 from broker.cli.connection import DEFAULT, Connection
 from broker.cli.selector import NONE, Selector, confirm, describe
 from broker.cli.text import plural
@@ -53,5 +53,4 @@ def revoke(
     )
     if freeze:
         output.line(f"{describe(chosen)}: frozen, until `broker thaw`")
-    if done.revoking:
-        output.note("not yet all confirmed dead: broker grant list --state revoking")
+    unsettled.tell(done)

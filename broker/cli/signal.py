@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 from cyclopts import App, Group, Parameter
 from cyclopts.validators import Number
 
-from broker.cli import output
+from broker.cli import output, unsettled
 from broker.cli.connection import DEFAULT, FIRST, Connection, Paging, duration
 from broker.cli.refusals import UsageError
 from broker.cli.selector import describe
@@ -99,11 +99,7 @@ def set_signal(
         f"{describe(done.selector)}: risk {done.risk}, {done.verdict}, until {until}; "
         f"{plural(grants.revoked, 'grant')} revoked"
     )
-    if grants.revoking:
-        output.note(
-            f"{plural(grants.revoking, 'grant')} not yet confirmed dead: "
-            "broker grant list --state revoking"
-        )
+    unsettled.tell(grants)
 
 
 @app.command(name="list")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from cyclopts import App, Parameter
 
-from broker.cli import output
+from broker.cli import output, unsettled
 from broker.cli.connection import DEFAULT, FIRST, Connection, Paging, duration
 from broker.cli.limits import NONE, TaskLimits, shown
 from broker.cli.pairs import parse_pairs
@@ -222,11 +222,7 @@ def _end(task_id: str, outcome: Outcome, summary: str | None, connection: Connec
         return
     grants = end.grants
     output.line(f"{task_id}: {end.state}, {plural(grants.revoked, 'grant')} revoked")
-    if grants.revoking:
-        output.note(
-            f"{plural(grants.revoking, 'grant')} not yet confirmed dead: "
-            f"broker grant list --task {task_id}"
-        )
+    unsettled.tell(grants, f"broker grant list --task {task_id}")
 
 
 def _show(task: Task, connection: Connection) -> None:

@@ -12,6 +12,7 @@ from broker.client import (
     approval_waiting,
     calls,
     decisions,
+    ending_calls,
     policy_calls,
     transport,
 )
@@ -139,6 +140,10 @@ class AsyncClient:
     iter_grants = _each(calls.list_grants)
     get_grant = _one(calls.get_grant)
     revoke_grant = _one(calls.revoke_grant)
+    get_receipt = _one(ending_calls.get_receipt)
+    retry_grant = _one(ending_calls.retry_grant)
+    abandon_grant = _one(ending_calls.abandon_grant)
+    get_key_set = _one(ending_calls.get_key_set)
 
     list_approvals = _one(approval_calls.list_approvals)
     iter_approvals = _each(approval_calls.list_approvals)

@@ -75,6 +75,11 @@ class Grant:
     expires_at: datetime | None = None
     revoke_requested_at: datetime | None = None
     ended_at: datetime | None = None
+    ends_by_itself_at: datetime | None = None
+    account: str | None = None
+    revocability: str | None = None
+    evidence: str | None = None
+    statement: str | None = None
     time_to_dead_ms: int | None = None
     attempts: int = 0
     next_attempt_at: datetime | None = None
@@ -85,11 +90,24 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """The signed receipt of a grant that has ended, and what it says: ``confirmed``, ``evidence``.
+
+    Keep ``receipt``, a JWS, with the broker's key set of the time; the claims are there to be read.
+    """
+
+    receipt: str
+    claims: Mapping[str, Any]
+    extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GrantCounts:
-    """How many grants are confirmed dead, and how many are being killed."""
+    """How many grants are confirmed dead, are being killed, and were given up unconfirmed."""
 
     revoked: int = 0
     revoking: int = 0
+    abandoned: int = 0
     extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
 
 
@@ -104,12 +122,16 @@ class TaskEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocation:
-    """What a revocation matched. ``revoking`` ones are on their way, not yet confirmed dead."""
+    """What a revocation matched. ``revoking`` ones are on their way, not yet confirmed dead.
+
+    Nobody confirms that an ``abandoned`` one works no more.
+    """
 
     revocation_id: str
     matched: int = 0
     revoked: int = 0
     revoking: int = 0
+    abandoned: int = 0
     extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
 
 

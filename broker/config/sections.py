@@ -189,7 +189,8 @@ class RevocationSection(Table):
     """``[revocation]``: retries, and when a backend counts as unhealthy.
 
     ``attempts`` is the budget before a grant counts as stuck; ``claim`` how long one sweep keeps
-    an item to itself; ``stuck_limit`` how many stuck grants of a capability stop issuing it;
+    an item to itself; ``stuck_limit`` how many stuck grants of a capability stop issuing it, and
+    ``backlog_limit`` how many revocations that failed at least once stop all issuing on a backend;
     ``wait`` how long a call waits for confirmation before it answers with what is still revoking.
     """
 
@@ -198,6 +199,7 @@ class RevocationSection(Table):
     backoff: DurationMs = written("1s")
     claim: DurationMs = written("30s")
     stuck_limit: Count = 50
+    backlog_limit: Count = 1000
     wait: DurationMs = written("10s")
 
     @field_validator("backoff")

@@ -15,13 +15,14 @@ from broker.http import approval_shapes, shapes
 from broker.http.callers import By, The
 from broker.http.openapi import answers
 from broker.http.problems import NO_STORE
-from broker.steps import Outcome
 from broker.tasks import TaskState
 from broker.wire import (
+    AbandonGrant,
     CompleteTask,
     Freeze,
     OpenTask,
     RequestGrant,
+    RetryGrant,
     Revoke,
     delivery_json,
     grant_json,
@@ -90,10 +91,6 @@ def accepted(error: ApprovalRequired) -> Response:
 _TASK_CALLS = ("show_task", "heartbeat", "request_grant", "complete")
 
 
-def _outcome(outcome: Outcome) -> dict[str, int]:
-    return {"revoked": outcome.revoked, "revoking": outcome.revoking}
-
-
 @router.post(
     "/tasks",
     status_code=201,
@@ -136,7 +133,7 @@ async def heartbeat(broker: The, caller: By, task_id: TaskId) -> dict[str, Any]:
 async def complete(broker: The, caller: By, task_id: TaskId, ask: CompleteTask) -> dict[str, Any]:
     """End a task; everything it held is revoked and, as far as it goes in time, confirmed dead."""
     state, outcome = await broker.complete(caller, task_id, ask)
-    return {"state": state, "grants": _outcome(outcome)}
+    return {"state": state, "grants": outcome.as_json()}
 
 
 @router.post(
@@ -191,11 +188,39 @@ async def revoke_grant(broker: The, caller: By, grant_id: GrantId) -> dict[str, 
     return grant_json(await broker.revoke_grant(caller, grant_id))
 
 
+@router.get("/grants/{grant_id}/receipt", responses=answers(200, shapes.Receipt, 404, 409))
+async def show_receipt(broker: The, caller: By, grant_id: GrantId) -> dict[str, Any]:
+    """Show the signed receipt of a grant that has ended: when, by which evidence, or by whose word.
+
+    It is signed anew each time, by the key that signs then.
+    """
+    return await broker.receipt(caller, grant_id)
+
+
+@router.post("/grants/{grant_id}/retry", responses=answers(200, shapes.Grant, 400, 403, 404, 409))
+async def retry_grant(
+    broker: The, caller: By, grant_id: GrantId, ask: RetryGrant
+) -> dict[str, Any]:
+    """Have the next attempt to revoke a grant made now, whether it is stuck or only waits."""
+    return grant_json(
+        await broker.operators.retry(caller, await broker.grant(caller, grant_id), ask)
+    )
+
+
+@router.post("/grants/{grant_id}/abandon", responses=answers(200, shapes.Grant, 400, 403, 404, 409))
+async def abandon_grant(
+    broker: The, caller: By, grant_id: GrantId, ask: AbandonGrant
+) -> dict[str, Any]:
+    """State that no more is done to revoke a grant, which may live on. It goes on record."""
+    grant = await broker.grant(caller, grant_id)
+    return grant_json(await broker.operators.abandon(caller, grant, ask))
+
+
 @router.post("/revocations", responses=answers(200, shapes.Revocation, 400, 403, 404))
 async def revoke_selected(broker: The, caller: By, ask: Revoke) -> dict[str, Any]:
     """Revoke all that a selector matches, and with freeze stop more from being issued."""
     revocation_id, outcome = await broker.operators.revoke(caller, ask)
-    return {"revocation_id": revocation_id, "matched": outcome.matched, **_outcome(outcome)}
+    return {"revocation_id": revocation_id, "matched": outcome.matched, **outcome.as_json()}
 
 
 @router.get("/freezes", responses=answers(200, shapes.FreezePage, 403))

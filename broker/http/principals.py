@@ -231,4 +231,4 @@ async def reinstate_owner(owners: Their, caller: By, ask: ReinstateOwner) -> dic
 
 
 def _moved(shown: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
-    return {**shown, "grants": {"revoked": outcome.revoked, "revoking": outcome.revoking}}
+    return {**shown, "grants": outcome.as_json()}

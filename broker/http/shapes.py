@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from broker.catalog import Power
+from broker.catalog import Power, Revocability
 from broker.grants import GrantState
 from broker.tasks import TaskState
 
@@ -115,10 +115,11 @@ class TaskPage(Answer):
 
 
 class Revocations(Answer):
-    """How many credentials are confirmed dead, and how many are still being revoked."""
+    """How many credentials are confirmed dead, are still being revoked, and were given up."""
 
     revoked: Count
     revoking: Count
+    abandoned: Count
 
 
 class Ended(Answer):
@@ -143,12 +144,55 @@ class Grant(Answer):
     revoke_requested_at: Time | None
     ended_at: Time | None
     ends_by_itself_at: Time | None
+    account: Words | None
+    revocability: Revocability | None
+    evidence: Words | None
+    statement: Words | None
     time_to_dead_ms: Count | None
     attempts: Count
     next_attempt_at: Time | None
     reason: Words | None
     error: Words | None
     intent: Words | None
+
+
+class ReceiptClaims(Answer):
+    """What a receipt says: as the grant does, and whether its death is confirmed.
+
+    ``issued`` is null where nobody knows whether there ever was a credential; nothing is left of
+    it then. ``attempts`` are those that had failed before.
+    """
+
+    iss: Words
+    iat: Count
+    grant_id: GrantId
+    task_id: TaskId
+    agent: Words
+    capability: Words
+    backend: Words
+    power: Power
+    account: Words | None
+    revocability: Revocability | None
+    state: GrantState
+    created_at: Time
+    expires_at: Time
+    revoke_requested_at: Time | None
+    reason: Words | None
+    ended_at: Time
+    evidence: Words | None
+    statement: Words | None
+    attempts: Count
+    time_to_dead_ms: Count | None
+    confirmed: bool
+    issued: bool | None
+    audit_event_id: Annotated[str, Field(pattern=_EVENT_ID)] | None
+
+
+class Receipt(Answer):
+    """A signed receipt (a JWS of type `revocation-receipt+jwt`), and what it says."""
+
+    receipt: Annotated[str, Field(pattern=r"^[\w-]+\.[\w-]+\.[\w-]+$")]
+    claims: ReceiptClaims
 
 
 class GrantPage(Answer):

@@ -80,7 +80,7 @@ async def report_signal(detections: The, caller: By, ask: ReportSignal) -> dict[
     tasks. Live grants that policy doesn't allow any more are revoked at once.
     """
     signal, outcome = await detections.report(caller, ask)
-    return {**signal, "reviewed": {"revoked": outcome.revoked, "revoking": outcome.revoking}}
+    return {**signal, "reviewed": outcome.as_json()}
 
 
 @router.delete("/signals", responses=answers(200, ClearedSignal, 400, 403, 404))

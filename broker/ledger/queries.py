@@ -31,6 +31,8 @@ _SCAN: Final = 2000
 _TOGETHER: Final = 2000
 """Counts in one trip, so that their answers don't hold up what else this process does."""
 _OVERDUE_MS: Final = 5000
+_SCRIPT_MS: Final = 1000
+"""Longer than any script runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +127,10 @@ class Queries:
         shard = self._shard(task_id, "tsk")
         if shard is None:
             return []
-        ids: list[str] = []
+        found: list[str] = []
         for prefix in ("gt|", "gd|") if dead else ("gt|",):
-            ids += await self._ids_below(shard, f"{prefix}{task_id}|")
+            found += await self._ids_below(shard, f"{prefix}{task_id}|")
+        ids = list(dict.fromkeys(found))  # one that died between the two is in both
         rows = await self._redis.rows("grants", [(shard, i) for i in ids])
         return sorted(
             (grant_row(row, i) for i, row in zip(ids, rows, strict=True) if row),
@@ -235,6 +238,18 @@ class Queries:
             if len(rows) < _SCAN:
                 return None
             start = f"({rows[-1][0].decode()}"
+
+    async def ending(self, grant: Grant) -> str | None:
+        """Return the id of the event by which a grant ended, while the ledger keeps it."""
+        shard = self._shard(grant.id, "grt")
+        if shard is None or not grant.ended_at:
+            return None
+        stream, wanted = keys.table(shard, "audit"), (f"grant.{grant.state}", grant.id)
+        # The script that ended it read the clock before it wrote.
+        start, end = str(grant.ended_at), str(grant.ended_at + _SCRIPT_MS)
+        rows = await self._redis.command("XRANGE", stream, start, end, "COUNT", _SCAN)
+        events = (event_row(shard, stream_id, _fields(row)) for stream_id, row in rows)
+        return next((e.id for e in events if (e.type, e.grant_id) == wanted), None)
 
     async def events(
         self, *, after: str = "", task_id: str = "", since_ms: int = 0, limit: int = 100

@@ -6,15 +6,18 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from broker.catalog import Revocability
-from broker.errors import LedgerUnavailable, NotFound, QuotaExceeded, TaskNotActive
-from broker.ids import shard_of
+from broker.errors import (
+    NotFound,
+    QuotaExceeded,
+    TaskNotActive,
+)
 from broker.ledger import keys
+from broker.ledger.endings import Endings
+from broker.ledger.endings import shard_in as _shard
 from broker.ledger.models import (
     Changed,
     Claimed,
-    LedgerTimes,
     budget_exhausted,
-    is_dead,
 )
 from broker.ledger.registry import stopped_by
 from broker.ledger.rows import compact, grant_row, read_claimed, read_due, task_row
@@ -32,27 +35,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from broker.grants import Grant
-    from broker.ids import Kind
-    from broker.ledger.connection import Connection
     from broker.ledger.models import Idempotency
-    from broker.ledger.places import Place, Places
+    from broker.ledger.places import Place
     from broker.tasks import Task, TaskState
     from broker.trail import Step
 
 
-class RedisLedger:
+class RedisLedger(Endings):
     """Writes of the ledger. ``actor`` is the principal in whose name a step is logged."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        times: LedgerTimes | None = None,
-        places: Places | None = None,
-    ) -> None:
-        """``times`` defaults to what ``config.py`` defaults to; the dead leave their ``places``."""
-        self._redis = connection
-        self._places = places
-        self.times = times or LedgerTimes()
 
     async def open_task(
         self,
@@ -220,37 +210,6 @@ class RedisLedger:
             raise NotFound
         return answer[0].decode(), read_claimed(answer[1:])
 
-    async def confirm(self, grant: Grant, *, evidence: str, actor: str) -> Grant:
-        """Step 10: the backend knows the credential no more."""
-        args = {"id": grant.id, "evidence": evidence, "actor": actor}
-        return await self._grant("confirm", grant.id, args)
-
-    async def abandon(self, grant: Grant, *, statement: str, actor: str) -> Grant:
-        """State that no more is done to end a grant; one not being revoked stays as it is."""
-        args = {"id": grant.id, "statement": statement, "actor": actor}
-        return await self._grant("abandon", grant.id, args)
-
-    async def retry_later(
-        self,
-        grant: Grant,
-        *,
-        error: str,
-        delay_ms: int,
-        attempts: int,
-        actor: str,
-        counts: bool = True,
-    ) -> Grant:
-        """Revoking did not work; after ``attempts`` counted tries the grant is stuck."""
-        args = {
-            "id": grant.id,
-            "error": error,
-            "delay_ms": delay_ms,
-            "attempts": attempts,
-            "counts": counts,
-            "actor": actor,
-        }
-        return await self._grant("retry_later", grant.id, args)
-
     async def claim_due(
         self, shards: Sequence[int], *, limit: int, horizon_ms: int | None = None
     ) -> Claimed:
@@ -374,23 +333,3 @@ class RedisLedger:
         if drained is not None:
             args["drained"] = drained
         return sum(await self._redis.on_every_shard("prune", args))
-
-    def _timed(self, args: dict[str, Any]) -> dict[str, Any]:
-        return {**args, "claim_ms": self.times.claim_ms, "retain_ms": self.times.retain_ms}
-
-    async def _grant(self, script: str, grant_id: str, args: dict[str, Any]) -> Grant:
-        answer = await self._redis.run(script, _shard(grant_id, "grt"), self._timed(args))
-        if answer[0] == b"unknown":
-            msg = f"The ledger has lost grant {grant_id}."
-            raise LedgerUnavailable(msg)
-        grant = grant_row(answer[1])
-        if self._places is not None and is_dead(grant):
-            await self._places.leave_dead(grant.id)
-        return grant
-
-
-def _shard(identifier: str, kind: Kind) -> int:
-    shard = shard_of(identifier, kind)
-    if shard is None:
-        raise NotFound
-    return shard

@@ -30,6 +30,7 @@ _FLAGS: Final = {
     "end_task": _ALLOW_OOM,
     "abandon": _ALLOW_OOM,
     "confirm": _ALLOW_OOM,
+    "retry": _ALLOW_OOM,
     "retry_later": _ALLOW_OOM,
     "claim_due": _ALLOW_OOM,
     "close_task": _ALLOW_OOM,

@@ -90,6 +90,7 @@ SAID: Final[Mapping[str, str]] = {
     "reason": "Reason",
     "findings": "Findings",
     "error": "Error",
+    "statement": "Statement",
 }
 """Members of events that are texts of somebody's making, and what they are called."""
 
@@ -97,6 +98,7 @@ _FACTS: Final[Mapping[str, str]] = {
     "agent": "Agent",
     "action": "Action",
     "capability": "Capability",
+    "backend": "Backend",
     "capabilities": "Capabilities",
     "tool": "Tool",
     "power": "Power",
@@ -115,6 +117,7 @@ _FACTS: Final[Mapping[str, str]] = {
     "grant": "Grant",
     "decision": "Decision id",
 }
+_NAMED: Final = ("approval", "elevation", "task", "grant")
 _TIMES: Final = frozenset({"expires_at", "until"})
 _MAX_ITEMS: Final = 20
 _ID: Final = re.compile(r"[a-z]{3}_[0-9a-z]{1,64}")
@@ -131,8 +134,13 @@ def news_of(event: Mapping[str, Any], *, issuer: str) -> News | None:
     form = FORMS.get(kind)
     data = _table(event, "data")
     ids = {name: event[name] for name in ("task", "grant", "decision") if event.get(name)}
-    # Of what needs an approval the request for it is told: repeats of it ask again and again.
-    if form is None or (kind == "decision" and data.get("effect") == "needs_approval"):
+    # Of what needs an approval the request for it is told: repeats of it ask again and again. That
+    # a static secret can't be revoked was known when it was issued.
+    if (
+        form is None
+        or (kind == "decision" and data.get("effect") == "needs_approval")
+        or (kind == "grant.abandoned" and event.get("principal") == "broker")
+    ):
         return None
     told = {**data, **ids}
     if kind == "decision":
@@ -246,7 +254,7 @@ def _moment(event: Mapping[str, Any]) -> int:
 
 def _ids(told: Data) -> dict[str, str]:
     """Return the ids that may stand in a command or a link: nothing that isn't one."""
-    found = ((name, str(told.get(name, ""))) for name in ("approval", "elevation", "task"))
+    found = ((name, str(told.get(name, ""))) for name in _NAMED)
     return {name: value if _ID.fullmatch(value) else "ID" for name, value in found}
 
 
@@ -291,6 +299,8 @@ _ANSWER: Final = (
 _CLOSE: Final = ("broker review close {elevation} --findings …",)
 _END: Final = ("broker revoke --task {task} --reason …",)
 
+_STUCK: Final = ("broker grant show {grant}", "broker grant retry {grant}")
+
 FORMS: Final[Mapping[str, _Form]] = {
     "approval.requested": _Form(
         Kind.APPROVAL, Severity.WARNING, _saying("Approval wanted"), _ANSWER, "approval"
@@ -318,7 +328,8 @@ FORMS: Final[Mapping[str, _Form]] = {
     "rotation.failed": _Form(
         Kind.ROTATION, Severity.CRITICAL, _saying("Not rotated after break-glass"), (), "elevation"
     ),
-    "grant.stuck": _Form(Kind.STUCK, Severity.CRITICAL, _saying("Can't be revoked")),
+    "grant.stuck": _Form(Kind.STUCK, Severity.CRITICAL, _saying("Can't be revoked"), _STUCK),
+    "grant.abandoned": _Form(Kind.STUCK, Severity.WARNING, _saying("Given up, may still be alive")),
     "decision": _Form(Kind.DECISION, Severity.INFO, _decided),
 }
 """By the type of the event, all that anybody is told of."""

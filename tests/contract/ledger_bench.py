@@ -257,4 +257,6 @@ def _expect_grant(
         index.add(f"gs|{row['state']}|{row['backend']}|{stamp}")
     if row.get("exhausted"):
         index.add(f"gx|{row['backend']}|{row['capability']}|{stamp}")
+    if row.get("attempts"):
+        index.add(f"gr|{row['backend']}|{stamp}")
     due[f"g|{grant_id}"] = row.get("due_at", row["expires_at"])

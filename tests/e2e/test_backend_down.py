@@ -17,6 +17,8 @@ from tests.world import World, logs_in
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
+    import httpx2
+
     from broker.config import Config
     from broker.dev.stack import DevStack
 
@@ -77,7 +79,11 @@ async def test_4c_what_waits_for_postgresql_dies_as_soon_as_it_is_seen_to_answer
         began = time.monotonic()
         postgres.kill()
         try:
-            assert (await world.complete(first))["grants"] == {"revoked": 0, "revoking": 1}
+            assert (await world.complete(first))["grants"] == {
+                "revoked": 0,
+                "revoking": 1,
+                "abandoned": 0,
+            }
             assert (await world.show_grant(waiting["grant_id"]))["attempts"] == 1
         finally:
             postgres.start()
@@ -117,7 +123,11 @@ async def test_4d_with_openbao_down_nothing_is_issued_and_nothing_is_forgotten(
             assert readiness.status_code == 503
             assert readiness.json()["checks"]["vault"] != "ok"
 
-            assert (await world.complete(task))["grants"] == {"revoked": 0, "revoking": 1}
+            assert (await world.complete(task))["grants"] == {
+                "revoked": 0,
+                "revoking": 1,
+                "abandoned": 0,
+            }
             assert (await world.show_grant(granted["grant_id"]))["state"] == "revoking"
         finally:
             openbao.start()
@@ -126,6 +136,48 @@ async def test_4d_with_openbao_down_nothing_is_issued_and_nothing_is_forgotten(
             assert not await logs_in(granted["credential"])
             await world.complete(other)
         assert await admin.leases() == set()
+
+
+async def test_10_a_backend_that_is_away_is_not_asked_and_issues_again_once_a_probe_got_through(
+    own: tuple[DevStack, Config],
+) -> None:
+    openbao = own[0].openbao
+    assert openbao is not None
+    async with a_world(own, revocation=IMPATIENT) as world:
+        task, api = await world.open(), await world.open(capabilities=["orders-api"])
+        await world.grant(task)
+        path = f"/v1/tasks/{task['task_id']}/grants"
+
+        async def ask() -> httpx2.Response:
+            return await world.call("orchestrator", "POST", path, {"capability": "orders-read"})
+
+        async def tried() -> int:
+            return len(await world.app.pipeline.queries.grants_of(task["task_id"], dead=True))
+
+        openbao.kill()
+        try:
+            assert (await ask()).status_code == 503
+
+            async def refused_at_once() -> bool:
+                before, refused = await tried(), await ask()
+                assert (refused.status_code, refused.json()["code"]) == (503, "backend_unavailable")
+                assert int(refused.headers["Retry-After"]) > 0
+                return await tried() == before
+
+            await wait_until(refused_at_once, "nothing is even reserved")
+            checks = (await world.call(None, "GET", "/readyz")).json()["checks"]
+            assert "nothing is issued on vault" in checks["revocation"]
+            assert (await world.grant(api, "orders-api"))["state"] == "active"
+        finally:
+            openbao.start()
+
+        async def issued() -> bool:
+            return (await ask()).status_code == 201
+
+        await wait_until(issued, "a probe gets through, and after it everybody")
+        assert (await ask()).status_code == 201
+        assert (await world.call(None, "GET", "/readyz")).json()["checks"]["revocation"] == "ok"
+        await world.complete(task)
 
 
 async def test_4d_a_sealed_openbao_is_one_that_is_down(own: tuple[DevStack, Config]) -> None:
@@ -179,7 +231,7 @@ async def test_6_a_grant_is_not_forgotten_when_redis_goes_between_revoke_and_con
         await world.app.pipeline.work.drain(10)
         stack.valkey.start()
 
-        assert answer.json()["grants"] == {"revoked": 0, "revoking": 1}
+        assert answer.json()["grants"] == {"revoked": 0, "revoking": 1, "abandoned": 0}
         assert not await logs_in(granted["credential"])  # dead, and not known to be
         assert (await world.show_grant(granted["grant_id"]))["state"] == "revoking"
         async with running(world):

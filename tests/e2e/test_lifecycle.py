@@ -17,7 +17,7 @@ async def test_completing_a_task_kills_its_credential_and_its_open_session(world
 
     answer = await world.complete(task)
 
-    assert answer == {"state": "completed", "grants": {"revoked": 1, "revoking": 0}}
+    assert answer == {"state": "completed", "grants": {"revoked": 1, "revoking": 0, "abandoned": 0}}
     assert not await logs_in(credential)
     with pytest.raises(psycopg.OperationalError):
         await session.execute("SELECT 1")

@@ -68,7 +68,7 @@ async def test_1_the_end_of_the_root_kills_what_child_and_grandchild_hold(
 
     if how == "complete":
         answer = await chained.complete(tasks[0])
-        assert answer["grants"] == {"revoked": 3, "revoking": 0}
+        assert answer["grants"] == {"revoked": 3, "revoking": 0, "abandoned": 0}
     else:
         body = {"selector": {"task_id": tasks[0]["task_id"]}, "reason": "drill"}
         answer = (await chained.call("operator", "POST", "/v1/revocations", body)).json()

@@ -100,7 +100,7 @@ async def test_4a_a_role_that_owns_objects_goes_and_its_objects_stay(
 
     answer = await world.complete(task)
 
-    assert answer["grants"] == {"revoked": 1, "revoking": 0}
+    assert answer["grants"] == {"revoked": 1, "revoking": 0, "abandoned": 0}
     assert credential["username"] not in await admin.roles()
     owner = await admin.sql("SELECT tableowner FROM pg_tables WHERE tablename = 'left_behind'")
     assert owner == [("orders_owner",)]
@@ -115,7 +115,11 @@ async def test_4b_a_revoke_that_fails_is_retried_then_stuck_then_still_retried_t
     granted = await world.grant(task)
     await admin.set_revocation("orders-read", BROKEN)
     async with running(world):
-        assert (await world.complete(task))["grants"] == {"revoked": 0, "revoking": 1}
+        assert (await world.complete(task))["grants"] == {
+            "revoked": 0,
+            "revoking": 1,
+            "abandoned": 0,
+        }
         await becomes(world, granted, "stuck")
 
         assert await logs_in(granted["credential"])
@@ -212,7 +216,7 @@ async def test_5_a_lease_revoked_behind_our_back_counts_as_revoked(
     granted = await world.grant(task)
     await admin.revoke_leases()
 
-    assert (await world.complete(task))["grants"] == {"revoked": 1, "revoking": 0}
+    assert (await world.complete(task))["grants"] == {"revoked": 1, "revoking": 0, "abandoned": 0}
     shown = await world.show_grant(granted["grant_id"])
     assert (shown["state"], shown["attempts"]) == ("revoked", 0)
 
@@ -224,7 +228,7 @@ async def test_5_a_role_dropped_behind_our_back_counts_as_revoked(
     granted = await world.grant(task)
     await admin.sql(f'DROP ROLE "{granted["credential"]["username"]}"')
 
-    assert (await world.complete(task))["grants"] == {"revoked": 1, "revoking": 0}
+    assert (await world.complete(task))["grants"] == {"revoked": 1, "revoking": 0, "abandoned": 0}
     assert await admin.leases() == set()
 
 
@@ -242,7 +246,7 @@ async def test_5_a_task_token_revoked_behind_our_back_counts_as_revoked(
         return not await admin.leases()
 
     await wait_until(gone, "Vault has taken the leases with it")
-    assert (await world.complete(task))["grants"] == {"revoked": 1, "revoking": 0}
+    assert (await world.complete(task))["grants"] == {"revoked": 1, "revoking": 0, "abandoned": 0}
     await world.app.pipeline.work.drain(10)
     assert (await world.show_task(task["task_id"]))["closed_at"] is not None
     assert not await logs_in(granted["credential"])

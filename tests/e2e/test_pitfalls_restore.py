@@ -68,7 +68,11 @@ async def test_11_an_old_ledger_neither_resurrects_the_dead_nor_kills_the_living
         assert await logs_in(unknown["credential"])
         assert await admin.leases() == leases
 
-        assert (await world.complete(old))["grants"] == {"revoked": 1, "revoking": 0}
+        assert (await world.complete(old))["grants"] == {
+            "revoked": 1,
+            "revoking": 0,
+            "abandoned": 0,
+        }
         assert (await world.show_grant(doomed["grant_id"]))["state"] == "revoked"
         assert await logs_in(lasting["credential"])
         await world.complete(running_on)

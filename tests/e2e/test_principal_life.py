@@ -57,7 +57,7 @@ async def test_suspended_its_passwords_and_its_childrens_are_refused(
 
     moved = await here.move("report-writer", "suspend")
 
-    assert moved["grants"] == {"revoked": 2, "revoking": 0}
+    assert moved["grants"] == {"revoked": 2, "revoking": 0, "abandoned": 0}
     assert not await logs_in(granted["credential"])
     assert not await logs_in(below["credential"])
     assert (await there.exchange("report-writer", task["task_id"])).status_code == 400
@@ -114,7 +114,7 @@ async def test_an_owner_leaves_with_and_without_handing_over(
     assert await logs_in(granted["credential"])
 
     gone = await there.leave(others)
-    assert gone["grants"] == {"revoked": 1, "revoking": 0}
+    assert gone["grants"] == {"revoked": 1, "revoking": 0, "abandoned": 0}
     assert not await logs_in(granted["credential"])
 
 

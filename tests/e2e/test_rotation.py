@@ -96,7 +96,7 @@ async def test_the_old_password_is_refused_and_all_goes_on(
     assert await logs_in(live["credential"])
     assert await logs_in(after["credential"])
     ended = await world.complete(task)
-    assert ended["grants"] == {"revoked": 2, "revoking": 0}
+    assert ended["grants"] == {"revoked": 2, "revoking": 0, "abandoned": 0}
     assert not await logs_in(live["credential"])
     assert not await logs_in(after["credential"])
     assert await admin.roles() == set()
@@ -226,7 +226,11 @@ def test_the_embedded_servers_start_again_after_it(tmp_path: Path) -> None:
             backend, capability = behind(world)
             assert await backend.rotate(capability)
             assert await logs_in(granted["credential"])
-            assert (await world.complete(task))["grants"] == {"revoked": 1, "revoking": 0}
+            assert (await world.complete(task))["grants"] == {
+                "revoked": 1,
+                "revoking": 0,
+                "abandoned": 0,
+            }
         finally:
             await world.close()
 

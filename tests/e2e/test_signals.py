@@ -55,7 +55,7 @@ async def test_a_signal_kills_live_passwords_and_open_sessions(
 
         done = await here.reported({"agent": "report-writer"}, **BAD)
 
-        assert done["reviewed"] == {"revoked": 2, "revoking": 0}
+        assert done["reviewed"] == {"revoked": 2, "revoking": 0, "abandoned": 0}
         with pytest.raises(psycopg.OperationalError):
             await session.execute("SELECT 1")
     finally:

@@ -191,7 +191,7 @@ async def test_the_end_of_the_root_kills_every_credential_of_the_chain(
 
     answer = await world.complete(root, outcome)
 
-    assert answer == {"state": outcome, "grants": {"revoked": 2, "revoking": 0}}
+    assert answer == {"state": outcome, "grants": {"revoked": 2, "revoking": 0, "abandoned": 0}}
     assert [await logs_in(credential) for credential in credentials] == [False, False]
     shown = await world.show_task(child["task_id"])
     assert (shown["state"], shown["reason"]) == ("cancelled", f"parent_{outcome}")

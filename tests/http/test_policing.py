@@ -107,7 +107,7 @@ async def test_live_grants_that_other_policies_refuse_are_revoked_and_others_sta
 
     assert body["changed"] is True
     assert body["digest"] != before
-    assert body["grants"] == {"revoked": 1, "revoking": 0}
+    assert body["grants"] == {"revoked": 1, "revoking": 0, "abandoned": 0}
     assert await state(here, grants["pages"]) == "revoked"
     assert await state(here, grants["customers"]) == "active"
     assert (await here.show_grant(grants["pages"]["grant_id"]))["reason"] == "policy_changed"

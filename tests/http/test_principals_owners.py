@@ -44,7 +44,7 @@ async def test_no_living_owner_no_issuance(
         ["worker"],
         "operator",
     )
-    assert gone["grants"] == {"revoked": 1, "revoking": 0}
+    assert gone["grants"] == {"revoked": 1, "revoking": 0, "abandoned": 0}
     assert await revoked(here, granted["grant_id"])
     headers = {"Authorization": f"Bearer {token}"}
     dead = await there.http.get(f"/v1/tasks/{task['task_id']}", headers=headers)
@@ -79,7 +79,7 @@ async def test_handed_over_nothing_ends(
     gone = await here.leave(TEAM, hand_over_to=OTHERS)
 
     assert (gone["state"], gone["handed_over_to"], gone["principals"]) == ("left", OTHERS, [])
-    assert gone["grants"] == {"revoked": 0, "revoking": 0}
+    assert gone["grants"] == {"revoked": 0, "revoking": 0, "abandoned": 0}
     assert (await here.show_grant(granted["grant_id"]))["state"] == "active"
     # The task was opened in the old owner's name, and goes on in the new one's: on every replica.
     assert (await there.grant(task, "orders-api"))["state"] == "active"

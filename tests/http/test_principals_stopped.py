@@ -37,7 +37,7 @@ async def test_all_that_an_agent_has_ends_with_it_on_every_replica(
 
     assert moved["state"] == "suspended"
     assert moved["state_changed_by"] == "operator"
-    assert moved["grants"] == {"revoked": 2, "revoking": 0}
+    assert moved["grants"] == {"revoked": 2, "revoking": 0, "abandoned": 0}
     assert await revoked(here, granted["grant_id"])
     assert (await here.show_task(task["task_id"]))["state"] == "revoked"
     # The other replica has read nothing of it yet.
@@ -66,7 +66,7 @@ async def test_an_orchestrators_tokens_die_at_once_everywhere(
 
     moved = await here.move("orchestrator", "suspend")
 
-    assert moved["grants"] == {"revoked": 1, "revoking": 0}
+    assert moved["grants"] == {"revoked": 1, "revoking": 0, "abandoned": 0}
     assert_problem(await there.http.get("/v1/tasks", headers=headers), 401, "invalid_token")
     assert await works(there, task, agent) == 401
     assert await revoked(here, granted["grant_id"])
@@ -343,7 +343,7 @@ async def test_a_crash_after_the_marks_is_finished_too(
 
     moved = await there.move("report-writer", "retire")  # the operator asks again
 
-    assert moved["grants"] == {"revoked": 1, "revoking": 0}
+    assert moved["grants"] == {"revoked": 1, "revoking": 0, "abandoned": 0}
     assert await revoked(there, granted["grant_id"])
     assert (await registry.load()).todo == {}
 

@@ -43,7 +43,7 @@ async def test_a_verdict_ends_what_is_live_and_lets_nothing_more_through(
 
     done = await risky.reported(about, **BAD)
 
-    assert done["reviewed"] == {"revoked": 2, "revoking": 0}
+    assert done["reviewed"] == {"revoked": 2, "revoking": 0, "abandoned": 0}
     assert (done["risk"], done["verdict"], done["expires_at"]) == (0, "compromised", None)
     for grant in grants:
         assert await revoked(risky, grant["grant_id"])

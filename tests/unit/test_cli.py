@@ -88,11 +88,12 @@ def test_an_empty_list_says_so(fake: FakeBroker, run: Run) -> None:
     ("verb", "outcome"), [("complete", "completed"), ("fail", "failed"), ("cancel", "cancelled")]
 )
 def test_end_a_task(fake: FakeBroker, run: Run, verb: str, outcome: str) -> None:
-    answer = {"state": outcome, "grants": {"revoked": 1, "revoking": 2}}
+    answer = {"state": outcome, "grants": {"revoked": 1, "revoking": 2, "abandoned": 3}}
     fake.on(f"POST /v1/tasks/{TASK_ID}/complete", 200, answer)
     ran = run("task", verb, TASK_ID, "--summary", "so it goes")
     assert ran.out == f"{TASK_ID}: {outcome}, 1 grant revoked\n"
     assert "2 grants not yet confirmed dead" in ran.err
+    assert "3 grants given up, never confirmed dead" in ran.err
     assert fake.last.json == {"outcome": outcome, "summary": "so it goes"}
     assert run("task", verb, TASK_ID, "--json").json == answer
 
@@ -162,7 +163,13 @@ def test_grants_are_listed_shown_and_revoked(fake: FakeBroker, run: Run) -> None
     assert run("grant", "revoke", GRANT_ID) == (0, f"{GRANT_ID}: revoked\n", "")
 
 
-REVOKED = {"revocation_id": "rev_1", "matched": 3, "revoked": 2, "revoking": 1}
+REVOKED = {
+    "revocation_id": "rev_1",
+    "matched": 6,
+    "revoked": 2,
+    "revoking": 1,
+    "abandoned": 3,
+}
 
 
 @pytest.mark.parametrize(
@@ -184,7 +191,8 @@ def test_revoke_by_each_selector(
     fake.on("POST /v1/revocations", 200, REVOKED)
     ran = run("revoke", *option, "--reason", "r", "--freeze")
     assert fake.last.json == {"selector": selector, "reason": "r", "freeze": True}
-    assert "3 grants matched, 2 revoked, 1 being revoked (rev_1)" in ran.out
+    assert "6 grants matched, 2 revoked, 1 being revoked (rev_1)" in ran.out
+    assert "3 grants given up, never confirmed dead" in ran.err
     assert run("revoke", *option, "--reason", "r", "--json").json == REVOKED
 
 

@@ -176,7 +176,7 @@ def test_moves(fake: FakeBroker, run: Run, how: str) -> None:
     assert "1 grant not yet confirmed dead" in ran.err
     assert fake.last.json == {"reason": "drill"}
     shown = run("agent", how, "report-writer", "--reason", "drill", "--json", *yes).json
-    assert shown["grants"] == {"revoked": 2, "revoking": 1}
+    assert shown["grants"] == {"revoked": 2, "revoking": 1, "abandoned": 0}
 
 
 def test_of_who_is_back_nothing_is_said_to_be_revoked(fake: FakeBroker, run: Run) -> None:

@@ -87,7 +87,7 @@ def test_set(fake: FakeBroker, run: Run) -> None:
     )
     assert "1 grant not yet confirmed dead" in ran.err
     shown = run(*SET, "--risk", "0", "--json").json
-    assert shown["reviewed"] == {"revoked": 2, "revoking": 1}
+    assert shown["reviewed"] == {"revoked": 2, "revoking": 1, "abandoned": 0}
     assert shown["new_in_a_later_version"] == 7
     assert fake.last.json["risk"] == 0, "zero is something said"
 

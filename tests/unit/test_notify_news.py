@@ -163,3 +163,15 @@ def test_what_is_no_id_stands_in_no_link_and_no_command(hostile: str) -> None:
     assert news is not None
     assert news.link == f"{SOURCE}/console/tasks/{TASK}"
     assert news.todo[0] == "broker approval approve ID --reason …"
+
+
+def test_what_an_operator_gave_up_is_told_and_a_static_secrets_end_is_not() -> None:
+    about = {"agent": "clerk", "capability": "orders", "statement": "jo: scrapped"}
+    told = news_of({**event("grant.abandoned", about), "principal": "jo"}, issuer=SOURCE)
+
+    assert told is not None
+    assert (told.kind, told.severity) == (Kind.STUCK, Severity.WARNING)
+    assert title(told) == "Given up, may still be alive: clerk → orders"
+    assert ("Statement", "jo: scrapped") in told.said
+    by_itself = {**event("grant.abandoned", about), "principal": "broker"}
+    assert news_of(by_itself, issuer=SOURCE) is None

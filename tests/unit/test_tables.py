@@ -17,6 +17,8 @@ pending → active → revoking → revoked
 pending → failed
 pending → revoking
 revoking → stuck → revoking
+revoking → abandoned
+stuck → abandoned
 """
 TASKS = """
 pending_approval → active → completed
@@ -50,7 +52,7 @@ def test_every_state_has_its_row() -> None:
 
 
 def test_only_the_dead_and_the_ended_stay_as_they_are() -> None:
-    assert {GrantState.REVOKED, GrantState.FAILED} == DEAD
+    assert {GrantState.REVOKED, GrantState.FAILED, GrantState.ABANDONED} == DEAD
     assert set(GrantState) - DEAD == LIVE
     assert set(TaskState) - ENDED == {TaskState.PENDING_APPROVAL, TaskState.ACTIVE}
 
@@ -69,6 +71,6 @@ def test_dead_means_the_same_everywhere(state: GrantState) -> None:
 def test_every_script_is_given_both_tables(name: str) -> None:
     text = scripts.source(name)
     assert text.startswith("#!lua")
-    assert "  revoking = { revoked = true, stuck = true },\n" in text
+    assert "  revoking = { abandoned = true, revoked = true, stuck = true },\n" in text
     assert "  revoked = {  },\n" in text
     assert text.count("local GRANT_MOVES = {") == text.count("local TASK_MOVES = {") == 1

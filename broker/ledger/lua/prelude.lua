@@ -92,6 +92,8 @@ local function index_grant(grant, add)
   if UNSETTLED[grant.state] then index(add, 'gs', grant.state, grant.backend, at) end
   -- The backlog: what used up its budget, until it is dead, also while it is being retried.
   if grant.exhausted then index(add, 'gx', grant.backend, grant.capability, at) end
+  -- What a backend as a whole is behind with: each that was tried in vain once, until it is dead.
+  if (grant.attempts or 0) > 0 then index(add, 'gr', grant.backend, at) end
 end
 
 local function move_grant(grant, state)

@@ -9,8 +9,10 @@ grant.due_at = NOW + A.delay_ms
 if (grant.attempts or 0) >= A.attempts then
   grant.exhausted = true
   move_grant(grant, 'stuck')
-  emit('grant.stuck', grant.task_id, grant.id, { attempts = grant.attempts, error = A.error })
+  emit('grant.stuck', grant.task_id, grant.id, { agent = grant.agent, capability = grant.capability,
+    backend = grant.backend, attempts = grant.attempts, error = A.error })
 end
+index_grant(grant, true)
 save(GRANTS, grant)
 due('g', grant.id, grant.due_at)
 return { grant.state, text_of(grant) }
