@@ -50,6 +50,8 @@ class Capability:
     ``path`` is where a Vault credential is read; ``rotate`` is written to after break-glass, to
     change the password that Vault itself uses there. ``resources`` and ``scope`` are the audience
     and scope of a ``token`` credential. ``max_live`` bounds the live grants of one task.
+    ``renewable_ms`` is how long one lives at most if it is renewed, counted from its issue: 0 for
+    ``max_ttl_ms``.
     ``require_binding`` wants the caller's token to be bound to a key (RFC 9449, RFC 8705).
 
     A tool is a capability too: ``tool`` is what its callers call it, ``arguments`` are its
@@ -71,6 +73,7 @@ class Capability:
     effects: frozenset[str] = frozenset()
     revocability: Revocability = Revocability.INSTANT
     max_live: int = 100
+    renewable_ms: int = 0
     dsn: str = ""
     tool: str = ""
     arguments: Mapping[str, tuple[str, bool]] = field(default_factory=dict[str, tuple[str, bool]])

@@ -10,7 +10,10 @@
     │   │   ├── TaskNotActive
     │   │   ├── IdempotencyConflict
     │   │   ├── RequestInProgress
-    │   │   └── AlreadyDelivered
+    │   │   ├── AlreadyDelivered
+    │   │   ├── NotRenewable            it lives as long as it may
+    │   │   ├── WrappingIntercepted     somebody else has opened what was wrapped
+    │   │   └── WrappingExpired         nobody has opened it in time
     │   └── QuotaExceeded           try again later
     │       └── RateLimited           asked too often
     ├── AuthenticationError       who is calling could not be proved
@@ -124,6 +127,27 @@ class AlreadyDelivered(Conflict):
 
     code = "credential_already_delivered"
     title = "Credential already delivered"
+
+
+class NotRenewable(Conflict):
+    """The credential lives as long as it may, or its backend can't renew it: rotate it."""
+
+    code = "not_renewable"
+    title = "Not renewable"
+
+
+class WrappingIntercepted(Conflict):
+    """What was wrapped was opened by somebody else, or exchanged for another; it is revoked."""
+
+    code = "wrapping_intercepted"
+    title = "Wrapped credential intercepted"
+
+
+class WrappingExpired(Conflict):
+    """The wrapping token's time was up before it was opened here; the credential is revoked."""
+
+    code = "wrapping_expired"
+    title = "Wrapped credential expired"
 
 
 class QuotaExceeded(RequestError):

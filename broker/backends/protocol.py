@@ -7,7 +7,7 @@ Whoever writes one gets the contract suite for free (``tests/contract``). The pi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -111,6 +111,22 @@ class Backend(Protocol):
 
     def forget(self, task_id: str) -> None:
         """Drop whatever is kept in memory for a task, under elevations too."""
+        ...
+
+
+@runtime_checkable
+class Renewable(Protocol):
+    """A backend that can let what it made live longer; one that can't hasn't this method."""
+
+    async def renew(self, grant: Grant, lifetime_ms: int) -> int:
+        """Let a credential live for ``lifetime_ms`` from now; returns for how long it does.
+
+        It may be less than was asked for. Idempotent.
+
+        Raises:
+            NotRenewable: it is gone, or can't live longer than it does.
+            BackendRefused, BackendUnavailable: as ``Backend`` says.
+        """
         ...
 
 

@@ -56,6 +56,7 @@ class IssuedGrant:
     credential: Credential
     capability: str = ""
     expires_at: datetime | None = None
+    replaces: str | None = None
     notes: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
 
@@ -81,6 +82,8 @@ class Grant:
     reason: str | None = None
     error: str | None = None
     intent: str | None = None
+    replaces: str | None = None
+    replaced_by: str | None = None
     extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
 
 

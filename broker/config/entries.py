@@ -41,6 +41,7 @@ from broker.config.problems import Fault, did_you_mean, how_to_write, shown
 from broker.config.table import Keys, Table, written
 from broker.config.tools import NUMBERS, Arguments
 from broker.config.trust import TrustDomainEntry  # noqa: TC001  pydantic reads the annotations
+from broker.durations import format_duration
 from broker.identity.models import WORKLOAD_ALGORITHMS, IssuerSettings, Role
 from broker.identity.rules import IdentityRule
 
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BACKEND_KEYS: Final[Mapping[str, Keys]] = {
-    "vault": {"path": True, "dsn": False, "rotate": False},
+    "vault": {"path": True, "dsn": False, "rotate": False, "renewable_for": False},
     "token": {"resource": True, "scope": False},
     TOOL: {"tool": False, "arguments": False, "amount": False, "resource": False},
 }
@@ -284,11 +285,24 @@ class CapabilityEntry(Table):
     amount: str | None = None
     max_ttl: DurationMs = written("15m")
     ttl: DurationMs = written("5m")
+    renewable_for: DurationMs | None = None
     data_class: Name = "internal"
     effects: Many[Effect] = ()
     revocability: Annotated[Revocability, member_of(Revocability)] = Revocability.INSTANT
     max_live: Count = 100
     require_binding: bool = False
+
+    @field_validator("renewable_for")
+    @classmethod
+    def _renewed_to_more(cls, value: int | None, info: ValidationInfo) -> int | None:
+        cls._check_key(value, info, "backend", BACKEND_KEYS)
+        longest = info.data.get("max_ttl")
+        if value is not None and longest is not None and value < longest:
+            raise Fault(
+                f"is {format_duration(value)}, shorter than max_ttl, {format_duration(longest)}",
+                f'write "{format_duration(longest)}" or more, or leave it out for just that',
+            )
+        return value
 
     @field_validator("path", "dsn", "rotate", "resource", "scope", "tool", "arguments", "amount")
     @classmethod
@@ -332,6 +346,7 @@ class CapabilityEntry(Table):
             effects=frozenset(self.effects),
             revocability=self.revocability,
             max_live=self.max_live,
+            renewable_ms=self.renewable_for or 0,
             dsn=self.dsn or "",
             tool=self.tool or "",
             arguments=dict(self.arguments or {}),

@@ -27,6 +27,7 @@ from broker.ledger.writes import (
     idempotency_args,
     idempotency_key,
     not_active,
+    not_replaceable,
     reused,
     token_ended,
     tokens_in,
@@ -151,9 +152,7 @@ class RedisLedger:
             "reserve", shard, {**args, "tokens": len(tokens)}, own_key=own, more_keys=tokens
         )
         match status:
-            case b"ok":
-                return grant_row(rest[0])
-            case b"replay" if rest[0]:
+            case b"ok" | b"replay" if rest[0]:
                 return grant_row(rest[0])
             case b"task_not_active":
                 raise not_active()
@@ -169,6 +168,8 @@ class RedisLedger:
                 raise budget_exhausted(rest[0])
             case b"handle_retired":
                 raise HandleRetired
+            case b"replaced":
+                raise not_replaceable(grant.replaces, rest[0].decode())
             case b"changed" | b"elevation_ended":
                 raise Changed
             case b"token_ended":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from broker.errors import BrokerError, IdempotencyConflict, InvalidToken, TaskNotActive
+from broker.errors import BrokerError, Conflict, IdempotencyConflict, InvalidToken, TaskNotActive
 from broker.ids import shard_of
 from broker.ledger import keys
 from broker.ledger.models import IDEMPOTENCY_MS
@@ -46,6 +46,15 @@ def reused() -> BrokerError:
 def not_active() -> TaskNotActive:
     """Say that a task isn't active."""
     return TaskNotActive("The task is not active: it has ended, or it is not approved yet.")
+
+
+def not_replaceable(grant_id: str, state: str) -> Conflict:
+    """Say that a grant can't be rotated: it is no longer active, or has a successor."""
+    if state == "active":
+        msg = f"Grant {grant_id} has its time up, or was rotated already: rotate its successor."
+    else:
+        msg = f"Grant {grant_id} is {state}: ask for a new credential."
+    return Conflict(msg, state=state)
 
 
 def token_ended() -> InvalidToken:

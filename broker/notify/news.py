@@ -32,6 +32,7 @@ class Kind(StrEnum):
     REVIEW = "review"
     ROTATION = "rotation"
     STUCK = "stuck"
+    INTERCEPTED = "intercepted"
     DECISION = "decision"
 
 
@@ -317,6 +318,9 @@ FORMS: Final[Mapping[str, _Form]] = {
     "review.closed": _Form(Kind.REVIEW, Severity.INFO, _saying("Review closed"), (), "elevation"),
     "rotation.failed": _Form(
         Kind.ROTATION, Severity.CRITICAL, _saying("Not rotated after break-glass"), (), "elevation"
+    ),
+    "grant.intercepted": _Form(
+        Kind.INTERCEPTED, Severity.CRITICAL, _saying("Credential intercepted on its way"), _END
     ),
     "grant.stuck": _Form(Kind.STUCK, Severity.CRITICAL, _saying("Can't be revoked")),
     "decision": _Form(Kind.DECISION, Severity.INFO, _decided),
