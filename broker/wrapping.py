@@ -31,6 +31,7 @@ from broker.errors import (
     Conflict,
     InvalidRequest,
     LedgerUnavailable,
+    Unavailable,
     WrappingExpired,
     WrappingIntercepted,
 )
@@ -161,12 +162,15 @@ class Wrapping:
         if grant.state is not GrantState.ACTIVE:
             raise ended(grant.state)
         if not hmac.compare_digest(_digest(token), str(grant.wrapping["digest"])):
-            raise await self._intercepted(grant, caller, "another_token")
+            raise await self._lost(grant, caller, "another_token")
         try:
-            if await self._vault.made_at(token) != PATH:
-                raise await self._intercepted(grant, caller, "another_path")
+            made_at = await self._vault.made_at(token)
         except VaultGone:
-            raise await self._gone(grant, caller) from None
+            raise await self._lost(grant, caller, self._how(grant)) from None
+        except Unavailable as error:
+            raise cannot_issue("vault", error) from error
+        if made_at != PATH:
+            raise await self._lost(grant, caller, "another_path")
         opened = await self._lives.opened(grant, actor=caller.name)
         work = self._open(self._vault, caller, opened, token)
         return await asyncio.shield(self._pipeline.work.spawn(work))
@@ -177,7 +181,7 @@ class Wrapping:
         try:
             content = dict(await vault.open(token))
         except VaultGone:
-            raise await self._gone(grant, caller) from None
+            raise await self._lost(grant, caller, self._how(grant), ours=True) from None
         except BrokerError as error:
             # Whether it was opened, and its answer lost, nobody knows.
             marked = self._pipeline.ledger.begin_revoke(
@@ -186,7 +190,7 @@ class Wrapping:
             await self._end(grant, marked, wait=False)
             raise cannot_issue("vault", error) from error
         if content.pop("grant_id", None) != grant.id:
-            raise await self._intercepted(grant, caller, "another_grant")
+            raise await self._lost(grant, caller, "another_grant", ours=True)
         kind = str(content.pop("type", ""))
         fields: dict[str, str | Secret] = {k: Secret(str(v)) for k, v in content.items()}
         return Issued(grant, Minted(grant.lease, 0, kind, fields), ())
@@ -200,31 +204,36 @@ class Wrapping:
         if capability is not None and capability.require_binding and not caller.cnf:
             raise BindingRequired("This capability is for tokens that are bound to a key.")
 
-    async def _gone(self, grant: Grant, caller: Caller) -> Conflict:
-        """Say what it means that Vault knows the token no more; the grant is revoked anyhow."""
-        if int(self._clock.now() * 1000) < grant.wrapping["ends_at"]:
-            return await self._intercepted(grant, caller, "spent")
-        marked = self._pipeline.ledger.begin_revoke(
-            [grant.id], reason="wrapping_expired", actor=_ACTOR
-        )
-        await self._end(grant, marked)
-        msg = (
-            "The wrapping token's time was up before it was opened here, so the credential was "
-            "revoked. Ask for another, and open it sooner."
-        )
-        return WrappingExpired(msg, grant_id=grant.id)
+    def _how(self, grant: Grant) -> str:
+        """Say what it means that Vault knows a token no more; empty when its time is up."""
+        return "spent" if self._clock.now() * 1000 < grant.wrapping["ends_at"] else ""
 
-    async def _intercepted(self, grant: Grant, caller: Caller, how: str) -> Conflict:
+    async def _lost(
+        self, grant: Grant, caller: Caller, how: str, *, ours: bool = False
+    ) -> Conflict:
+        """Revoke what somebody else may have; returns the error that says so.
+
+        Raises:
+            AlreadyDelivered: the broker has opened it meanwhile, for another call of the agent's.
+        """
+        await self._end(grant, self._mark(grant, caller, how, ours=ours))
+        if not how:
+            msg = (
+                "The wrapping token's time was up before it was opened here, so the credential "
+                "was revoked. Ask for another, and open it sooner."
+            )
+            return WrappingExpired(msg, grant_id=grant.id)
         log.warning("wrapped credential intercepted", grant=grant.id, how=how)
-        await self._end(grant, self._mark(grant, caller, how))
         msg = (
             "Somebody else has opened this credential, or put another token in the place of its "
             "own. It was revoked, and operators are told."
         )
         return WrappingIntercepted(msg, grant_id=grant.id)
 
-    async def _mark(self, grant: Grant, caller: Caller, how: str) -> tuple[Grant, ...]:
-        marked = await self._lives.intercepted(grant, how=how, actor=caller.name)
+    async def _mark(
+        self, grant: Grant, caller: Caller, how: str, *, ours: bool
+    ) -> tuple[Grant, ...]:
+        marked = await self._lives.lost(grant, how=how, ours=ours, actor=caller.name)
         return () if is_dead(marked) else (marked,)
 
     async def _end(

@@ -50,9 +50,16 @@ class Lives:
         """
         return await self._wrapping(grant, {"op": "opened"}, actor)
 
-    async def intercepted(self, grant: Grant, *, how: str, actor: str) -> Grant:
-        """Somebody else has opened it, which is said as an alarm; it is claimed for revoking."""
-        args = {"op": "intercepted", "how": how}
+    async def lost(self, grant: Grant, *, how: str, ours: bool, actor: str) -> Grant:
+        """What was wrapped isn't to be had any more; its grant is claimed for revoking.
+
+        With ``how`` somebody else has it, and that is said as an alarm; without, its time is up.
+        ``ours`` says that this call is the one that was to open it.
+
+        Raises:
+            AlreadyDelivered: the broker has opened it meanwhile.
+        """
+        args = {"op": "lost", **({"how": how} if how else {}), **({"ours": True} if ours else {})}
         return await self._wrapping(grant, args, actor)
 
     async def _wrapping(self, grant: Grant, args: Mapping[str, Any], actor: str) -> Grant:

@@ -1,13 +1,20 @@
--- How a credential in a wrapping token fares. A = {id, op, digest?, ends_at?, how?, claim_ms, actor}.
---   made         it was put in the token with this digest, which ends then
---   opened       its agent is about to open it by us: once, and only if it could still be issued
---   intercepted  somebody else has opened it, or put another in its place: it is revoked
+-- How a credential in a wrapping token fares. A = {id, op, digest?, ends_at?, how?, ours?, claim_ms,
+-- actor}.
+--   made    it was put in the token with this digest, which ends then
+--   opened  its agent is about to open it by us: once, and only if it could still be issued
+--   lost    it isn't there: its time is up (`how` is nil), or somebody else has it, which is an alarm.
+--           It is revoked, unless we have opened it ourselves meanwhile: `ours` says that this is us.
 local grant = load(GRANTS, A.id)
 if not grant then return { 'unknown' } end
-if A.op == 'intercepted' then
-  emit('grant.intercepted', grant.task_id, grant.id, { agent = grant.agent, power = grant.power,
-    capability = grant.capability, how = A.how })
-  if next(GRANT_MOVES[grant.state]) then begin_revoke(grant, 'intercepted') end
+if A.op == 'lost' then
+  if grant.wrapping.opened_at and not A.ours then return { 'opened', text_of(grant) } end
+  if A.how then
+    emit('grant.intercepted', grant.task_id, grant.id, { agent = grant.agent, power = grant.power,
+      capability = grant.capability, how = A.how })
+  end
+  if next(GRANT_MOVES[grant.state]) then
+    begin_revoke(grant, A.how and 'intercepted' or 'wrapping_expired')
+  end
   return { grant.state, text_of(grant) }
 end
 local task = load(TASKS, grant.task_id)
