@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from broker.wrapping import Wrapping
 
 log = get_logger("renewing")
+_MARGIN_MS: Final = 5000
+"""So much longer it is to live at the backend than in the ledger, by which it ends."""
 _ROTATE: Final = "Rotate it instead: that issues another in its place."
 
 
@@ -74,9 +76,7 @@ class Renewals:
         capability = pipeline.catalog.capabilities.get(grant.capability)
         if capability is None:
             raise NotRenewable("Its capability is in the catalogue no more.")
-        backend = pipeline.closing.backend(grant.backend)
-        if not isinstance(backend, Renewable) and 0 < grant.lives_until <= grant.expires_at:
-            raise NotRenewable(f"Backend {grant.backend!r} can't renew it. {_ROTATE}")
+        self._renewable(grant)
         self._room(grant, task, capability)  # before anybody is asked
         wanted = _again(grant, ask.ttl)
         async with pipeline.judge.chain(task.root_id):
@@ -115,14 +115,23 @@ class Renewals:
         self._pipeline.judge.used(task.agent, capability.name)
         return renewed, ruling.decision.notes + notes
 
+    def _renewable(self, grant: Grant) -> Renewable:
+        backend = self._pipeline.closing.backend(grant.backend)
+        if not isinstance(backend, Renewable):
+            raise NotRenewable(
+                f"What backend {grant.backend!r} makes has its end inside. {_ROTATE}"
+            )
+        return backend
+
     async def _at_backend(self, grant: Grant, ttl_ms: int) -> int:
         """Return for how long the backend lets it live from now, 0 if it does so long anyway."""
-        needed = self._pipeline.judge.now_ms() + ttl_ms > grant.lives_until > 0
-        backend = self._pipeline.closing.backend(grant.backend)
-        if not needed or not isinstance(backend, Renewable):
+        now_ms = self._pipeline.judge.now_ms
+        asked_at, needed_ms = now_ms(), ttl_ms + _MARGIN_MS
+        if asked_at + needed_ms <= grant.lives_until or not grant.lives_until:
             return 0
         try:
-            return await backend.renew(grant, ttl_ms)
+            lives_ms = await self._renewable(grant).renew(grant, needed_ms)
+            return max(lives_ms - (now_ms() - asked_at), 1)
         except Unavailable as error:
             log.warning("cannot renew", backend=grant.backend, error=error.detail)
             msg = f"Backend {grant.backend!r} can't renew right now; nothing has changed."
