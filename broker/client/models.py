@@ -88,6 +88,13 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RenewedGrant(Grant):
+    """A grant that lives longer now; ``notes`` say what was shortened."""
+
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GrantCounts:
     """How many grants are confirmed dead, and how many are being killed."""
 

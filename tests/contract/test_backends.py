@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from broker.errors import BrokerError, Unavailable
+from broker.backends.protocol import Renewable
+from broker.errors import BrokerError, NotRenewable, Unavailable
 from broker.grants import Grant, GrantState
 from broker.ids import new_id, shard_of
 from broker.secret import Secret
@@ -197,6 +198,22 @@ async def test_revoking_one_leaves_its_siblings_alone(case: Case) -> None:
     assert await case.works(second)
 
 
+async def test_one_that_renews_says_for_how_long_and_only_while_it_lives(case: Case) -> None:
+    grant, minted = await case.issue()
+    if not isinstance(case.backend, Renewable):
+        return  # a rotation issues another
+
+    for asked_ms in (7_200_000, 7_200_000, 600_000):
+        assert 0 < await case.backend.renew(grant, asked_ms) <= asked_ms
+    assert await case.works(minted)
+
+    await case.backend.revoke(grant)
+    with pytest.raises(NotRenewable):
+        await case.backend.renew(grant, 600_000)
+    assert not await case.backend.is_live(grant)
+    assert not await case.works(minted)
+
+
 async def test_what_was_minted_and_never_recorded_dies_by_what_was_prepared(case: Case) -> None:
     """A crash between minting and recording: the lease was never learnt."""
     grant = await case.reserve(await case.prepare())
@@ -356,6 +373,9 @@ async def test_a_server_that_is_away_is_an_unavailable_of_ours(
             await backend.is_live(grant)
         with pytest.raises(Unavailable):
             await backend.mint(grant, case.task, case.capability)
+        if isinstance(backend, Renewable):
+            with pytest.raises(Unavailable):
+                await backend.renew(grant, 600_000)
     finally:
         await cut_off.close()
     assert await case.works(minted)

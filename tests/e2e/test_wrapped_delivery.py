@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from broker.audit.record import TYPE_PREFIX
+from broker.backends.vault_api import VaultForbidden
 from broker.notify.news import Kind, Severity, news_of
 from tests.http.parties import assert_problem
 from tests.waiting import wait_until
@@ -242,6 +243,24 @@ async def test_the_wrapping_lasts_no_longer_than_ten_minutes_nor_than_the_grant(
     assert "wrap_ttl shortened to 600s" in " ".join(long["notes"])
     assert short["credential"]["expires_at"] <= short["expires_at"]
     assert not any("wrap_ttl" in note for note in usual["notes"])
+
+
+async def test_the_broker_puts_in_for_a_while_and_takes_nothing_out(world: World) -> None:
+    grant = await wrapped(world, await world.open())
+    vault = world.app.vault
+    assert vault is not None
+    content = {"a": "b"}
+
+    for wrap_s in (0, 601):
+        with pytest.raises(VaultForbidden):
+            await vault.as_broker("post", "sys/wrapping/wrap", content, wrap_s=wrap_s)
+    taken = {"token": grant["credential"]["token"]}
+    with pytest.raises(VaultForbidden):
+        await vault.as_broker("post", "sys/wrapping/unwrap", taken)
+    with pytest.raises(VaultForbidden):
+        await vault.as_broker("put", "sys/leases/renew", {"lease_id": "database/creds/other/x"})
+
+    assert (await unwrap(world, grant)).status_code == 200
 
 
 @pytest.fixture
