@@ -14,7 +14,6 @@ from broker.audit_log import AuditLog, open_audit_log
 from broker.backends.token import TokenBackend
 from broker.backends.vault import VaultBackend
 from broker.backends.vault_api import VaultApi, VaultLogin, vault_state
-from broker.backends.vault_wrapping import VaultWrapping
 from broker.clock import SystemClock
 from broker.config import read_secret_file
 from broker.consents import Consents
@@ -42,7 +41,6 @@ from broker.ledger.connection import Connection
 from broker.ledger.durability import durability
 from broker.ledger.elevations import ElevationTable
 from broker.ledger.live_tokens import LiveTokens
-from broker.ledger.lives import Lives
 from broker.ledger.queries import Queries
 from broker.ledger.redis import RedisLedger
 from broker.ledger.registry import Registry
@@ -63,7 +61,6 @@ from broker.service import Broker
 from broker.standing import Standing
 from broker.steps import Steps
 from broker.tokens import Tokens
-from broker.wrapping import Wrapping
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -292,13 +289,7 @@ def build(
         shards=config.redis.shards,
     )
     elevations = Elevations(
-        pipeline,
-        ElevationTable(connection, ledger.times),
-        settings.elevation_limits(config),
-    )
-    lives = Lives(connection, ledger.times)
-    wrapping = Wrapping(
-        pipeline, lives, VaultWrapping(vault) if vault else None, clock, config.broker.issuer
+        pipeline, ElevationTable(connection, ledger.times), settings.elevation_limits(config)
     )
     service = Broker(
         pipeline=pipeline,
@@ -315,8 +306,7 @@ def build(
         executions=Executions(judge.actions, queries),
         approvals=ApprovalDesk(pipeline),
         elevations=elevations,
-        wrapping=wrapping,
-        renewals=Renewals(pipeline, wrapping, lives),
+        renewals=Renewals.over(pipeline, connection, vault, clock, config.broker.issuer),
         limits=settings.task_limits(config),
         shards=config.redis.shards,
     )

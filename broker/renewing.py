@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from broker.backends.protocol import Renewable
+from broker.backends.vault_wrapping import VaultWrapping
 from broker.clock import to_rfc3339
 from broker.errors import (
     BackendUnavailable,
@@ -21,7 +22,7 @@ from broker.errors import (
     Unavailable,
 )
 from broker.grants import GrantState
-from broker.ledger.lives import ended
+from broker.ledger.lives import Lives, ended
 from broker.ledger.models import Changed
 from broker.logs import get_logger
 from broker.policy.rules import clamp
@@ -29,12 +30,15 @@ from broker.rulings import TRIES, too_busy
 from broker.steps import counted
 from broker.visibility import must_run
 from broker.wire import RequestGrant
+from broker.wrapping import Wrapping
 
 if TYPE_CHECKING:
     from broker.access import Caller
+    from broker.backends.vault_api import VaultApi
     from broker.catalog import Capability
+    from broker.clock import Clock
     from broker.grants import Grant
-    from broker.ledger.lives import Lives
+    from broker.ledger.connection import Connection
     from broker.ledger.models import Idempotency
     from broker.pipeline import Pipeline
     from broker.rulings import Ruling
@@ -42,7 +46,6 @@ if TYPE_CHECKING:
     from broker.tasks import Task
     from broker.wire import Delivery
     from broker.wire_grants import RenewGrant, RotateGrant
-    from broker.wrapping import Wrapping
 
 log = get_logger("renewing")
 _MARGIN_MS: Final = 5000
@@ -55,9 +58,23 @@ class Renewals:
 
     def __init__(self, pipeline: Pipeline, wrapping: Wrapping, lives: Lives) -> None:
         """Decide and issue through the pipeline; deliver successors as ``wrapping`` does."""
+        self.wrapping = wrapping
         self._pipeline = pipeline
-        self._wrapping = wrapping
         self._lives = lives
+
+    @classmethod
+    def over(
+        cls,
+        pipeline: Pipeline,
+        connection: Connection,
+        vault: VaultApi | None,
+        clock: Clock,
+        url: str,
+    ) -> Renewals:
+        """Make them with the tables and the wrapping that they need; ``url`` is the broker's."""
+        lives = Lives(connection, pipeline.ledger.times)
+        wraps = VaultWrapping(vault) if vault is not None else None
+        return cls(pipeline, Wrapping(pipeline, lives, wraps, clock, url), lives)
 
     async def renew(
         self, caller: Caller, task: Task, grant: Grant, ask: RenewGrant
@@ -194,7 +211,7 @@ class Renewals:
         overlap_ms: int,
         idempotency: Idempotency | None,
     ) -> Issued:
-        issued = await self._wrapping.issue(caller, task, wanted, idempotency)
+        issued = await self.wrapping.issue(caller, task, wanted, idempotency)
         try:
             await self._lives.supersede(
                 grant.id, by=issued.grant.id, overlap_ms=overlap_ms, actor=caller.name

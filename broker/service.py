@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from broker.steps import Issued
     from broker.wire import CompleteTask, OpenTask, RequestGrant
     from broker.wire_grants import RenewGrant, RotateGrant, UnwrapGrant
-    from broker.wrapping import Wrapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,6 @@ class Broker:
         executions: Executions,
         approvals: ApprovalDesk,
         elevations: Elevations,
-        wrapping: Wrapping,
         renewals: Renewals,
         limits: TaskLimits,
         shards: int,
@@ -87,7 +85,6 @@ class Broker:
         self.executions = executions
         self.approvals = approvals
         self.elevations = elevations
-        self.wrapping = wrapping
         self.renewals = renewals
         self.operators = Operators(pipeline, shards)
         self._ledger = pipeline.ledger
@@ -308,7 +305,7 @@ class Broker:
             scope = f"grant:{caller.name}:{task.id}"
             digest = _digest(ask.model_dump(mode="json"))
             idempotency = Idempotency(scope, idempotency_key, digest)
-        return await self.wrapping.issue(caller, task, ask, idempotency)
+        return await self.renewals.wrapping.issue(caller, task, ask, idempotency)
 
     async def grant(self, caller: Caller, grant_id: str) -> Grant:
         """Return a grant that concerns the caller."""
@@ -347,7 +344,7 @@ class Broker:
         """Open what was delivered wrapped, for the task's own agent."""
         grant = await self.grant(caller, grant_id)
         task = await self.task(caller, grant.task_id)
-        return await self.wrapping.unwrap(caller, task, grant, Secret(ask.token))
+        return await self.renewals.wrapping.unwrap(caller, task, grant, Secret(ask.token))
 
     async def renew(
         self, caller: Caller, grant_id: str, ask: RenewGrant

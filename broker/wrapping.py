@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from broker.backends.protocol import Minted
@@ -64,6 +65,15 @@ _USUAL_MS: Final = 60_000
 _LONGEST_MS: Final = 600_000
 """What ``deploy/vault/broker.hcl`` allows."""
 _ACTOR: Final = "broker"
+
+
+class Sign(StrEnum):
+    """By what it is noticed that somebody else has opened it."""
+
+    SPENT = "spent"
+    ANOTHER_TOKEN = "another_token"
+    ANOTHER_PATH = "another_path"
+    ANOTHER_GRANT = "another_grant"
 
 
 class Wrapping:
@@ -162,15 +172,15 @@ class Wrapping:
         if grant.state is not GrantState.ACTIVE:
             raise ended(grant.state)
         if not hmac.compare_digest(_digest(token), str(grant.wrapping["digest"])):
-            raise await self._lost(grant, caller, "another_token")
+            raise await self._lost(grant, caller, Sign.ANOTHER_TOKEN)
         try:
             made_at = await self._vault.made_at(token)
         except VaultGone:
-            raise await self._lost(grant, caller, self._how(grant)) from None
+            raise await self._lost(grant, caller, self._gone(grant)) from None
         except Unavailable as error:
             raise cannot_issue("vault", error) from error
         if made_at != PATH:
-            raise await self._lost(grant, caller, "another_path")
+            raise await self._lost(grant, caller, Sign.ANOTHER_PATH)
         opened = await self._lives.opened(grant, actor=caller.name)
         work = self._open(self._vault, caller, opened, token)
         return await asyncio.shield(self._pipeline.work.spawn(work))
@@ -181,7 +191,7 @@ class Wrapping:
         try:
             content = dict(await vault.open(token))
         except VaultGone:
-            raise await self._lost(grant, caller, self._how(grant), ours=True) from None
+            raise await self._lost(grant, caller, self._gone(grant), ours=True) from None
         except BrokerError as error:
             # Whether it was opened, and its answer lost, nobody knows.
             marked = self._pipeline.ledger.begin_revoke(
@@ -190,7 +200,7 @@ class Wrapping:
             await self._end(grant, marked, wait=False)
             raise cannot_issue("vault", error) from error
         if content.pop("grant_id", None) != grant.id:
-            raise await self._lost(grant, caller, "another_grant", ours=True)
+            raise await self._lost(grant, caller, Sign.ANOTHER_GRANT, ours=True)
         kind = str(content.pop("type", ""))
         fields: dict[str, str | Secret] = {k: Secret(str(v)) for k, v in content.items()}
         return Issued(grant, Minted(grant.lease, 0, kind, fields), ())
@@ -204,26 +214,26 @@ class Wrapping:
         if capability is not None and capability.require_binding and not caller.cnf:
             raise BindingRequired("This capability is for tokens that are bound to a key.")
 
-    def _how(self, grant: Grant) -> str:
-        """Say what it means that Vault knows a token no more; empty when its time is up."""
-        return "spent" if self._clock.now() * 1000 < grant.wrapping["ends_at"] else ""
+    def _gone(self, grant: Grant) -> Sign | None:
+        """Say what it means that Vault knows a token no more: nothing once its time is up."""
+        return Sign.SPENT if self._clock.now() * 1000 < grant.wrapping["ends_at"] else None
 
     async def _lost(
-        self, grant: Grant, caller: Caller, how: str, *, ours: bool = False
+        self, grant: Grant, caller: Caller, sign: Sign | None, *, ours: bool = False
     ) -> Conflict:
         """Revoke what somebody else may have; returns the error that says so.
 
         Raises:
             AlreadyDelivered: the broker has opened it meanwhile, for another call of the agent's.
         """
-        await self._end(grant, self._mark(grant, caller, how, ours=ours))
-        if not how:
+        await self._end(grant, self._mark(grant, caller, sign, ours=ours))
+        if sign is None:
             msg = (
                 "The wrapping token's time was up before it was opened here, so the credential "
                 "was revoked. Ask for another, and open it sooner."
             )
             return WrappingExpired(msg, grant_id=grant.id)
-        log.warning("wrapped credential intercepted", grant=grant.id, how=how)
+        log.warning("wrapped credential intercepted", grant=grant.id, how=str(sign))
         msg = (
             "Somebody else has opened this credential, or put another token in the place of its "
             "own. It was revoked, and operators are told."
@@ -231,9 +241,9 @@ class Wrapping:
         return WrappingIntercepted(msg, grant_id=grant.id)
 
     async def _mark(
-        self, grant: Grant, caller: Caller, how: str, *, ours: bool
+        self, grant: Grant, caller: Caller, sign: Sign | None, *, ours: bool
     ) -> tuple[Grant, ...]:
-        marked = await self._lives.lost(grant, how=how, ours=ours, actor=caller.name)
+        marked = await self._lives.lost(grant, how=sign or "", ours=ours, actor=caller.name)
         return () if is_dead(marked) else (marked,)
 
     async def _end(

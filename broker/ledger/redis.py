@@ -17,7 +17,6 @@ from broker.ledger import keys
 from broker.ledger.models import (
     Changed,
     Claimed,
-    HandleRetired,
     LedgerTimes,
     budget_exhausted,
 )
@@ -27,7 +26,7 @@ from broker.ledger.writes import (
     idempotency_args,
     idempotency_key,
     not_active,
-    not_replaceable,
+    not_reserved,
     reused,
     token_ended,
     tokens_in,
@@ -151,31 +150,9 @@ class RedisLedger:
         status, *rest = await self._redis.run(
             "reserve", shard, {**args, "tokens": len(tokens)}, own_key=own, more_keys=tokens
         )
-        match status:
-            case b"ok" | b"replay" if rest[0]:
-                return grant_row(rest[0])
-            case b"task_not_active":
-                raise not_active()
-            case b"frozen":
-                raise stopped_by(rest[0])
-            case b"quota":
-                msg = (
-                    f"The task already holds {int(rest[0])} live grants of {grant.capability!r}, "
-                    "the most allowed. Use one of them, or revoke one and ask again."
-                )
-                raise QuotaExceeded(msg, retry_after=30)
-            case b"budget":
-                raise budget_exhausted(rest[0])
-            case b"handle_retired":
-                raise HandleRetired
-            case b"replaced":
-                raise not_replaceable(grant.replaces, rest[0].decode())
-            case b"changed" | b"elevation_ended":
-                raise Changed
-            case b"token_ended":
-                raise token_ended()
-            case _:
-                raise reused()
+        if status in (b"ok", b"replay") and rest[0]:
+            return grant_row(rest[0])
+        raise not_reserved(grant, status, *rest)
 
     async def activate(
         self,

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from broker.errors import BrokerError, Conflict, IdempotencyConflict, InvalidToken, TaskNotActive
+from broker.errors import (
+    BrokerError,
+    Conflict,
+    IdempotencyConflict,
+    InvalidToken,
+    QuotaExceeded,
+    TaskNotActive,
+)
 from broker.ids import shard_of
 from broker.ledger import keys
-from broker.ledger.models import IDEMPOTENCY_MS
+from broker.ledger.models import IDEMPOTENCY_MS, Changed, HandleRetired, budget_exhausted
+from broker.ledger.registry import stopped_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from broker.grants import Grant
     from broker.ledger.models import Idempotency, LedgerTimes
 
 
@@ -48,15 +57,44 @@ def not_active() -> TaskNotActive:
     return TaskNotActive("The task is not active: it has ended, or it is not approved yet.")
 
 
-def not_replaceable(grant_id: str, state: str) -> Conflict:
+def token_ended() -> InvalidToken:
+    """Say that a token ended under the request."""
+    return InvalidToken("The token was revoked while it was being used.")
+
+
+def not_reserved(  # noqa: PLR0911  one return an answer
+    grant: Grant, status: bytes, *about: bytes
+) -> BrokerError:
+    """Say why a grant was not written as pending, from what ``reserve.lua`` answers."""
+    match status:
+        case b"task_not_active":
+            return not_active()
+        case b"frozen":
+            return stopped_by(about[0])
+        case b"quota":
+            msg = (
+                f"The task already holds {int(about[0])} live grants of {grant.capability!r}, the "
+                "most allowed. Use one of them, or revoke one and ask again."
+            )
+            return QuotaExceeded(msg, retry_after=30)
+        case b"budget":
+            return budget_exhausted(about[0])
+        case b"replaced":
+            return _not_replaceable(grant.replaces, about[0].decode())
+        case b"handle_retired":
+            return HandleRetired()
+        case b"changed" | b"elevation_ended":
+            return Changed()
+        case b"token_ended":
+            return token_ended()
+        case _:
+            return reused()
+
+
+def _not_replaceable(grant_id: str, state: str) -> Conflict:
     """Say that a grant can't be rotated: it is no longer active, or has a successor."""
     if state == "active":
         msg = f"Grant {grant_id} has its time up, or was rotated already: rotate its successor."
     else:
         msg = f"Grant {grant_id} is {state}: ask for a new credential."
     return Conflict(msg, state=state)
-
-
-def token_ended() -> InvalidToken:
-    """Say that a token ended under the request."""
-    return InvalidToken("The token was revoked while it was being used.")
