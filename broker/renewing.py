@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 log = get_logger("renewing")
 _MARGIN_MS: Final = 5000
 """So much longer it is to live at the backend than in the ledger, by which it ends."""
+_OVERLAP_MS: Final = 30_000
 _ROTATE: Final = "Rotate it instead: that issues another in its place."
 
 
@@ -198,7 +199,7 @@ class Renewals:
         wanted = _again(grant, ask.ttl, delivery=ask.delivery, wrap_ttl=ask.wrap_ttl)
         # Finished even if the caller hangs up: of two that live one has to end.
         work = self._rotate(
-            caller, task, grant, wanted.replacing(grant.id), ask.overlap, idempotency
+            caller, task, grant, wanted.replacing(grant.id), ask.overlap or _OVERLAP_MS, idempotency
         )
         return await asyncio.shield(self._pipeline.work.spawn(work))
 

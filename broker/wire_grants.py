@@ -26,7 +26,7 @@ class RenewGrant(Request):
 class RotateGrant(Request):
     """``POST /v1/grants/{id}/rotate``: the old one lives on for ``overlap``, if it would have."""
 
-    overlap: Duration = 30_000
+    overlap: Duration | None = None
     ttl: Duration | None = None
     delivery: Delivery = "inline"
     wrap_ttl: Duration | None = None
