@@ -57,6 +57,7 @@ from broker.quotas import Quotas
 from broker.rates import Rates
 from broker.reaper import Reaper
 from broker.receipts import Receipts
+from broker.renewing import Renewals
 from broker.scheduler import Scheduler
 from broker.service import Broker
 from broker.standing import Standing
@@ -310,6 +311,7 @@ def build(
         approvals=ApprovalDesk(pipeline),
         elevations=elevations,
         receipts=Receipts(queries, tokens, config.broker.issuer, clock),
+        renewals=Renewals.over(pipeline, connection, vault, clock, config.broker.issuer),
         limits=settings.task_limits(config),
         shards=config.redis.shards,
     )

@@ -60,8 +60,9 @@ class Capability:
     ``rotate`` is written to after break-glass, to change the password that Vault itself uses there.
     ``resources`` and ``scope`` are the audience and scope of a ``token`` credential. ``max_live``
     bounds the live grants of one task, ``max_live_total`` those of all (0: any number), and
-    ``issue_rate`` how often one is issued. ``require_binding`` wants the caller's token to be bound
-    to a key (RFC 9449, RFC 8705).
+    ``issue_rate`` how often one is issued. ``renewable_ms`` is how long one lives at most if it is
+    renewed, counted from its issue: 0 for ``max_ttl_ms``. ``require_binding`` wants the caller's
+    token to be bound to a key (RFC 9449, RFC 8705).
 
     A tool is a capability too: ``tool`` is what its callers call it, ``arguments`` are its
     arguments by name, each with its type and whether it may be left out, and ``amount`` is the one
@@ -86,6 +87,7 @@ class Capability:
     max_live: int = 100
     max_live_total: int = 0
     issue_rate: Rate | None = None
+    renewable_ms: int = 0
     dsn: str = ""
     tool: str = ""
     arguments: Mapping[str, tuple[str, bool]] = field(default_factory=dict[str, tuple[str, bool]])

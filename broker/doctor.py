@@ -237,6 +237,8 @@ def _needed(vault: VaultSection, paths: list[str]) -> dict[str, str]:
         "auth/token/accessors": "list",
         "sys/leases/lookup": "update",
         "sys/leases/revoke": "update",
+        "sys/leases/renew": "update",
+        "sys/wrapping/wrap": "update",
     }
     return fixed | {f"sys/leases/lookup/{path}": "list" for path in paths}
 

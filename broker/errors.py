@@ -11,7 +11,10 @@
     │   │   ├── IdempotencyConflict
     │   │   ├── RequestInProgress
     │   │   ├── AlreadyDelivered
-    │   │   └── NotDeadYet
+    │   │   ├── NotDeadYet
+    │   │   ├── NotRenewable            it lives as long as it may
+    │   │   ├── WrappingIntercepted     somebody else has opened what was wrapped
+    │   │   └── WrappingExpired         nobody has opened it in time
     │   └── QuotaExceeded           try again later
     │       └── RateLimited           asked too often
     ├── AuthenticationError       who is calling could not be proved
@@ -133,6 +136,27 @@ class NotDeadYet(Conflict):
 
     code = "not_dead_yet"
     title = "Not dead yet"
+
+
+class NotRenewable(Conflict):
+    """The credential lives as long as it may, or its backend can't renew it: rotate it."""
+
+    code = "not_renewable"
+    title = "Not renewable"
+
+
+class WrappingIntercepted(Conflict):
+    """What was wrapped was opened by somebody else, or exchanged for another; it is revoked."""
+
+    code = "wrapping_intercepted"
+    title = "Wrapped credential intercepted"
+
+
+class WrappingExpired(Conflict):
+    """The wrapping token's time was up before it was opened here; the credential is revoked."""
+
+    code = "wrapping_expired"
+    title = "Wrapped credential expired"
 
 
 class QuotaExceeded(RequestError):

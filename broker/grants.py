@@ -60,6 +60,9 @@ class Grant:
     who asked was proved. ``approvals`` are the human yeses it was issued with, by group (empty for
     all), given by ``approval_id``; with ``elevation_id`` it ends.
     ``asker`` asked for it, if that wasn't the agent.
+    ``replaces`` is the grant that it was rotated from, ``replaced_by`` the one it was rotated to.
+    ``wrapping`` is about the wrapping token it was delivered in: the token's ``digest``, when that
+    ``ends_at``, when the broker ``opened_at`` it for the task's agent.
     ``revoke_at`` is when revocation was asked for, ``ended_at`` when death was confirmed, by
     ``evidence``; of an abandoned one that is the statement of who gave it up.
     """
@@ -98,3 +101,6 @@ class Grant:
     approvals: Mapping[str, int] = field(default_factory=dict[str, int])
     elevation_id: str = ""
     asker: str = ""
+    replaces: str = ""
+    replaced_by: str = ""
+    wrapping: Mapping[str, Any] = field(default_factory=dict[str, Any])

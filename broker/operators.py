@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from broker.grants import Grant
     from broker.pipeline import Pipeline
     from broker.steps import Outcome
-    from broker.wire import AbandonGrant, Freeze, RetryGrant, Revoke, Selector
+    from broker.wire import Freeze, Revoke, Selector
+    from broker.wire_grants import AbandonGrant, RetryGrant
 
 _CHUNK = 500
 """Grants marked by one script: it holds up the shard for a few milliseconds at most."""

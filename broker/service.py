@@ -23,6 +23,7 @@ from broker.operators import Operators
 from broker.policy import OpenContext
 from broker.refusals import not_opened
 from broker.rulings import TRIES, too_busy
+from broker.secret import Secret
 from broker.steps import Outcome
 from broker.tasks import Task, TaskState
 from broker.visibility import concerns, must_run, sees_all
@@ -38,9 +39,11 @@ if TYPE_CHECKING:
     from broker.introspection import Introspection
     from broker.pipeline import Pipeline
     from broker.receipts import Receipts
+    from broker.renewing import Renewals
     from broker.rulings import Ruling
     from broker.steps import Issued
     from broker.wire import CompleteTask, OpenTask, RequestGrant
+    from broker.wire_grants import RenewGrant, RotateGrant, UnwrapGrant
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class Broker:
         approvals: ApprovalDesk,
         elevations: Elevations,
         receipts: Receipts,
+        renewals: Renewals,
         limits: TaskLimits,
         shards: int,
     ) -> None:
@@ -83,6 +87,7 @@ class Broker:
         self.executions = executions
         self.approvals = approvals
         self.elevations = elevations
+        self.renewals = renewals
         self.operators = Operators(pipeline, shards)
         self._receipts = receipts
         self._ledger = pipeline.ledger
@@ -301,7 +306,7 @@ class Broker:
             scope = f"grant:{caller.name}:{task.id}"
             digest = _digest(ask.model_dump(mode="json"))
             idempotency = Idempotency(scope, idempotency_key, digest)
-        return await self.pipeline.issue(caller, task, ask, idempotency)
+        return await self.renewals.wrapping.issue(caller, task, ask, idempotency)
 
     async def grant(self, caller: Caller, grant_id: str) -> Grant:
         """Return a grant that concerns the caller."""
@@ -339,6 +344,33 @@ class Broker:
             orchestrator="" if sees_all(caller) else caller.name,
         )
         return page_json([grant_json(grant) for grant in page.items], page.next)
+
+    async def unwrap(self, caller: Caller, grant_id: str, ask: UnwrapGrant) -> Issued:
+        """Open what was delivered wrapped, for the task's own agent."""
+        grant = await self.grant(caller, grant_id)
+        task = await self.task(caller, grant.task_id)
+        return await self.renewals.wrapping.unwrap(caller, task, grant, Secret(ask.token))
+
+    async def renew(
+        self, caller: Caller, grant_id: str, ask: RenewGrant
+    ) -> tuple[Grant, tuple[str, ...]]:
+        """Let a grant live longer; returns it, and what was shortened."""
+        grant = await self.grant(caller, grant_id)
+        task = await self.task(caller, grant.task_id)
+        return await self.renewals.renew(caller, task, grant, ask)
+
+    async def rotate(
+        self, caller: Caller, grant_id: str, ask: RotateGrant, idempotency_key: str | None = None
+    ) -> Issued:
+        """Issue another credential in a grant's place."""
+        grant = await self.grant(caller, grant_id)
+        task = await self.task(caller, grant.task_id)
+        idempotency = None
+        if idempotency_key is not None:
+            scope = f"rotate:{caller.name}:{grant.id}"
+            digest = _digest(ask.model_dump(mode="json"))
+            idempotency = Idempotency(scope, idempotency_key, digest)
+        return await self.renewals.rotate(caller, task, grant, ask, idempotency)
 
     async def revoke_grant(self, caller: Caller, grant_id: str) -> Grant:
         """Revoke one grant now; the answer says whether it is confirmed dead."""

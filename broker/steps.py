@@ -200,4 +200,5 @@ def pending_grant(
         approval_id=ruling.approval.id if ruling.approval else "",
         approvals=counted(ruling.yeses),
         elevation_id=ruling.elevation.id if ruling.elevation else "",
+        replaces=ask.replaces,
     )

@@ -23,6 +23,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     WithJsonSchema,
     model_validator,
 )
@@ -122,6 +123,9 @@ LongText = Annotated[
 SmallObject = Annotated[dict[str, Any], AfterValidator(_small)]
 
 
+Delivery = Literal["inline", "wrapped"]
+
+
 class OpenTask(Request):
     """``POST /v1/tasks``.
 
@@ -140,12 +144,25 @@ class OpenTask(Request):
 
 
 class RequestGrant(Request):
-    """``POST /v1/tasks/{id}/grants``."""
+    """``POST /v1/tasks/{id}/grants``; ``wrap_ttl`` goes with wrapped delivery."""
 
     capability: Name
     ttl: Duration | None = None
     parameters: SmallObject | None = None
     intent: Text | None = None
+    delivery: Delivery = "inline"
+    wrap_ttl: Duration | None = None
+    _replaces: str = PrivateAttr("")
+
+    @property
+    def replaces(self) -> str:
+        """The grant that this one is to take the place of; no caller can say that."""
+        return self._replaces
+
+    def replacing(self, grant_id: str) -> Self:
+        """Return it as the request for a grant's successor."""
+        self._replaces = grant_id
+        return self
 
 
 class ReportExecution(Request):
@@ -243,18 +260,6 @@ class Revoke(Request):
     freeze: bool = False
 
 
-class RetryGrant(Request):
-    """``POST /v1/grants/{id}/retry``."""
-
-    reason: Text | None = None
-
-
-class AbandonGrant(Request):
-    """``POST /v1/grants/{id}/abandon``: a statement that goes on record."""
-
-    reason: Text
-
-
 class Freeze(Request):
     """``POST`` and ``DELETE /v1/freezes``."""
 
@@ -316,6 +321,8 @@ def grant_json(grant: Grant) -> dict[str, Any]:
         "reason": grant.reason or None,
         "error": grant.error or None,
         "intent": grant.intent or None,
+        "replaces": grant.replaces or None,
+        "replaced_by": grant.replaced_by or None,
     }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from broker.errors import InvalidRequest
 
@@ -132,6 +132,22 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Close connections."""
+
+
+@runtime_checkable
+class Renewable(Protocol):
+    """A backend that can let what it made live longer; one that can't hasn't this method."""
+
+    async def renew(self, grant: Grant, lifetime_ms: int) -> int:
+        """Let a credential live for ``lifetime_ms`` from now; returns for how long it does.
+
+        It may be less than was asked for. Idempotent.
+
+        Raises:
+            NotRenewable: it is gone, or can't live longer than it does.
+            BackendRefused, BackendUnavailable: as ``Backend`` says.
+        """
+        ...
 
 
 class HandleStore(Protocol):

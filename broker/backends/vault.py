@@ -15,7 +15,7 @@ from broker.backends.protocol import Backend, Prepared
 from broker.backends.vault_answers import UNLEASED, engine_at, minted
 from broker.backends.vault_api import VaultForbidden, VaultGone
 from broker.backends.vault_tokens import NAME, Reach, TaskTokens
-from broker.errors import BackendRefused, BackendUnavailable, InvalidRequest
+from broker.errors import BackendRefused, BackendUnavailable, InvalidRequest, NotRenewable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -121,6 +121,22 @@ class VaultBackend(Backend):
         body = {"lease_id": grant.lease, "sync": True}
         with contextlib.suppress(VaultGone):
             await self._api.as_broker("put", "sys/leases/revoke", body, revoking=True)
+
+    async def renew(self, grant: Grant, lifetime_ms: int) -> int:
+        """Renew the lease; Vault gives no more than its mount and role allow."""
+        body = {"lease_id": grant.lease, "increment": math.ceil(lifetime_ms / 1000)}
+        try:
+            answer = await self._api.as_broker("put", "sys/leases/renew", body)
+        except VaultForbidden as error:
+            msg = "The broker may not renew this lease; run `broker vault bootstrap`."
+            raise BackendRefused(msg) from error
+        except VaultGone as error:
+            raise NotRenewable("Vault doesn't know its lease any more.") from error
+        except BackendRefused as error:
+            if error.retry_after:  # it wasn't asked
+                raise
+            raise NotRenewable("Vault doesn't renew its lease: rotate it instead.") from error
+        return int(answer.get("lease_duration") or 0) * 1000
 
     async def is_live(self, grant: Grant) -> bool:
         """Look the lease up."""

@@ -38,7 +38,12 @@ if TYPE_CHECKING:
     from broker.clock import Clock
 
 _RETRY_AFTER: Final = 5
-_GONE: Final = ("invalid lease", "lease not found", "invalid accessor")
+_GONE: Final = (
+    "invalid lease",
+    "lease not found",
+    "invalid accessor",
+    "wrapping token is not valid",
+)
 _UNREACHABLE: Final = (
     "failed to connect",
     "connection refused",
@@ -134,6 +139,12 @@ class VaultApi:
         async with self._turn(gate, path):
             return await self._run(self._issue, token.reveal(), method, path, body)
 
+    async def as_holder(
+        self, token: Secret, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Call with a token that somebody has brought, or without any if it is empty."""
+        return await self._run(self._issue, token.reveal(), method, path, body)
+
     async def as_broker(
         self,
         method: str,
@@ -141,19 +152,23 @@ class VaultApi:
         body: Mapping[str, Any] | None = None,
         *,
         revoking: bool = False,
+        wrap_s: int = 0,
     ) -> dict[str, Any]:
-        """Call as the broker; a dead token of the broker's own is replaced once."""
+        """Call as the broker; a dead token of the broker's own is replaced once.
+
+        With ``wrap_s`` the answer comes in a wrapping token that lives for so many seconds.
+        """
         pool = self._revoke if revoking else self._issue
         token = await self._own_token()
         try:
-            return await self._run(pool, token.reveal(), method, path, body)
+            return await self._run(pool, token.reveal(), method, path, body, wrap_s)
         except VaultForbidden:
             if not await self._is_dead(token):
                 raise
             if self._own is not None and self._own[0] is token:  # nobody has replaced it yet
                 self._own = None
             token = await self._own_token()
-            return await self._run(pool, token.reveal(), method, path, body)
+            return await self._run(pool, token.reveal(), method, path, body, wrap_s)
 
     async def health(self) -> dict[str, Any]:
         """Return ``sys/health``, whatever state the server says it is in."""
@@ -217,6 +232,7 @@ class VaultApi:
         method: str,
         path: str,
         body: Mapping[str, Any] | None,
+        wrap_s: int = 0,
     ) -> dict[str, Any]:
         loop = asyncio.get_running_loop()
         place = contextlib.nullcontext()
@@ -224,7 +240,8 @@ class VaultApi:
             place = self._turn(self._places, path)
         async with place:
             with self._span(method, path):
-                words = token, method, path, body, tracing.headers()
+                headers = tracing.headers() | (_wrapped(wrap_s) if wrap_s else {})
+                words = token, method, path, body, headers
                 return await loop.run_in_executor(pool, self._call, *words)
 
     def _span(self, method: str, path: str) -> contextlib.AbstractContextManager[None]:
@@ -302,6 +319,10 @@ def _mapped_errors(method: str, path: str) -> Any:  # noqa: ANN401, C901
         raise BackendUnavailable(
             f"{what}: {type(error).__name__}", retry_after=_RETRY_AFTER
         ) from error
+
+
+def _wrapped(seconds: int) -> dict[str, str]:
+    return {"X-Vault-Wrap-TTL": f"{seconds}s"}
 
 
 def _text(error: vault_errors.VaultError) -> str:

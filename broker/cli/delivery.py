@@ -5,15 +5,43 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from broker.cli import output
-from broker.cli.refusals import CommandFailed
+from broker.cli.refusals import CommandFailed, UsageError
 from broker.cli.text import when
 from broker.clock import SystemClock
 
 if TYPE_CHECKING:
     from broker.client import IssuedGrant
+
+
+Field = Annotated[
+    str | None, Parameter(help="Print this member alone, such as dsn.", metavar="NAME")
+]
+Env = Annotated[
+    bool, Parameter(help="Print export lines for a shell.", negative="", show_default=False)
+]
+
+
+def check(field: str | None, *, env: bool, json: bool) -> None:
+    """Refuse to print in two ways, before anything is asked for."""
+    if (field is not None) + env + json > 1:
+        raise UsageError("--field, --env and --json exclude each other")
+
+
+def printed(issued: IssuedGrant, field: str | None, *, env: bool, json: bool) -> None:
+    """Print a credential in the way that was chosen."""
+    if json:
+        output.model(issued, reveal=True)
+    elif field is not None:
+        one_field(issued, field)
+    elif env:
+        exports(issued)
+    else:
+        table(issued)
 
 
 def table(issued: IssuedGrant) -> None:
@@ -34,6 +62,8 @@ def table(issued: IssuedGrant) -> None:
         output.line(f"{name:{width}}  {value}")
     for text in issued.notes:
         output.note(f"note: {text}")
+    if issued.credential.type == "wrapped":
+        output.note(f"Its agent opens it once: broker grant unwrap {issued.grant_id} --token-stdin")
     output.note("This credential isn't shown again.")
 
 

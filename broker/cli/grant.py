@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from cyclopts import App, Parameter
 
-from broker.cli import delivery, grant_ends, output
+from broker.cli import delivery, grant_ends, grant_life, output
 from broker.cli.connection import DEFAULT, FIRST, Connection, Paging, duration
 from broker.cli.grant_ends import GrantId
 from broker.cli.pairs import parse_pairs
-from broker.cli.refusals import UsageError
 from broker.cli.text import ago, when
 from broker.cli.waiting import Wait, approved
 from broker.clock import SystemClock
@@ -35,6 +34,8 @@ Examples:
   echo "$BROKER_CREDENTIAL_USERNAME"
 
   broker grant request tsk_… orders-admin --wait 15m --field dsn
+
+  broker grant request tsk_… orders-read --wrapped --field token
 """
 _LIST: Final = """\
 Examples:
@@ -72,35 +73,30 @@ def request_grant(  # noqa: PLR0913  one option for each member of the request
     intent: Annotated[
         str | None, Parameter(help="What you will do with it, for the log.", metavar="TEXT")
     ] = None,
-    field: Annotated[
-        str | None, Parameter(help="Print this member alone, such as dsn.", metavar="NAME")
-    ] = None,
-    env: Annotated[
-        bool, Parameter(help="Print export lines for a shell.", negative="", show_default=False)
-    ] = False,
+    wrapped: grant_life.Wrapped = False,
+    wrap_ttl: grant_life.WrapTtl = None,
+    field: delivery.Field = None,
+    env: delivery.Env = False,
     wait: Wait = None,
     connection: Connection = DEFAULT,
 ) -> None:
     """Ask for a credential under a task, and print it."""
-    if (field is not None) + env + connection.json > 1:
-        raise UsageError("--field, --env and --json exclude each other")
+    delivery.check(field, env=env, json=connection.json)
     parameters = parse_pairs(parameter, "--parameter")
     issued = approved(
         connection,
         task,
         lambda broker: broker.request_grant(
-            task, capability, ttl=ttl, parameters=parameters or None, intent=intent
+            task,
+            capability,
+            ttl=ttl,
+            parameters=parameters or None,
+            intent=intent,
+            **grant_life.carried(wrapped=wrapped, wrap_ttl=wrap_ttl),
         ),
         wait,
     )
-    if connection.json:
-        output.model(issued, reveal=True)
-    elif field is not None:
-        delivery.one_field(issued, field)
-    elif env:
-        delivery.exports(issued)
-    else:
-        delivery.table(issued)
+    delivery.printed(issued, field, env=env, json=connection.json)
 
 
 @app.command(name="list", help_epilogue=_LIST)
@@ -169,6 +165,7 @@ def revoke_grant(grant: GrantId, /, *, connection: Connection = DEFAULT) -> None
         output.note(f"not yet confirmed dead: broker grant show {grant}")
 
 
+grant_life.register(app)
 grant_ends.register(app)
 
 
@@ -212,6 +209,8 @@ def _pairs(grant: Grant) -> dict[str, str | None]:
         "intent": grant.intent,
         "evidence": grant.evidence,
         "statement": grant.statement,
+        "replaces": grant.replaces,
+        "replaced by": grant.replaced_by,
         "time to dead": "" if dead is None else f"{dead} ms",
         "attempts": str(grant.attempts or ""),
     }

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from broker.client.building import (
     Duration,
     duration,
-    issued,
     keyed,
     one,
     page,
@@ -25,7 +24,6 @@ from broker.client.models import (
     AuditEvent,
     Freeze,
     Grant,
-    IssuedGrant,
     MovedOwner,
     MovedPrincipal,
     Owner,
@@ -119,33 +117,6 @@ def task_tree(task_id: str, *, whole: bool = False, limit: int | None = None) ->
     """
     query: dict[str, object] = {"whole": "true" if whole else None, "limit": limit}
     return one(TaskTree, get(path_to("/v1/tasks", task_id, "tree"), query))
-
-
-def request_grant(
-    task_id: str,
-    capability: str,
-    *,
-    ttl: Duration | None = None,
-    parameters: Mapping[str, Any] | None = None,
-    intent: str | None = None,
-    idempotency_key: str | None = None,
-) -> Call[IssuedGrant]:
-    """Ask for a credential under a task. It is delivered once; the broker keeps no copy.
-
-    Raises ``ApprovalRequired`` when a human has to say yes first: ask again, with the same
-    arguments, once ``wait_for_approval`` says that it is approved.
-    """
-    document = {
-        "capability": capability,
-        "ttl": duration(ttl),
-        "parameters": None if parameters is None else dict(parameters),
-        "intent": intent,
-    }
-    # Repeated with the same key after a lost answer, this never issues a second credential: it
-    # raises Conflict (credential_already_delivered), whose `grant_id` can be revoked.
-    path = path_to("/v1/tasks", task_id, "grants")
-    request = send_json("POST", path, document, repeatable=True)
-    return issued(IssuedGrant, keyed(request, idempotency_key))
 
 
 def heartbeat(task_id: str) -> Call[Task]:

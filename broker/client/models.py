@@ -56,6 +56,7 @@ class IssuedGrant:
     credential: Credential
     capability: str = ""
     expires_at: datetime | None = None
+    replaces: str | None = None
     notes: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
 
@@ -86,6 +87,8 @@ class Grant:
     reason: str | None = None
     error: str | None = None
     intent: str | None = None
+    replaces: str | None = None
+    replaced_by: str | None = None
     extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
 
 
@@ -99,6 +102,12 @@ class Receipt:
     receipt: str
     claims: Mapping[str, Any]
     extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
+
+
+class RenewedGrant(Grant):
+    """A grant that lives longer now; ``notes`` say what was shortened."""
+
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from broker.client import (
     calls,
     decisions,
     ending_calls,
+    grant_calls,
     policy_calls,
     transport,
 )
@@ -140,7 +141,10 @@ class Client:
     heartbeat = _one(calls.heartbeat)
     complete = _one(calls.complete)
 
-    request_grant = _one(calls.request_grant)
+    request_grant = _one(grant_calls.request_grant)
+    unwrap_grant = _one(grant_calls.unwrap_grant)
+    renew_grant = _one(grant_calls.renew_grant)
+    rotate_grant = _one(grant_calls.rotate_grant)
     list_grants = _one(calls.list_grants)
     iter_grants = _each(calls.list_grants)
     get_grant = _one(calls.get_grant)

@@ -42,6 +42,7 @@ class ChannelEvent(StrEnum):
     REVIEW = "review"
     ROTATION = "rotation"
     STUCK = "stuck"
+    INTERCEPTED = "intercepted"
 
 
 _CHANNEL_KEYS: Final[Mapping[str, Keys]] = {

@@ -43,6 +43,7 @@ from broker.config.quotas import IssueRate  # noqa: TC001  as below
 from broker.config.table import Keys, Table, written
 from broker.config.tools import NUMBERS, Arguments
 from broker.config.trust import TrustDomainEntry  # noqa: TC001  pydantic reads the annotations
+from broker.durations import format_duration
 from broker.engines import NAMES as ENGINE_NAMES
 from broker.engines import engine_of
 from broker.identity.models import WORKLOAD_ALGORITHMS, IssuerSettings, Role
@@ -57,7 +58,7 @@ _ISSUED_KEYS: Final[Keys] = {"max_live_total": False, "issue_rate": False}
 BACKEND_KEYS: Final[Mapping[str, Keys]] = {
     "vault": {
         "path": True,
-        **dict.fromkeys(("engine", "parameters", "dsn", "rotate"), False),
+        **dict.fromkeys(("engine", "parameters", "dsn", "rotate", "renewable_for"), False),
         **_ISSUED_KEYS,
     },
     "token": {"resource": True, "scope": False, **_ISSUED_KEYS},
@@ -310,6 +311,7 @@ class CapabilityEntry(Table):
     amount: str | None = None
     max_ttl: DurationMs = written("15m")
     ttl: DurationMs = written("5m")
+    renewable_for: DurationMs | None = None
     data_class: Name = "internal"
     effects: Many[Effect] = ()
     revocability: Annotated[Revocability, member_of(Revocability)] | None = None
@@ -329,7 +331,8 @@ class CapabilityEntry(Table):
 
     @field_validator(
         *("path", "engine", "parameters", "dsn", "rotate"),
-        *("resource", "scope", "tool", "arguments", "amount", "max_live_total", "issue_rate"),
+        *("resource", "scope", "tool", "arguments", "amount"),
+        *("renewable_for", "max_live_total", "issue_rate"),
     )
     @classmethod
     def _goes_with_backend(cls, value: object, info: ValidationInfo) -> object:
@@ -367,6 +370,17 @@ class CapabilityEntry(Table):
             )
         return value
 
+    @field_validator("renewable_for")
+    @classmethod
+    def _renewed_to_more(cls, value: int | None, info: ValidationInfo) -> int | None:
+        longest = info.data.get("max_ttl")
+        if value is not None and longest is not None and value < longest:
+            raise Fault(
+                f"is {format_duration(value)}, shorter than max_ttl, {format_duration(longest)}",
+                f'write "{format_duration(longest)}" or more, or leave it out for just that',
+            )
+        return value
+
     @field_validator("ttl")
     @classmethod
     def _ttl_within_max(cls, value: int, info: ValidationInfo) -> int:
@@ -397,6 +411,7 @@ class CapabilityEntry(Table):
             max_live=self.max_live,
             max_live_total=self.max_live_total or 0,
             issue_rate=self.issue_rate,
+            renewable_ms=self.renewable_for or 0,
             dsn=self.dsn or "",
             tool=self.tool or "",
             arguments=dict(self.arguments or {}),

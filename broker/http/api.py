@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -17,17 +17,19 @@ from broker.http.openapi import answers
 from broker.http.problems import NO_STORE
 from broker.tasks import TaskState
 from broker.wire import (
-    AbandonGrant,
     CompleteTask,
     Freeze,
     OpenTask,
     RequestGrant,
-    RetryGrant,
     Revoke,
     delivery_json,
     grant_json,
     task_json,
 )
+from broker.wire_grants import AbandonGrant, RetryGrant
+
+if TYPE_CHECKING:
+    from broker.steps import Issued
 
 router = APIRouter(prefix="/v1", default_response_class=JSONResponse)
 
@@ -86,6 +88,13 @@ def accepted(error: ApprovalRequired) -> Response:
         "Retry-After": str(error.retry_after),
     }
     return JSONResponse({"advice": [], **error.extra, "detail": error.detail}, 202, headers)
+
+
+def delivered(issued: Issued, status: int) -> Response:
+    """Answer with a credential, which no cache keeps."""
+    minted = issued.minted
+    body = delivery_json(issued.grant, minted.type, minted.fields, issued.notes)
+    return JSONResponse(body, status, NO_STORE)
 
 
 _TASK_CALLS = ("show_task", "heartbeat", "request_grant", "complete")
@@ -155,9 +164,7 @@ async def request_grant(
         issued = await broker.request_grant(caller, task_id, ask, key)
     except ApprovalRequired as error:
         return accepted(error)
-    minted = issued.minted
-    body = delivery_json(issued.grant, minted.type, minted.fields, issued.notes)
-    return JSONResponse(body, 201, NO_STORE)
+    return delivered(issued, 201)
 
 
 @router.get("/grants", responses=answers(200, shapes.GrantPage, 400, 404))

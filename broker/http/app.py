@@ -13,6 +13,7 @@ import broker
 from broker.http import api, authzen, oauth, problems
 from broker.http import approvals as approvals_api
 from broker.http import audit as audit_api
+from broker.http import grants as grants_api
 from broker.http import keys as keys_api
 from broker.http import metrics as metrics_page
 from broker.http import policy as policy_api
@@ -107,6 +108,7 @@ def _routes(path: str) -> tuple[BaseRoute, ...]:
     # routes are tried in their order, and this is where most requests go.
     app.include_router(oauth.router, prefix=path)
     app.include_router(api.router)
+    app.include_router(grants_api.router)
     app.include_router(approvals_api.router)
     app.include_router(authzen.router, prefix=path)
     app.include_router(authzen.reports)

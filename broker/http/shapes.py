@@ -154,6 +154,8 @@ class Grant(Answer):
     reason: Words | None
     error: Words | None
     intent: Words | None
+    replaces: GrantId | None
+    replaced_by: GrantId | None
 
 
 class ReceiptClaims(Answer):

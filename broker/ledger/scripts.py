@@ -37,6 +37,9 @@ _FLAGS: Final = {
     "postpone_task": _ALLOW_OOM,
     "heartbeat": _ALLOW_OOM,
     "handle": _ALLOW_OOM,
+    "wrapping": _ALLOW_OOM,  # it revokes what was intercepted
+    "renew": "#!lua",
+    "supersede": _ALLOW_OOM,  # it shortens a life
     "freeze": _ALLOW_OOM,
     # Operators must be able to log in and revoke. What a token lets an agent do is refused anyway.
     "put_token": _ALLOW_OOM,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker.errors import (
     BrokerError,
+    Conflict,
     IdempotencyConflict,
     InvalidToken,
     QuotaExceeded,
@@ -81,6 +82,8 @@ def not_reserved(  # noqa: PLR0911  one for each answer
             return place.refusal()
         case b"budget":
             return budget_exhausted(about[0])
+        case b"replaced":
+            return _not_replaceable(grant.replaces, about[0].decode())
         case b"handle_retired":
             return HandleRetired()
         case b"changed" | b"elevation_ended":
@@ -89,3 +92,12 @@ def not_reserved(  # noqa: PLR0911  one for each answer
             return token_ended()
         case _:
             return reused()
+
+
+def _not_replaceable(grant_id: str, state: str) -> Conflict:
+    """Say that a grant can't be rotated: it is no longer active, or has a successor."""
+    if state == "active":
+        msg = f"Grant {grant_id} has its time up, or was rotated already: rotate its successor."
+    else:
+        msg = f"Grant {grant_id} is {state}: ask for a new credential."
+    return Conflict(msg, state=state)

@@ -32,6 +32,7 @@ class Kind(StrEnum):
     REVIEW = "review"
     ROTATION = "rotation"
     STUCK = "stuck"
+    INTERCEPTED = "intercepted"
     DECISION = "decision"
 
 
@@ -330,6 +331,9 @@ FORMS: Final[Mapping[str, _Form]] = {
     ),
     "grant.stuck": _Form(Kind.STUCK, Severity.CRITICAL, _saying("Can't be revoked"), _STUCK),
     "grant.abandoned": _Form(Kind.STUCK, Severity.WARNING, _saying("Given up, may still be alive")),
+    "grant.intercepted": _Form(
+        Kind.INTERCEPTED, Severity.CRITICAL, _saying("Credential intercepted on its way"), _END
+    ),
     "decision": _Form(Kind.DECISION, Severity.INFO, _decided),
 }
 """By the type of the event, all that anybody is told of."""

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.errors import BrokerError, InvalidRequest, Unavailable
+from broker.backends.protocol import Renewable
+from broker.errors import BrokerError, InvalidRequest, NotRenewable, Unavailable
 from broker.testing.case import Case, revealed, secrets_of
 
 if TYPE_CHECKING:
@@ -147,6 +148,23 @@ class BackendContract:
         await case.backend.revoke(grant)
 
         assert await case.dead(grant, minted)
+
+    async def test_one_that_renews_says_for_how_long_and_only_while_it_lives(
+        self, case: Case
+    ) -> None:
+        grant, minted = await case.issue()
+        if not isinstance(case.backend, Renewable):
+            return  # a rotation issues another
+
+        for asked_ms in (7_200_000, 7_200_000, 600_000):
+            assert 0 < await case.backend.renew(grant, asked_ms) <= asked_ms
+        assert await case.works(minted)
+
+        await case.backend.revoke(grant)
+        with pytest.raises(NotRenewable):
+            await case.backend.renew(grant, 600_000)
+        assert not await case.backend.is_live(grant)
+        assert not await case.works(minted)
 
     async def test_revoking_one_leaves_its_siblings_alone(self, case: Case) -> None:
         (one, first), (other, second) = await case.issue(), await case.issue()

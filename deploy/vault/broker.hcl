@@ -35,6 +35,22 @@ path "sys/leases/revoke" {
 # 4. List those leases.
 LISTINGS
 
+# 5. Renew them, when policy allows a credential to live longer.
+path "sys/leases/renew" {
+  capabilities = ["create", "update"]
+  allowed_parameters = {
+    "increment" = []
+    "lease_id"  = [LEASES]
+  }
+}
+
+# 6. Put a credential into a wrapping token. It can't take one out: that takes the token itself.
+path "sys/wrapping/wrap" {
+  capabilities     = ["create", "update"]
+  min_wrapping_ttl = "1s"
+  max_wrapping_ttl = "10m"
+}
+
 # Its own token, and what that may do (for `broker doctor`).
 path "auth/token/lookup-self" {
   capabilities = ["read"]

@@ -35,6 +35,8 @@ GET = Transport("GET", "http://127.0.0.1:8700/v1/tasks")
 
 
 PLAIN: Final = frozenset({"type", "username", "token_type", "scope"})
+OF_WRAPPING: Final = frozenset({"creation_path", "creation_time", "expires_at", "unwrap_url"})
+DELIVERS: Final = ("/grants", "/rotate", "/unwrap")
 
 
 class Overheard:
@@ -50,7 +52,7 @@ class Overheard:
         await answer.aread()
         sent = dict(answer.request.headers)
         path = answer.request.url.path
-        if answer.status_code == 201 and path.endswith("/grants"):
+        if answer.request.method == "POST" and answer.is_success and path.endswith(DELIVERS):
             body = answer.json()
             self._keep(path, body.pop("credential"))
             text = json.dumps(body)
@@ -68,7 +70,7 @@ class Overheard:
 
     def _keep(self, path: str, credential: dict[str, Any]) -> None:
         for name, value in credential.items():
-            if name not in PLAIN:
+            if name not in PLAIN | OF_WRAPPING:
                 self.secrets[f"{name} of {path}"] = value
         if "dsn" in credential:
             self.secrets[f"password in the dsn of {path}"] = unquote(
@@ -143,6 +145,22 @@ def engine_secrets(engines: tuple[DevStack, Config]) -> dict[str, str]:
     }
 
 
+async def carried_scenario(world: World, task: dict[str, Any]) -> None:
+    """Deliver in wrapping tokens, open them in time and too late, renew, rotate."""
+    own: dict[str, Any] = {"task_id": task["task_id"]}
+    for spent in (False, True):
+        grant = await world.grant(task, delivery="wrapped")
+        path, token = f"/v1/grants/{grant['grant_id']}", grant["credential"]["token"]
+        if spent:
+            assert world.app.vault is not None
+            await world.app.vault.as_holder(Secret(token), "post", "sys/wrapping/unwrap")
+        for _ in "12":
+            await world.call("report-writer", "POST", f"{path}/unwrap", {"token": token}, **own)
+        await world.call("report-writer", "POST", f"{path}/unwrap", {"token": f"{token}!"}, **own)
+        await world.call("report-writer", "POST", f"{path}/renew", {"ttl": "10m"}, **own)
+        await world.call("report-writer", "POST", f"{path}/rotate", {}, **own)
+
+
 async def rich_scenario(world: World, heard: Overheard) -> None:
     """Issue, complete, fail, deny, revoke, expire, and go wrong in as many ways as there are."""
     everything = ["orders-read", "orders-api"]
@@ -178,6 +196,7 @@ async def rich_scenario(world: World, heard: Overheard) -> None:
     for grant in (await world.call("operator", "GET", "/v1/grants")).json()["items"]:
         await world.call("operator", "GET", f"/v1/grants/{grant['grant_id']}")
     await world.call("operator", "DELETE", f"/v1/grants/{api['grant_id']}")
+    await carried_scenario(world, task)
     await world.complete(task, "failed")
     short = await world.open()
     await world.grant(short)
@@ -217,7 +236,8 @@ async def test_secrets_are_only_in_their_one_delivery(
     await rich_scenario(world, heard)
 
     kinds = " ".join(heard.secrets)
-    assert all(k in kinds for k in ("password", "dsn", "access_token", "workload JWT")), kinds
+    delivered = ("password", "dsn", "access_token", "workload JWT", "token of", *DELIVERS)
+    assert all(kind in kinds for kind in delivered), kinds
     for path, text in heard.answers:
         heard.assert_not_in(f"another answer of {path}", text)
     redis: Any = world.app.connection.client

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from fastapi.routing import APIRoute
 
-from broker.http import api, audit, trees
+from broker.http import api, audit, grants, trees
 from tests.http.parties import (
     UNKNOWN_GRANT,
     UNKNOWN_TASK,
@@ -33,6 +33,9 @@ BODIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("POST", "/v1/tasks/{task_id}/complete"): {"outcome": "completed"},
     ("POST", "/v1/grants/{grant_id}/retry"): {},
     ("POST", "/v1/grants/{grant_id}/abandon"): {"reason": "drill"},
+    ("POST", "/v1/grants/{grant_id}/unwrap"): {"token": "s.of-another-grant"},
+    ("POST", "/v1/grants/{grant_id}/renew"): {},
+    ("POST", "/v1/grants/{grant_id}/rotate"): {},
     ("POST", "/v1/revocations"): FREEZE,
     ("POST", "/v1/freezes"): FREEZE,
     ("DELETE", "/v1/freezes"): FREEZE,
@@ -65,6 +68,10 @@ TABLE: Final[dict[tuple[str, str], tuple[int, ...]]] = {
     ("GET", "/v1/grants/{grant_id}/receipt"): (409, 404, 409, 409, 404, 409, 409, 404, 401),
     ("POST", "/v1/grants/{grant_id}/retry"): (403, 404, 403, 403, 404, 409, 403, 404, 401),
     ("POST", "/v1/grants/{grant_id}/abandon"): (403, 404, 403, 403, 404, 409, 403, 404, 401),
+    # Not one that was wrapped, nor one that can be renewed: 409 is for those who may ask.
+    ("POST", "/v1/grants/{grant_id}/unwrap"): (403, 404, 409, 403, 404, 403, 403, 404, 401),
+    ("POST", "/v1/grants/{grant_id}/renew"): (409, 404, 409, 409, 404, 403, 403, 404, 401),
+    ("POST", "/v1/grants/{grant_id}/rotate"): (201, 404, 201, 201, 404, 403, 403, 404, 401),
     ("POST", "/v1/revocations"): (403, 403, 403, 403, 403, 200, 403, 403, 401),
     ("GET", "/v1/freezes"): (403, 403, 403, 403, 403, 200, 200, 403, 401),
     ("POST", "/v1/freezes"): (403, 403, 403, 403, 403, 201, 403, 403, 401),
@@ -133,7 +140,7 @@ async def scene(wide: PartyWorld) -> Scene:
 
 
 def test_the_table_has_every_route() -> None:
-    found = (*api.router.routes, *audit.router.routes, *trees.router.routes)
+    found = (*api.router.routes, *grants.router.routes, *audit.router.routes, *trees.router.routes)
     # The log's checkpoint and key are text; who may read them is in the audit's own tests.
     routes = [r for r in found if isinstance(r, APIRoute) and r.path != "/v1/audit/key"]
     routes = [r for r in routes if r.path != "/v1/audit/checkpoint"]

@@ -36,6 +36,8 @@ KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "grant.revoking": {"from": "active", "reason": "task_completed"},
     "grant.revoked": {"evidence": "gone", "attempts": 0},
     "grant.stuck": {"attempts": 6, "error": "no"},
+    "grant.intercepted": {**GRANT, "how": "spent"},
+    "grant.renewed": {"capability": "orders-read", "expires_at": 1},
     "token.issued": {"client_id": "report-writer", "scope": "a b", "jti": "jti_1"},
     "token.refused": {"client_id": "report-writer", "mark": "suspended:x"},
     "token.revoked": {},

@@ -7,7 +7,7 @@ import json
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -29,6 +29,7 @@ from broker.client import (
     decisions,
     ending_calls,
     errors,
+    grant_calls,
     policy_calls,
 )
 from broker.client.decoding import decode
@@ -48,6 +49,17 @@ from tests.unit.fake_broker import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+CALLS: Final = (
+    approval_calls,
+    approval_waiting,
+    calls,
+    decisions,
+    ending_calls,
+    grant_calls,
+    policy_calls,
+)
 
 
 def identity() -> Secret:
@@ -152,6 +164,44 @@ def test_request_grant(fake: FakeBroker, client: Client) -> None:
         "parameters": {"k": "v"},
         "intent": "count",
     }
+
+
+def test_a_grant_is_carried_wrapped_renewed_and_rotated(fake: FakeBroker, client: Client) -> None:
+    wrapped = {**ISSUED, "credential": {"type": "wrapped", "token": "hvs.1"}}
+    fake.on("POST /v1/tasks/tsk_1/grants", 201, wrapped)
+    carried = client.request_grant("tsk_1", "orders-read", delivery="wrapped", wrap_ttl="30s")
+    assert fake.last.json == {
+        "capability": "orders-read",
+        "delivery": "wrapped",
+        "wrap_ttl": "30s",
+    }
+    token = carried.credential.token
+    assert token is not None
+    assert "hvs.1" not in repr(carried)
+
+    fake.on("POST /v1/grants/grt_1/unwrap", HANG_UP)
+    with pytest.raises(ConnectionFailed):  # it may have been opened: not sent again
+        client.unwrap_grant("grt_1", token)
+    assert (len(fake.seen), fake.last.json) == (2, {"token": "hvs.1"})
+    fake.answers["POST /v1/grants/grt_1/unwrap"].clear()
+    fake.on("POST /v1/grants/grt_1/unwrap", 200, ISSUED)
+    assert client.unwrap_grant("grt_1", "hvs.1").credential.dsn is not None
+
+    fake.on("POST /v1/grants/grt_1/renew", 200, {**GRANT, "state": "active", "notes": ["less"]})
+    renewed = client.renew_grant("grt_1", ttl="10m")
+    assert (renewed.state, renewed.notes) == ("active", ("less",))
+    assert fake.last.json == {"ttl": "10m"}
+
+    fake.on("POST /v1/grants/grt_1/rotate", 201, {**ISSUED, "replaces": "grt_1"})
+    assert client.rotate_grant("grt_1", overlap="5s").replaces == "grt_1"
+    assert fake.last.json == {"overlap": "5s"}
+    assert len(fake.last.headers["idempotency-key"]) == 36
+    for call in (client.renew_grant, client.rotate_grant):
+        fake.answers[f"POST /v1/grants/grt_2/{call.__name__.partition('_')[0]}"].append(
+            problem(202, "", "", approval_id="apr_1")
+        )
+        with pytest.raises(ApprovalRequired):
+            call("grt_2")
 
 
 def test_a_grant_that_needs_approval(fake: FakeBroker, client: Client) -> None:
@@ -267,9 +317,7 @@ def test_both_clients_have_every_call_with_the_same_arguments() -> None:
     assert methods(Client) == methods(AsyncClient)
     made = {
         name
-        for module in (
-            *(approval_calls, approval_waiting, calls, decisions, ending_calls, policy_calls),
-        )
+        for module in CALLS
         for name, f in inspect.getmembers(module, inspect.isfunction)
         if f.__doc__ and f.__module__ == module.__name__ and not name.startswith("_")
     }

@@ -195,7 +195,8 @@ def test_the_catalogue(example: Config) -> None:
     assert reader.effects == {"reads:orders"}
     assert reader.revocability is Revocability.INSTANT
     assert reader.dsn.format(username="u", password="p").startswith("postgresql://u:p@db")
-    assert reader.rotate == ""
+    assert (reader.rotate, reader.renewable_ms) == ("", 0)
+    assert found.capabilities["orders-write"].renewable_ms == 1_800_000
     assert found.capabilities["orders-write"].rotate == "database/rotate-root/orders"
     token = found.capabilities["tickets-comment"]
     assert (token.path, token.resources, token.scope) == (

@@ -274,6 +274,8 @@ CAPABILITIES: list[Case] = [
     (token('effects = ["orders"] #!'), "effects[0]", 'write verb:object, such as "reads:orders"'),
     (token('effects = "reads:orders" #!'), "effects", "must be an array, not a string"),
     (token('revocability = "maybe" #!'), "revocability", "one of: instant, ttl_only, never"),
+    (database('renewable_for = "14m" #!'), "renewable_for", "is 14m, shorter than max_ttl, 15m"),
+    (token('renewable_for = "1h" #!'), "renewable_for", 'it goes with backend = "vault"'),
     (token("max_live = 0 #!"), "max_live", "must be from 1 to"),
     *(
         (database(f'path = "{path}" #!'), "path", "is not a path of a secrets engine | such as")

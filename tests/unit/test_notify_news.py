@@ -84,6 +84,8 @@ def test_a_request_says_who_wants_what_for_what_until_when_and_what_to_do() -> N
          f"Not rotated after break-glass: {ELEVATION}", f"reviews/{ELEVATION}"),
         ("grant.stuck", {"attempts": 6, "error": "backend_unavailable"},
          f"Can't be revoked: {TASK}", f"tasks/{TASK}"),
+        ("grant.intercepted", {"agent": "ci", "capability": "orders-read", "power": "read"},
+         "Credential intercepted on its way: ci → orders-read (read)", f"tasks/{TASK}"),
         ("decision", {"effect": "allow", "action": "call_tool", "tool": "mail.send"},
          "Allowed: ci → mail.send", f"tasks/{TASK}"),
     ],

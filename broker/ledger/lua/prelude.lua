@@ -155,6 +155,12 @@ local function confirm(grant, evidence)
       attempts = grant.attempts or 0 })
 end
 
+-- Whether a grant was rotated, or is being: one that has come to nothing doesn't count.
+local function has_successor(grant)
+  local after = grant.replaced_by and load(GRANTS, grant.replaced_by)
+  return after and (after.state == 'pending' or after.state == 'active')
+end
+
 -- An ended task is closed once nothing lives under it; wake whoever does that.
 local function wake_if_ended(task_id)
   local task = load(TASKS, task_id)

@@ -22,6 +22,9 @@ if A.digest then
 end
 local grant = A.grant
 local refusal, elevation = nil, nil
+-- For a rotation there may be one more than usual, until the old one has ended.
+local old = grant.replaces and load(GRANTS, grant.replaces)
+local most = A.max_live + (old and 1 or 0)
 if not task or task.state ~= 'active' or task_due(task) <= NOW then
   refusal = { 'task_not_active' }
 elseif token_ended(A.tokens) then
@@ -35,7 +38,9 @@ if not refusal then
   local handle = grant.handle and (task.handles or {})[grant.handle]
   if field then
     refusal = { 'frozen', field }
-  elseif live >= A.max_live then
+  elseif old and (old.state ~= 'active' or old.expires_at <= NOW or has_successor(old)) then
+    refusal = { 'replaced', old.state }
+  elseif live >= most then
     refusal = { 'quota', tostring(live) }
   elseif A.over then
     refusal = { 'over_quota', A.over }
@@ -63,9 +68,13 @@ index(true, 'g', stamp(grant))
 index(true, 'gb', grant.orchestrator, stamp(grant))
 index_grant(grant, true)
 due('g', grant.id, grant.due_at)
+if old then
+  old.replaced_by = grant.id
+  save(GRANTS, old)
+end
 if A.step then take(task, A.step) end
 if A.digest then redis.call('SET', KEYS[9], A.digest .. '|' .. grant.id, 'PX', A.idem_ms) end
 emit('grant.reserved', grant.task_id, grant.id, { capability = grant.capability,
   backend = grant.backend, expires_at = grant.expires_at, intent = grant.intent,
-  approval = grant.approval_id, elevation = grant.elevation_id })
+  approval = grant.approval_id, elevation = grant.elevation_id, replaces = grant.replaces })
 return { 'ok', text_of(grant), tostring(NOW) }
