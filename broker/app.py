@@ -12,7 +12,6 @@ from broker.approval_desk import ApprovalDesk
 from broker.audit.fingerprint import Fingerprints
 from broker.audit_log import AuditLog, open_audit_log
 from broker.backends.token import TokenBackend
-from broker.backends.vault import VaultBackend
 from broker.backends.vault_api import VaultApi, VaultLogin, vault_state
 from broker.clock import SystemClock
 from broker.config import read_secret_file
@@ -70,7 +69,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from broker.backends.protocol import Backend
-    from broker.catalog import Catalog
     from broker.clock import Clock
     from broker.config import Config, VaultSection
     from broker.secret import Secret
@@ -217,8 +215,8 @@ def build(
     vault = vault_api(config.vault, clock) if config.vault else None
     backends: dict[str, Backend] = {**settings.backends(config, ledger, clock)}
     backends["token"] = TokenBackend(tokens, live, clock)
-    if vault is not None and config.vault is not None:
-        backends["vault"] = vault_backend(config, config.vault, vault, ledger, catalog, clock)
+    if vault is not None:
+        backends["vault"] = settings.vault_backend(config, vault, ledger, catalog, clock)
     queries = Queries(connection, tuple(backends))
     authenticator = Authenticator(
         [(TokenReviewIssuer if i.token_review else JwtIssuer)(i, clock) for i in config.issuers()],
@@ -381,24 +379,4 @@ def admin_api(vault: VaultSection, token: Secret) -> VaultApi:
         namespace=vault.namespace or "",
         ca_file=vault.ca_file,
         timeout_s=vault.timeout / 1000,
-    )
-
-
-def vault_backend(
-    config: Config,
-    vault: VaultSection,
-    api: VaultApi,
-    ledger: RedisLedger,
-    catalog: Catalog,
-    clock: Clock,
-) -> VaultBackend:
-    """Make the Vault backend; ``broker_id`` is the issuer, by which replicas are one broker."""
-    return VaultBackend(
-        api,
-        ledger,
-        catalog.capabilities.values(),
-        clock,
-        broker_id=config.broker.issuer,
-        token_role=vault.token_role,
-        policy_prefix=vault.policy_prefix,
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from broker.approvals import Groups
 from broker.backends.plugins import BackendContext, Plugin, make
+from broker.backends.vault import VaultBackend
 from broker.backends.vault_api import VaultLogin
 from broker.config import VaultAuth, read_secret_file
 from broker.config.policy import RemoteMode
@@ -24,6 +25,7 @@ from broker.steps import Limits
 if TYPE_CHECKING:
     from broker.backends.guarded import GuardedBackend
     from broker.backends.protocol import HandleStore
+    from broker.backends.vault_api import VaultApi
     from broker.catalog import Catalog
     from broker.clock import Clock
     from broker.config import Config, VaultSection
@@ -62,6 +64,22 @@ def backend(config: Config, name: str, handles: HandleStore, clock: Clock) -> Gu
         name=name, options=entry.options, clock=clock, handles=handles, read=read_secret_file
     )
     return make(Plugin(name, entry.kind or name, entry.timeout), context)
+
+
+def vault_backend(
+    config: Config, api: VaultApi, handles: HandleStore, catalog: Catalog, clock: Clock
+) -> VaultBackend:
+    """Make the Vault backend; ``broker_id`` is the issuer, by which replicas are one broker."""
+    assert config.vault is not None  # noqa: S101  ``api`` was made of it
+    return VaultBackend(
+        api,
+        handles,
+        catalog.capabilities.values(),
+        clock,
+        broker_id=config.broker.issuer,
+        token_role=config.vault.token_role,
+        policy_prefix=config.vault.policy_prefix,
+    )
 
 
 def rotation_times(config: Config) -> RotationTimes:

@@ -5,8 +5,8 @@ milliseconds, sizes in bytes, paths absolute. Secrets stay in their files: the m
 those are, and ``read_secret_file`` reads one when it is needed.
 """
 
+from broker.config.backends import BACKEND_KEYS
 from broker.config.entries import (
-    BACKEND_KEYS,
     CapabilityEntry,
     IdentitySection,
     IssuerEntry,

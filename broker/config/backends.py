@@ -1,4 +1,4 @@
-"""``[backends.NAME]``: a backend of another package, and whatever that wants to be told."""
+"""Which backends there are: the broker's own, and those of other packages, ``[backends.NAME]``."""
 
 from __future__ import annotations
 
@@ -7,15 +7,61 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 from pydantic import ConfigDict, Field, ValidationInfo, model_validator
 
-from broker.config.fields import DurationMs, Name, absolute, at_least, at_most, present_file
+from broker.catalog import TOOL
+from broker.config.fields import (
+    DurationMs,
+    Name,
+    absolute,
+    at_least,
+    at_most,
+    one_of,
+    present_file,
+)
 from broker.config.problems import Fault
-from broker.config.table import Table, written
+from broker.config.table import Keys, Table, written
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 _FILE: Final = "_file"
 _SECRET: Final = re.compile(r"(.*_)?(password|passphrase|secret|token|api_key|private_key)")
+
+_ISSUED_KEYS: Final[Keys] = {"max_live_total": False, "issue_rate": False}
+"""What goes with all that is issued."""
+
+_PLUGIN_KEYS: Final[Keys] = {"path": False, "parameters": False, **_ISSUED_KEYS}
+"""What goes with a backend of another package."""
+
+
+class _BackendKeys(dict[str, Keys]):
+    """The broker's own backends by name; to any other name another package's keys."""
+
+    def __missing__(self, name: str) -> Keys:
+        return _PLUGIN_KEYS
+
+
+BACKEND_KEYS: Final[Mapping[str, Keys]] = _BackendKeys(
+    {
+        "vault": {
+            "path": True,
+            **dict.fromkeys(("engine", "parameters", "dsn", "rotate", "renewable_for"), False),
+            **_ISSUED_KEYS,
+        },
+        "token": {"resource": True, "scope": False, **_ISSUED_KEYS},
+        TOOL: {"tool": False, "arguments": False, "amount": False, "resource": False},
+    }
+)
+"""The broker's own backends, and ``tool`` for what is called and not handed out."""
+
+
+def known_backend(value: object, info: ValidationInfo) -> object:
+    """Accept the broker's own, and those that have a table of their own in the file."""
+    context: dict[str, tuple[str, ...]] = info.context or {}
+    check = cast(
+        "Callable[[object], object]", one_of((*BACKEND_KEYS, *context.get("backends", ()))).func
+    )
+    return check(value)
 
 
 class BackendEntry(Table):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Self, cast
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from broker.catalog import TOOL, Capability, Power, Principal, Revocability
+from broker.catalog import Capability, Power, Principal, Revocability
 from broker.config.addresses import (
     IssuerUrl,
     KeysUrl,
@@ -15,6 +15,7 @@ from broker.config.addresses import (
     ResourceUri,
     is_safe_url,
 )
+from broker.config.backends import BACKEND_KEYS, known_backend
 from broker.config.fields import (
     ClaimRule,
     ClaimRules,
@@ -51,33 +52,6 @@ from broker.identity.rules import IdentityRule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-_ISSUED_KEYS: Final[Keys] = {"max_live_total": False, "issue_rate": False}
-"""What goes with all that is issued."""
-
-BACKEND_KEYS: Final[Mapping[str, Keys]] = {
-    "vault": {
-        "path": True,
-        **dict.fromkeys(("engine", "parameters", "dsn", "rotate", "renewable_for"), False),
-        **_ISSUED_KEYS,
-    },
-    "token": {"resource": True, "scope": False, **_ISSUED_KEYS},
-    TOOL: {"tool": False, "arguments": False, "amount": False, "resource": False},
-}
-"""The broker's own backends, and ``tool`` for what is called and not handed out."""
-
-_PLUGIN_KEYS: Final[Keys] = {"path": False, "parameters": False, **_ISSUED_KEYS}
-"""What goes with a backend of another package."""
-
-
-def _known_backend(value: object, info: ValidationInfo) -> object:
-    """Accept the broker's own, and those that have a table of their own in the file."""
-    context: dict[str, tuple[str, ...]] = info.context or {}
-    check = cast(
-        "Callable[[object], object]", one_of((*BACKEND_KEYS, *context.get("backends", ()))).func
-    )
-    return check(value)
-
 
 _ROLE_KEYS: Final[Mapping[str, Keys]] = {
     **{role: {} for role in Role},
@@ -298,7 +272,7 @@ class CapabilityEntry(Table):
 
     name: Name = Field(examples=['"orders-read"'])
     power: Annotated[Power, member_of(Power)] = Field(examples=['"read"'])
-    backend: Annotated[str, BeforeValidator(_known_backend)] = Field(examples=['"vault"'])
+    backend: Annotated[str, BeforeValidator(known_backend)] = Field(examples=['"vault"'])
     path: str | None = Field(None, examples=['"database/creds/orders-read"'])
     engine: Annotated[str, one_of(ENGINE_NAMES)] | None = None
     parameters: dict[Name, Text] | None = None
@@ -336,8 +310,7 @@ class CapabilityEntry(Table):
     )
     @classmethod
     def _goes_with_backend(cls, value: object, info: ValidationInfo) -> object:
-        backend: str = info.data.get("backend", "")
-        cls._check_key(value, info, "backend", {backend: _PLUGIN_KEYS, **BACKEND_KEYS})
+        cls._check_key(value, info, "backend", BACKEND_KEYS)
         return value
 
     @model_validator(mode="after")

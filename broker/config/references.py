@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from broker.catalog import TOOL
 from broker.config import fields
-from broker.config.entries import BACKEND_KEYS
+from broker.config.backends import BACKEND_KEYS
 from broker.config.problems import Fault, Loc, did_you_mean, dotted, shown
 
 if TYPE_CHECKING:

@@ -48,12 +48,14 @@ def test_its_own_keys_are_free_and_files_are_found_beside_the_configuration(tmp_
     assert entry.secret_files == [tmp_path / "admin"]
 
 
-def test_a_capability_names_it_and_its_path_is_free_text() -> None:
-    text = TABLE + 'kind = "keys"' + CAPABILITY + 'path = "Projects/web & more"'
+def test_a_capability_names_it_and_its_path_and_parameters_are_free_text() -> None:
+    own = 'path = "Projects/web & more"\nparameters = { size = "3 x 4" }'
+    text = TABLE + 'kind = "keys"' + CAPABILITY + own
     config = parse_config(SMALLEST + text, Path("/nowhere/config.toml"))
 
     capability = config.catalog().capabilities["tickets-key"]
     assert (capability.backend, capability.path) == ("tickets", "Projects/web & more")
+    assert capability.parameters == {"size": "3 x 4"}
     assert config.backends["tickets"].kind == "keys"
 
 
@@ -72,6 +74,7 @@ def test_a_capability_names_it_and_its_path_is_free_text() -> None:
         ("[backends.vault]", "backends.vault", "is a backend of the broker's own"),
         ("[backends.tool]", "backends.tool", "is a backend of the broker's own"),
         ('[backends."a|b"]', 'backends."a|b"', "is not a name"),
+        (TABLE + CAPABILITY + 'engine = "kv"', "capabilities[0].engine", "has no use with backend"),
         ("[backends]\nkeys = 3", "backends.keys", "write [backends.keys] on a line of its own"),
         ("[[backends]]", "backends", "write a table for each: [backends.NAME]"),
         (TABLE + 'timeout = "2m"', "backends.tickets.timeout", 'write "1m" or less'),

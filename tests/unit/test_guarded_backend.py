@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from broker.backends import Minted, Prepared
+from broker.backends import Backend, Minted, Prepared
 from broker.backends.guarded import GuardedBackend
 from broker.catalog import Capability, Power
 from broker.errors import (
@@ -64,6 +64,13 @@ async def ward() -> Ward:
     guard = GuardedBackend(inner, clock, timeout_s=TIMEOUT_S)
     task = await ledger.task()
     return Ward(inner, guard, clock, task, await ledger.reserve(KEY, PREPARED))
+
+
+def test_every_call_of_a_backend_is_guarded() -> None:
+    """One that is inherited would have the answer of those that have none."""
+    calls = {name for name in vars(Backend) if not name.startswith("_")}
+    assert "is_live" in calls
+    assert calls <= set(vars(GuardedBackend))
 
 
 async def test_what_is_as_it_should_be_passes(ward: Ward) -> None:
