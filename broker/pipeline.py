@@ -260,11 +260,14 @@ class Pipeline:
     async def _prepare(
         self, backend: Backend, task: Task, capability: Capability, elevation: Elevation | None
     ) -> Prepared:
-        under, until_ms = (elevation.id, elevation.expires_at) if elevation else ("", 0)
         try:
             # It may be kept from before: only that it fails says anything.
             with self.circuits.watch(backend.name, capability.name, answers=False):
-                prepared = await backend.prepare(task, capability, under, until_ms)
+                if elevation is None:
+                    prepared = await backend.prepare(task, capability)
+                else:
+                    until_ms = elevation.expires_at
+                    prepared = await backend.prepare(task, capability, elevation.id, until_ms)
         except (BackendRefused, BackendUnavailable) as error:
             raise cannot_issue(backend.name, error) from error
         if not (prepared.handle or prepared.lease):

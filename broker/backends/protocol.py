@@ -54,7 +54,8 @@ class Backend(Protocol):
     """One kind of place that makes credentials.
 
     Every method raises ``BackendRefused`` when the backend answered no and did nothing, and
-    ``BackendUnavailable`` when nobody knows what it did.
+    ``BackendUnavailable`` when nobody knows what it did. ``BackendDown``, a refusal, says that it
+    can't be reached at all: then it isn't asked to issue until a probe gets through.
     """
 
     name: str

@@ -57,7 +57,11 @@ def receipt(
     *,
     verify: Annotated[
         str | None,
-        Parameter(help="Verify the receipt in this file, - for stdin.", metavar="FILE"),
+        Parameter(
+            help="Verify the receipt in this file, - for stdin.",
+            metavar="FILE",
+            allow_leading_hyphen=True,
+        ),
     ] = None,
     jwks: Annotated[
         Path | None,

@@ -6,11 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from broker.catalog import Revocability
-from broker.errors import (
-    NotFound,
-    QuotaExceeded,
-    TaskNotActive,
-)
+from broker.errors import NotFound, QuotaExceeded, TaskNotActive
 from broker.ledger import keys
 from broker.ledger.endings import Endings
 from broker.ledger.endings import shard_in as _shard
