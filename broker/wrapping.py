@@ -181,13 +181,13 @@ class Wrapping:
             raise cannot_issue("vault", error) from error
         if made_at != PATH:
             raise await self._lost(grant, caller, Sign.ANOTHER_PATH)
-        opened = await self._lives.opened(grant, actor=caller.name)
-        work = self._open(self._vault, caller, opened, token)
+        work = self._open(self._vault, caller, grant, token)
         return await asyncio.shield(self._pipeline.work.spawn(work))
 
     async def _open(
         self, vault: VaultWrapping, caller: Caller, grant: Grant, token: Secret
     ) -> Issued:
+        grant = await self._lives.opened(grant, actor=caller.name)
         try:
             content = dict(await vault.open(token))
         except VaultGone:

@@ -1,4 +1,4 @@
-"""Renewing and replacing grants: nothing that ends comes back, nothing forks, all bounds hold."""
+"""Renewing, replacing, opening: nothing that ends comes back, nothing forks, all bounds hold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker.errors import BrokerError, Conflict, NotRenewable, QuotaExceeded, TaskNotActive
+from broker.errors import (
+    AlreadyDelivered,
+    BrokerError,
+    Conflict,
+    NotRenewable,
+    QuotaExceeded,
+    TaskNotActive,
+)
 from broker.grants import Grant, GrantState
 from broker.ledger.actions import Actions
 from broker.ledger.lives import Lives
@@ -175,6 +182,28 @@ async def test_a_renewal_draws_on_the_budget_as_another_credential_would(bench: 
     assert (await renew(bench, grant)).state is GrantState.ACTIVE
     with pytest.raises(QuotaExceeded):
         await renew(bench, grant, ttl_ms=90 * MINUTE)
+
+
+async def test_what_the_broker_has_opened_itself_is_not_taken_for_intercepted(
+    bench: Bench,
+) -> None:
+    """Another call of the agent's finds the token spent a moment later."""
+    lives = Lives(bench.connection, LedgerTimes())
+    grant = await lives.wrapped(await active(bench), digest="d", ends_at=HOUR)
+    await lives.opened(grant, actor="report-writer")
+
+    for how in ("spent", ""):
+        with pytest.raises(AlreadyDelivered):
+            await lives.lost(grant, how=how, ours=False, actor="report-writer")
+    with pytest.raises(AlreadyDelivered):
+        await lives.opened(grant, actor="report-writer")
+    assert (await bench.grant(grant)).state is GrantState.ACTIVE
+    assert (await bench.event_types())["grant.intercepted"] == 0
+
+    await lives.lost(grant, how="spent", ours=True, actor="report-writer")
+    assert (await bench.grant(grant)).state is GrantState.REVOKING
+    assert (await bench.event_types())["grant.intercepted"] == 1
+    await bench.check_tables()
 
 
 async def test_of_rotations_at_once_one_has_the_successor(bench: Bench, other: Bench) -> None:
