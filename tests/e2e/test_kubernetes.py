@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from broker.clock import SystemClock
-from broker.dev import vault
 from tests.admin import Admin
+from tests.http.consenting import give_rights
 from tests.http.test_canary import read_all
 from tests.kubernetes_api import ENGINE, LEAST_S, KubernetesApi
 from tests.loopback import Loopback, private_tls
@@ -48,10 +47,7 @@ async def world(
 ) -> AsyncGenerator[World]:
     stack = engines[0]
     config = with_capabilities(stack, CAPABILITIES, revocation=IMPATIENT)
-    assert stack.openbao is not None
-    api = vault.admin(stack.openbao, SystemClock())
-    await vault.give_rights(api, config, stack.data)
-    api.close()
+    await give_rights(stack, config)
     admin, (_, server, ca) = Admin(stack), cluster
     await admin.vault("POST", "sys/mounts/kubernetes", {"type": "kubernetes"})
     where = {"kubernetes_host": server.url, "kubernetes_ca_cert": ca, "service_account_jwt": ENGINE}

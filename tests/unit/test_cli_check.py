@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.unit.cli_runner import runner
-from tests.unit.test_config import SMALLEST
+from tests.unit.test_config import SMALLEST, VAULT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,12 +19,6 @@ power = "read"
 backend = "vault"
 path = "aws/sts/reader"
 {more}
-"""
-VAULT = """
-[vault]
-address = "http://127.0.0.1:8200"
-auth = "token_file"
-token_file = "token"
 """
 
 
