@@ -40,11 +40,14 @@ def minted(
     """Return the credential in an answer.
 
     Raises:
-        BackendRefused: it has no lease although it should, or can't be revoked although it is to.
+        BackendRefused: it is empty, has no lease although it should, or is one that can't be
+            revoked although its capability says that it can.
     """
     data: Mapping[str, Any] = answer.get("data") or {}
     if engine.inside:
         data = data.get(engine.inside) or {}
+    if not data:
+        raise BackendRefused(f"There is nothing in what Vault answers at {capability.path!r}.")
     account = str(data.get(engine.account) or "") if engine.account else ""
     lease, lifetime_ms = str(answer.get("lease_id") or ""), _lifetime_ms(engine, grant, answer)
     if engine.leased and not lease:

@@ -227,6 +227,22 @@ async def test_a_credential_whose_answer_was_lost_is_ended_with_what_it_hangs_fr
     assert len(double.revoked) == 1
 
 
+@pytest.mark.parametrize("path", ["azure/creds/reader", "gcp/roleset/reader/token"])
+async def test_an_answer_with_nothing_in_it_is_no_credential(
+    world: World, double: VaultDouble, path: str
+) -> None:
+    double.endpoints[path] = Endpoint("GET", dict, leased=False)
+    name = path.replace("/", "-")
+    task = await world.open(capabilities=[name])
+    ask = f"/v1/tasks/{task['task_id']}/grants"
+
+    answer = await world.call("orchestrator", "POST", ask, {"capability": name})
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "backend_unavailable")
+    [grant] = await world.app.pipeline.queries.grants_of(task["task_id"], dead=True)
+    assert grant.state == "failed"
+
+
 async def test_a_session_is_not_delivered_as_something_that_can_be_revoked(
     world: World, double: VaultDouble
 ) -> None:

@@ -26,8 +26,10 @@ NAMESPACE: Final = {"kubernetes_namespace": "jobs"}
 CAPABILITIES: Final[list[dict[str, Any]]] = [
     {"name": "shared-account", "path": "kubernetes/creds/shared"},
     {"name": "own-account", "path": "kubernetes/creds/own", "revocability": "instant"},
+    {"name": "own-role", "path": "kubernetes/creds/ruled", "revocability": "instant"},
     {"name": "fixed", "path": "kubernetes/creds/shared", "parameters": NAMESPACE},
 ]
+RULES: Final = '{"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]}'
 IMPATIENT: Final = {"backoff": "10ms", "max_backoff": "20ms"}
 
 
@@ -55,6 +57,7 @@ async def world(
     roles: dict[str, dict[str, Any]] = {
         "shared": {"service_account_name": "shared"},
         "own": {"kubernetes_role_name": "pod-reader"},
+        "ruled": {"generated_role_rules": RULES},
     }
     for name, role in roles.items():
         body = {"allowed_kubernetes_namespaces": ["jobs"], **role}
@@ -192,12 +195,15 @@ async def test_a_namespace_is_fixed_by_the_capability_or_bounded_by_the_role(
     assert len(kubernetes.asked_s) == 1, "OpenBao's role doesn't allow it"
 
 
-async def test_the_token_is_in_no_place_but_its_delivery(
-    world: World, capfd: pytest.CaptureFixture[str]
+async def test_what_was_made_with_a_role_of_its_own_is_gone_and_its_token_in_no_other_place(
+    world: World, kubernetes: KubernetesApi, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    task = await world.open(capabilities=["own-account"])
-    granted = await world.grant(task, "own-account", parameters=NAMESPACE)
-    await world.complete(task)
+    task = await world.open(capabilities=["own-role"])
+    granted = await world.grant(task, "own-role", parameters=NAMESPACE)
+    assert kubernetes.works(bearer(granted))
+    assert (await world.complete(task))["grants"] == {"revoked": 1, "revoking": 0}
+    assert kubernetes.objects == {("serviceaccounts", "jobs", "shared")}
+    assert sorted(kubernetes.deleted) == ["rolebindings", "roles", "serviceaccounts"]
 
     rows = await read_all(world.app.connection.client)
     printed = capfd.readouterr()
