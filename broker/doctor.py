@@ -54,7 +54,12 @@ class Finding:
 async def examine(config: Config, clock: Clock | None = None) -> AsyncGenerator[Finding]:
     """Run every check, yielding each finding as it is made."""
     clock = clock or SystemClock()
-    for finding in (*_files(config), *_audit(config), *_channels(config, clock)):
+    for finding in (
+        *_files(config),
+        *_audit(config),
+        *_capabilities(config),
+        *_channels(config, clock),
+    ):
         yield finding
     async for finding in _redis(config, clock):
         yield finding
@@ -117,6 +122,14 @@ def _audit(config: Config) -> Iterator[Finding]:
         yield Finding("audit log", Verdict.WARNING, detail, advice)
     else:
         yield Finding("audit log", Verdict.OK, detail)
+
+
+def _capabilities(config: Config) -> Iterator[Finding]:
+    """None promises to be revocable when its engine's credentials aren't."""
+    for entry in config.capabilities:
+        if doubt := entry.doubt():
+            advice = "check at the target that a revoked one is refused, or leave revocability out"
+            yield Finding(f"capability {entry.name}", Verdict.WARNING, doubt, advice)
 
 
 def _channels(config: Config, clock: Clock) -> Iterator[Finding]:

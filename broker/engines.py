@@ -67,10 +67,12 @@ class Engine:
     ``path`` is matched against what follows the mount. ``writes`` asks by POST, which the
     capability's policy in Vault must allow. ``parameters`` are those an agent may give, by name,
     ``many`` those that may be lists, ``required`` those it must (if the capability doesn't);
-    ``timed`` sends the grant's own time as ``ttl``. ``public`` are the members of the answer that
-    are no secrets, ``account`` the one that the target knows the credential by. ``inside`` is
-    where in the answer the members are, ``lifetime`` the one that says in seconds how long it
-    lives, where no lease does.
+    ``timed`` sends the grant's own time as ``ttl``, but no less than ``least_s``: the target gives
+    nothing shorter, so what can't be revoked outlives its grant until then. ``public`` are the
+    members of the answer that are no secrets, ``account`` the one that the target knows the
+    credential by, ``session`` those that only what can't be revoked has. ``inside`` is where in the
+    answer the members are, ``lifetime`` the one that says in seconds how long it lives, where no
+    lease does.
     """
 
     name: str
@@ -81,12 +83,22 @@ class Engine:
     many: frozenset[str] = frozenset()
     required: frozenset[str] = frozenset()
     timed: bool = False
+    least_s: int = 0
     public: frozenset[str] = frozenset()
     account: str = ""
+    session: frozenset[str] = frozenset()
     inside: str = ""
     leased: bool = True
     lifetime: str = ""
     revocability: Revocability = Revocability.INSTANT
+
+    def doubt(self, claimed: Revocability) -> str:
+        """Return why what a capability claims may be better than the truth; nothing if it isn't."""
+        order = list(Revocability)
+        if order.index(claimed) >= order.index(self.revocability):
+            return ""
+        truth = f"what the engine {self.name!r} gives there is {self.revocability}"
+        return f"claims to be {claimed}, and {truth}, unless its role says otherwise"
 
     def faults(
         self, capability: Capability, asked: Mapping[str, Any], *, complete: bool = True
@@ -123,7 +135,7 @@ class Engine:
             name: ",".join(map(str, cast("list[object]", v))) if isinstance(v, list) else str(v)
             for name, v in given.items()
         }
-        return {**texts, "ttl": f"{ttl_s}s"} if self.timed else texts
+        return {**texts, "ttl": f"{max(ttl_s, self.least_s)}s"} if self.timed else texts
 
 
 GENERIC: Final = Engine(
@@ -136,6 +148,7 @@ GENERIC: Final = Engine(
 """Whatever is read with a lease, of an engine that isn't known."""
 
 _ACCOUNT: Final = frozenset({"username"})
+_KEY: Final = frozenset({"access_key", "arn"})
 _CERTIFICATE: Final = frozenset(
     {
         "certificate",
@@ -160,7 +173,7 @@ ENGINES: Final[Sequence[Engine]] = (
     Engine("rabbitmq", r"creds/[^/]+", Shape.ACCOUNT, public=_ACCOUNT, account="username"),
     Engine(
         "ldap",
-        r"creds/[^/]+",
+        r"creds/.+",
         Shape.ACCOUNT,
         public=_ACCOUNT | {"distinguished_names"},
         account="username",
@@ -211,6 +224,7 @@ ENGINES: Final[Sequence[Engine]] = (
         parameters={"kubernetes_namespace": _NAMESPACE},
         required=frozenset({"kubernetes_namespace"}),
         timed=True,
+        least_s=600,
         public=frozenset({"service_account_name", "service_account_namespace"}),
         account="service_account_name",
         revocability=_T,
@@ -227,8 +241,9 @@ ENGINES: Final[Sequence[Engine]] = (
         "aws",
         r"creds/[^/]+",
         Shape.KEY_PAIR,
-        public=frozenset({"access_key", "arn"}),
+        public=_KEY,
         account="access_key",
+        session=frozenset({"session_token", "security_token"}),
     ),
     Engine(
         "aws",
@@ -237,7 +252,8 @@ ENGINES: Final[Sequence[Engine]] = (
         writes=True,
         parameters={"role_arn": _ARN, "role_session_name": _NAME},
         timed=True,
-        public=frozenset({"access_key", "arn"}),
+        least_s=900,
+        public=_KEY,
         account="access_key",
         revocability=_T,
     ),
@@ -254,6 +270,8 @@ ENGINES: Final[Sequence[Engine]] = (
         "gcp",
         r"(roleset|static-account)/[^/]+/key",
         Shape.KEY_PAIR,
+        writes=True,
+        timed=True,
         public=frozenset({"key_algorithm", "key_type"}),
     ),
     Engine(

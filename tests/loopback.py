@@ -69,6 +69,9 @@ class Loopback:
 
             do_GET = _serve  # noqa: N815  the name the library looks for
             do_POST = _serve  # noqa: N815
+            do_PUT = _serve  # noqa: N815
+            do_DELETE = _serve  # noqa: N815
+            do_LIST = _serve  # noqa: N815  what Vault has for listing
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass

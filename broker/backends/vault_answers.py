@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
 from broker.backends.protocol import Minted
+from broker.catalog import Revocability
 from broker.engines import Engine, engine_of
 from broker.errors import BackendRefused
 from broker.secret import Secret
@@ -39,16 +40,26 @@ def minted(
     """Return the credential in an answer.
 
     Raises:
-        BackendRefused: it has no lease although it should: it could never be revoked.
+        BackendRefused: it is empty, has no lease although it should, or is one that can't be
+            revoked although its capability says that it can.
     """
     data: Mapping[str, Any] = answer.get("data") or {}
     if engine.inside:
         data = data.get(engine.inside) or {}
+    if not data:
+        raise BackendRefused(f"There is nothing in what Vault answers at {capability.path!r}.")
     account = str(data.get(engine.account) or "") if engine.account else ""
     lease, lifetime_ms = str(answer.get("lease_id") or ""), _lifetime_ms(engine, grant, answer)
     if engine.leased and not lease:
         # Nothing was made for us, and nothing could be revoked: it is not delivered.
         msg = f"What is at {capability.path!r} has no lease, so it could never be revoked."
+        raise BackendRefused(msg)
+    if capability.revocability is Revocability.INSTANT and any(map(data.get, engine.session)):
+        # Nobody gets it; what was promised of it, and decided on, isn't true.
+        msg = (
+            f"What is at {capability.path!r} is a session, which can't be revoked: the capability "
+            'has to say revocability = "ttl_only".'
+        )
         raise BackendRefused(msg)
     return Minted(
         lease=lease if engine.leased else f"{capability.path}{UNLEASED}{account or grant.id}",
@@ -74,6 +85,8 @@ def _fields(
     """Wrap all that Vault returned but what is known to be public, and add the DSN."""
     fields: dict[str, str | Secret] = {}
     for key, value in data.items():
+        if value is None:
+            continue
         text = _text(value)
         fields[key] = text if key in engine.public else Secret(text)
     if capability.dsn and {"username", "password"} <= data.keys():

@@ -36,9 +36,12 @@ def check_config(*, config: ConfigFile = Path("config.toml"), json: Json = False
         from broker.clock import SystemClock
 
         settings.backends(loaded, NoHandles(), SystemClock())
+    doubts = {entry.name: doubt for entry in loaded.capabilities if (doubt := entry.doubt())}
     if json:
-        output.document({"config": str(config), "valid": True, **counts})
+        output.document({"config": str(config), "valid": True, **counts, "warnings": doubts})
     else:
+        for name, doubt in doubts.items():
+            output.line(f"warning: capability {name}: {doubt}")
         listed = ", ".join(f"{count} {name}" for name, count in counts.items())
         output.line(f"{config}: valid ({listed})")
     return 0

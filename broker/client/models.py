@@ -104,6 +104,7 @@ class Receipt:
     extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RenewedGrant(Grant):
     """A grant that lives longer now; ``notes`` say what was shortened."""
 

@@ -363,6 +363,11 @@ class CapabilityEntry(Table):
         engine = engine_of(self.path, self.engine or "") if self.path else None
         return engine.revocability if engine else Revocability.INSTANT
 
+    def doubt(self) -> str:
+        """Return what speaks against the ``revocability`` that is written here; maybe nothing."""
+        engine = engine_of(self.path, self.engine or "") if self.path else None
+        return engine.doubt(self.revocability) if engine and self.revocability else ""
+
     def entry(self) -> Capability:
         """Return what the catalogue holds."""
         return Capability(

@@ -334,6 +334,18 @@ def test_a_log_whose_disk_is_nearly_full_is_warned_of(patient: Patient, tmp_path
     assert "nothing is issued" in finding["advice"]
 
 
+def test_a_claim_to_be_revocable_that_the_engine_speaks_against_is_warned_of(
+    patient: Patient,
+) -> None:
+    claim = 'path = "kubernetes/creds/jobs"\nrevocability = "instant"'
+    _, found = patient.examine(patient.changed('path = "database/creds/orders-write"', claim))
+
+    [finding] = found["capability orders-write"]
+    assert finding["verdict"] == "warning"
+    assert "ttl_only" in finding["detail"]
+    assert not [check for check in found if check == "capability orders-read"]
+
+
 async def _signing_key(patient: Patient) -> None:
     """A replica that has started has made its signing key."""
     await build(load_config(patient.file)).close()

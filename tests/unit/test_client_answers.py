@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from broker.secret import Secret
+
 URL = "https://broker.example"
 
 
@@ -171,6 +173,33 @@ def test_a_credential_shows_nothing_by_accident() -> None:
     assert port.reveal() == "5432"
     assert encode(issued, reveal=True)["credential"] == ISSUED["credential"]
     assert Credential({"type": "x"}) != Credential({"type": "x"})
+
+
+def test_each_shape_of_a_credential_has_its_members_by_name() -> None:
+    def of(kind: str, **members: str) -> Credential:
+        return Credential({"type": kind, **members})
+
+    def revealed(secret: Secret | None) -> str | None:
+        return secret.reveal() if secret else None
+
+    aws = of("aws", access_key="AKIA", secret_key="a", session_token="b")
+    assert (aws.access_key, revealed(aws.secret_key)) == ("AKIA", "a")
+    assert revealed(aws.session_token) == "b"
+    assert revealed(of("aws", security_token="old").session_token) == "old"
+    azure = of("azure", client_id="id", client_secret="c")
+    assert (azure.access_key, revealed(azure.secret_key)) == ("id", "c")
+    assert revealed(of("gcp", private_key_data="d").secret_key) == "d"
+    assert revealed(of("gcp", token="e").token) == "e"
+    assert revealed(of("kubernetes", service_account_token="f").token) == "f"
+    pki = of("pki", certificate="-----BEGIN", private_key="g")
+    assert (pki.certificate, revealed(pki.private_key)) == ("-----BEGIN", "g")
+    assert of("ssh", signed_key="ssh-ed25519-cert").certificate == "ssh-ed25519-cert"
+    # In a static secret any name may be anything's.
+    static = of("kv", username="h", access_key="i", certificate="j")
+    assert (static.username, static.access_key, static.certificate) == (None, None, None)
+    assert revealed(static.get("username")) == "h"
+    assert not set("hij") & set(static.redacted().values())
+    assert (aws.username, aws.token, aws.certificate, aws.private_key) == (None,) * 4
 
 
 def test_an_answer_that_is_not_json_is_not_repeated_in_the_error() -> None:

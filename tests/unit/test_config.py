@@ -32,6 +32,13 @@ broker.issuer = "http://127.0.0.1:8700"
 redis.url = "unix:///run/valkey/valkey.sock"
 """
 
+VAULT = """
+[vault]
+address = "http://127.0.0.1:8200"
+auth = "token_file"
+token_file = "token"
+"""
+
 ISSUER = """
 [[identity.issuers]]
 name = "ci"

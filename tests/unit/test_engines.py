@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from broker.catalog import Capability, Power, Revocability
-from broker.engines import ENGINES, GENERIC, engine_of
+from broker.client.credential import Credential
+from broker.engines import ENGINES, GENERIC, NAMES, engine_of
+from broker.secret import REDACTED
 
 CSR = (
     "-----BEGIN CERTIFICATE REQUEST-----\nMIIBAjCBqQIBADAAMFk=\n-----END CERTIFICATE REQUEST-----\n"
@@ -36,6 +38,7 @@ def capability(path: str, **fields: Any) -> Capability:
         ("gcp/static-account/reader/key", "", "gcp", True, "instant"),
         ("azure/creds/reader", "", "azure", True, "instant"),
         ("ldap/creds/reader", "", "ldap", True, "instant"),
+        ("ldap/creds/team/reader", "", "ldap", True, "instant"),
         ("something/else", "", "", True, "instant"),
     ],
 )
@@ -64,11 +67,17 @@ def test_an_engine_gives_nothing_at_other_paths(path: str, named: str) -> None:
     assert engine_of(path, named) is None
 
 
+SECRETS = frozenset(
+    {
+        *("password", "private_key", "secret_key", "token", "service_account_token"),
+        *("client_secret", "private_key_data", "security_token", "session_token"),
+    }
+)
+
+
 def test_no_row_calls_a_secret_public() -> None:
-    secrets = {"password", "private_key", "secret_key", "token", "service_account_token"}
-    secrets |= {"client_secret", "private_key_data", "security_token", "session_token"}
     for engine in (*ENGINES, GENERIC):
-        assert not engine.public & secrets
+        assert not engine.public & SECRETS
         assert engine.required <= engine.parameters.keys()
 
 
@@ -121,4 +130,56 @@ def test_what_the_capability_sets_nobody_can_ask_to_be_another() -> None:
     assert [name for name, _ in engine.faults(fixed, {"kubernetes_namespace": "jobs"})] == [
         "kubernetes_namespace"
     ]
-    assert engine.body(fixed, {}, 90) == {"kubernetes_namespace": "jobs", "ttl": "90s"}
+    assert engine.body(fixed, {}, 900) == {"kubernetes_namespace": "jobs", "ttl": "900s"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_client_hides_all_of_a_type_but_what_its_rows_call_public(name: str) -> None:
+    rows = [engine for engine in ENGINES if engine.name == name]
+    public = frozenset[str]().union(*(engine.public for engine in rows))
+    others = frozenset[str]().union(*(engine.public for engine in ENGINES)) | SECRETS
+    document = dict.fromkeys(others, "canary") | {"type": name}
+
+    shown = Credential(document).redacted()
+
+    assert {member for member, value in shown.items() if value != REDACTED} == public | {"type"}
+
+
+@pytest.mark.parametrize(
+    ("path", "ttl_s", "sent"),
+    [
+        ("kubernetes/creds/a", 60, "600s"),
+        ("kubernetes/creds/a", 601, "601s"),
+        ("aws/sts/a", 60, "900s"),
+        ("pki/issue/a", 60, "60s"),
+        ("aws/creds/a", 60, None),
+    ],
+)
+def test_a_target_is_asked_for_no_shorter_time_than_it_gives(
+    path: str, ttl_s: int, sent: str | None
+) -> None:
+    engine = engine_of(path)
+    assert engine is not None
+
+    assert engine.body(capability(path), {}, ttl_s).get("ttl") == sent
+
+
+@pytest.mark.parametrize(
+    ("path", "claimed", "doubted"),
+    [
+        ("aws/sts/a", "instant", True),
+        ("aws/sts/a", "ttl_only", False),
+        ("aws/sts/a", "never", False),
+        ("kv/data/a", "ttl_only", True),
+        ("kv/data/a", "never", False),
+        ("database/creds/a", "instant", False),
+        ("something/else", "instant", False),
+    ],
+)
+def test_a_claim_is_doubted_that_is_better_than_the_row(
+    path: str, claimed: str, doubted: bool
+) -> None:
+    engine = engine_of(path)
+    assert engine is not None
+
+    assert bool(engine.doubt(Revocability(claimed))) is doubted
