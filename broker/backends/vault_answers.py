@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
 from broker.backends.protocol import Minted
-from broker.engines import Engine, engine_of
+from broker.engines import Engine, Shape, engine_of
 from broker.errors import BackendRefused
 from broker.secret import Secret
 
@@ -39,11 +39,14 @@ def minted(
     """Return the credential in an answer.
 
     Raises:
-        BackendRefused: it has no lease although it should: it could never be revoked.
+        BackendRefused: it has no lease although it should: it could never be revoked. Or it is a
+            static secret that can't be delivered as it is.
     """
     data: Mapping[str, Any] = answer.get("data") or {}
     if engine.inside:
         data = data.get(engine.inside) or {}
+    if engine.shape is Shape.STATIC:
+        _check_static(data, capability)
     account = str(data.get(engine.account) or "") if engine.account else ""
     lease, lifetime_ms = str(answer.get("lease_id") or ""), _lifetime_ms(engine, grant, answer)
     if engine.leased and not lease:
@@ -57,6 +60,16 @@ def minted(
         fields=_fields(data, engine, capability),
         account=account,
     )
+
+
+def _check_static(data: Mapping[str, Any], capability: Capability) -> None:
+    """Refuse what would be delivered as nothing, or with a member less."""
+    if not data:
+        msg = f"What is at {capability.path!r} has no members; is the engine kv version 2?"
+        raise BackendRefused(msg)
+    if "type" in data:
+        msg = f"What is at {capability.path!r} has a member 'type', as the answer does: rename it."
+        raise BackendRefused(msg)
 
 
 def _lifetime_ms(engine: Engine, grant: Grant, answer: Mapping[str, Any]) -> int:

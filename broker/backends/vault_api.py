@@ -51,6 +51,8 @@ _UNREACHABLE: Final = (
     "broken pipe",
     "eof",
     "bad connection",
+    "invalid connection",
+    "EOF",
     "no such host",
     "i/o timeout",
     "deadline exceeded",

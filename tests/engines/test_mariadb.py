@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -11,6 +12,7 @@ import pytest
 from broker.steps import Step
 from tests.engines.estate import Page, Struck, evidence, set_up, stuck
 from tests.servers.mariadb import MariaDB
+from tests.waiting import wait_until
 from tests.world import World
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
     from broker.config import Config
     from broker.dev.stack import DevStack
+
+ENDED = "Connection was killed|Lost connection"
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +59,21 @@ async def stock(
 
 def login(mariadb: MariaDB, credential: dict[str, Any]) -> Connection[Any]:
     """Log in by the DSN alone."""
-    dsn = urlsplit(credential["dsn"])
+    dsn = urlsplit(str(credential["dsn"]))
     assert dsn.scheme == "mysql"
     assert dsn.netloc.rpartition("@")[2] == mariadb.place
     user, password = unquote(dsn.username or ""), unquote(dsn.password or "")
     return mariadb.login(user, password, dsn.path.removeprefix("/"))
 
 
-def pieces(connection: Connection[Any]) -> list[tuple[int]]:
+def ask(connection: Connection[Any], query: str) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pieces FROM items WHERE name = 'bolt'")
+        cursor.execute(query)
         return list(cursor.fetchall())
+
+
+def pieces(connection: Connection[Any]) -> list[tuple[Any, ...]]:
+    return ask(connection, "SELECT pieces FROM items WHERE name = 'bolt'")
 
 
 def refused(mariadb: MariaDB, credential: dict[str, Any]) -> bool:
@@ -85,13 +93,20 @@ async def test_with_its_task_a_credential_and_its_open_connections_end(
     with login(mariadb, bystander["credential"]) as theirs:
         idle, busy = login(mariadb, credential), login(mariadb, credential)
         assert pieces(idle) == pieces(busy) == [(12,)]
-        busy._execute_command(3, "SELECT SLEEP(600)")  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  it is sent, and nobody waits
+        working = asyncio.create_task(asyncio.to_thread(ask, busy, "SELECT SLEEP(600)"))
 
-        assert (await stock.complete(task))["grants"] == {"revoked": 1, "revoking": 0}
+        async def at_work() -> bool:
+            return credential["username"] in mariadb.at_work()
+
+        await wait_until(at_work, "a statement is running")
+
+        assert (await stock.complete(task))["grants"]["revoked"] == 1
 
         assert credential["username"] not in mariadb.sessions()
-        with pytest.raises(pymysql.err.OperationalError):
+        with pytest.raises(pymysql.err.OperationalError, match=ENDED):
             pieces(idle)
+        with pytest.raises(pymysql.err.OperationalError, match=ENDED):
+            await working
         assert refused(mariadb, credential)
         assert pieces(theirs) == [(12,)]
     assert (await stock.show_grant(granted["grant_id"]))["state"] == "revoked"

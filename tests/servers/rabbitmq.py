@@ -5,17 +5,13 @@ from __future__ import annotations
 import signal
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
+from typing import Any, Final
 
 import httpx2
 
-from broker.dev.engines.process import Engine, EngineError, write_private
+from broker.dev.engines.process import write_private
 from tests.ports import free_port
 from tests.servers.server import Server
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 ADMIN: Final = "admin"
 ADMIN_PASSWORD: Final = "admin-of-a-test"
@@ -42,7 +38,7 @@ class Epmd(Server):
 
 
 class RabbitMQ(Server):
-    """A server of Debian's package ``rabbitmq-server``."""
+    """A server of Debian's package ``rabbitmq-server``; once stopped it isn't started again."""
 
     name = "RabbitMQ"
     program = "beam.smp"
@@ -55,6 +51,9 @@ class RabbitMQ(Server):
         self.api_port = free_port()
         self._node_port = free_port()
         self._epmd = Epmd(data)
+        self.http = httpx2.Client(
+            base_url=f"{self.api}/api/", auth=(ADMIN, ADMIN_PASSWORD), trust_env=False, timeout=30
+        )
 
     @property
     def api(self) -> str:
@@ -79,9 +78,10 @@ class RabbitMQ(Server):
             raise
 
     def stop(self) -> None:
-        """Stop both."""
+        """Stop both, and the client."""
         super().stop()
         self._epmd.stop()
+        self.http.close()
 
     def kill(self) -> None:
         """End both at once."""
@@ -132,16 +132,33 @@ class RabbitMQ(Server):
 
     def _ask(self, path: str) -> Any:
         try:
-            answer = httpx2.get(
-                f"{self.api}/api/{path}", auth=(ADMIN, ADMIN_PASSWORD), trust_env=False, timeout=30
-            )
-        except httpx2.TransportError:
+            return self.http.get(path).raise_for_status().json()
+        except httpx2.HTTPError:
             return None
-        return answer.json() if answer.is_success else None
+
+    def as_admin(self, script: str) -> None:
+        """Do by the API what lines for ``rabbitmqctl`` say, which takes seconds for each."""
+        for line in script.splitlines():
+            match line.split():
+                case ["rabbitmqctl", "add_user", name, password]:
+                    self._put_user(name, {"password": password, "tags": ""})
+                case ["rabbitmqctl", "set_user_tags", name, tag]:
+                    known = self._ask(f"users/{name}")
+                    digest = {k: known[k] for k in ("password_hash", "hashing_algorithm")}
+                    self._put_user(name, {**digest, "tags": tag})
+                case words:
+                    raise AssertionError(words)
+
+    def _put_user(self, name: str, body: dict[str, str]) -> None:
+        self.http.put(f"users/{name}", json=body).raise_for_status()
 
     def users(self) -> set[str]:
-        """The users Vault has made: all but the admin."""
-        return {row["name"] for row in self._ask("users")} - {ADMIN}
+        """The users there are."""
+        return {row["name"] for row in self._ask("users")}
+
+    def connections(self) -> set[str]:
+        """Whose connections are open."""
+        return {row["user"] for row in self._ask("connections")}
 
 
 def listens(port: int) -> bool:
