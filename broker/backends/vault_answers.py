@@ -39,14 +39,17 @@ def minted(
     """Return the credential in an answer.
 
     Raises:
-        BackendRefused: it has no lease although it should: it could never be revoked. Or it is a
-            static secret that can't be delivered as it is.
+        BackendRefused: it is empty, or has no lease although it should: it could never be revoked.
+            Or it is a static secret that can't be delivered as it is.
     """
     data: Mapping[str, Any] = answer.get("data") or {}
     if engine.inside:
         data = data.get(engine.inside) or {}
-    if engine.shape is Shape.STATIC:
-        _check_static(data, capability)
+    if not data:
+        raise BackendRefused(f"There is nothing in what Vault answers at {capability.path!r}.")
+    if engine.shape is Shape.STATIC and "type" in data:
+        msg = f"What is at {capability.path!r} has a member 'type', as the answer does: rename it."
+        raise BackendRefused(msg)
     account = str(data.get(engine.account) or "") if engine.account else ""
     lease, lifetime_ms = str(answer.get("lease_id") or ""), _lifetime_ms(engine, grant, answer)
     if engine.leased and not lease:
@@ -60,16 +63,6 @@ def minted(
         fields=_fields(data, engine, capability),
         account=account,
     )
-
-
-def _check_static(data: Mapping[str, Any], capability: Capability) -> None:
-    """Refuse what would be delivered as nothing, or with a member less."""
-    if not data:
-        msg = f"What is at {capability.path!r} has no members; is the engine kv version 2?"
-        raise BackendRefused(msg)
-    if "type" in data:
-        msg = f"What is at {capability.path!r} has a member 'type', as the answer does: rename it."
-        raise BackendRefused(msg)
 
 
 def _lifetime_ms(engine: Engine, grant: Grant, answer: Mapping[str, Any]) -> int:

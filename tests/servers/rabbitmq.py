@@ -90,18 +90,7 @@ class RabbitMQ(Server):
 
     def _launch(self) -> None:
         node = self.own("node")
-        settings = {
-            "listeners.tcp.local": self.place,
-            "management.tcp.ip": "127.0.0.1",
-            "management.tcp.port": str(self.api_port),
-            "distribution.listener.interface": "127.0.0.1",
-            "default_user": ADMIN,
-            "default_pass": ADMIN_PASSWORD,
-            "log.file": "false",
-            "log.console": "true",
-        }
-        text = "".join(f"{name} = {value}\n" for name, value in settings.items())
-        self._write("rabbitmq.conf", text)
+        self._write("rabbitmq.config", self._settings())
         self._write("plugins", "[rabbitmq_management].\n")
         self._write("env.conf", "")
         environment = {
@@ -110,7 +99,7 @@ class RabbitMQ(Server):
             # Nothing is passed on to it and nothing waits for it: the script becomes the server.
             "RUNNING_UNDER_SYSTEMD": "true",
             "RABBITMQ_CONF_ENV_FILE": str(self.home / "env.conf"),
-            "RABBITMQ_CONFIG_FILE": str(self.home / "rabbitmq.conf"),
+            "RABBITMQ_CONFIG_FILE": str(self.home / "rabbitmq.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.home / "plugins"),
             "RABBITMQ_NODENAME": "broker-test@localhost",
             "RABBITMQ_DIST_PORT": str(self._node_port),
@@ -121,6 +110,20 @@ class RabbitMQ(Server):
         given = [f"{name}={value}" for name, value in environment.items()]
         self._spawn(["/usr/bin/env", *given, str(_SCRIPT)])
         self._wait_until(self._answers, "answering")
+
+    def _settings(self) -> str:
+        """Return Erlang's terms: to work out a ``rabbitmq.conf`` takes a second or two."""
+        return f"""[
+  {{kernel, [{{inet_dist_use_interface, {{127, 0, 0, 1}}}}]}},
+  {{rabbit, [
+    {{tcp_listeners, [{{"127.0.0.1", {self.port}}}]}},
+    {{default_user, <<"{ADMIN}">>}},
+    {{default_pass, <<"{ADMIN_PASSWORD}">>}},
+    {{log, [{{file, [{{file, false}}]}}, {{console, [{{enabled, true}}]}}]}}
+  ]}},
+  {{rabbitmq_management, [{{tcp_config, [{{ip, "127.0.0.1"}}, {{port, {self.api_port}}}]}}]}}
+].
+"""
 
     def _write(self, name: str, text: str) -> None:
         """Write a file that the server's user may read."""
