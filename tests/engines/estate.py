@@ -128,6 +128,7 @@ async def stuck(world: World, task: dict[str, Any], granted: dict[str, Any], blo
     """End a task whose server dies right then: its grant is never more than stuck."""
     blow.at = Step.REVOKE
     assert (await world.complete(task))["grants"]["revoking"] == 1
+    assert "can't reach" in (await world.show_grant(granted["grant_id"]))["error"]
     replica = World(world.issuer, world.config)
     async with running(replica):
 

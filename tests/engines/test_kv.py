@@ -52,7 +52,8 @@ async def admin(engines: tuple[DevStack, Config], config: Config) -> AsyncGenera
 
 async def ask(world: World, task: dict[str, Any]) -> httpx2.Response:
     path = f"/v1/tasks/{task['task_id']}/grants"
-    return await world.call("orchestrator", "POST", path, {"capability": "geocoder"})
+    body = {"capability": "geocoder", "intent": "find the streets of the week's orders"}
+    return await world.call("orchestrator", "POST", path, body)
 
 
 async def test_it_is_delivered_and_given_up_with_the_statement_that_it_works_on(
@@ -131,5 +132,7 @@ async def test_above_power_read_policy_refuses_it(
         answer = await ask(world, task)
 
         assert (answer.status_code, answer.json()["code"]) == (403, "access_denied")
+        events = await world.events(task["task_id"])
+        assert "nothing-unrevocable-above-read" in json.dumps(events), [e["type"] for e in events]
     finally:
         await world.close()

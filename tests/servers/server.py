@@ -25,7 +25,7 @@ class Server(Engine):
     package: ClassVar[str]
 
     def __init__(self, data: Path) -> None:
-        """``data`` is made when missing; without its package the test is skipped, but not in CI."""
+        """``data`` is made when missing. Without its package the test is skipped."""
         super().__init__(data / self.package, None)
         self.port = free_port()
         self.found(self.program)
