@@ -142,8 +142,7 @@ async def stuck(world: World, task: dict[str, Any], granted: dict[str, Any], blo
     assert shown["attempts"] >= IMPATIENT["attempts"]
 
 
-async def evidence(world: World, grant: dict[str, Any]) -> list[str]:
-    """By what the log says that a grant was confirmed dead."""
-    events = await world.events(grant["task_id"])
-    mine = [e for e in events if e["grant_id"] == grant["grant_id"]]
-    return [e["data"]["evidence"] for e in mine if e["type"] == "grant.revoked"]
+async def how_it_ended(world: World, granted: dict[str, Any]) -> tuple[str, str | None]:
+    """A grant's state, and by what it is known that it is dead."""
+    shown = await world.show_grant(granted["grant_id"])
+    return shown["state"], shown["evidence"]

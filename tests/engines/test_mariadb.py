@@ -10,7 +10,7 @@ import pymysql
 import pytest
 
 from broker.steps import Step
-from tests.engines.estate import Page, Struck, evidence, set_up, stuck
+from tests.engines.estate import Page, Struck, how_it_ended, set_up, stuck
 from tests.servers.mariadb import MariaDB
 from tests.waiting import wait_until
 from tests.world import World
@@ -109,8 +109,7 @@ async def test_with_its_task_a_credential_and_its_open_connections_end(
             await working
         assert refused(mariadb, credential)
         assert pieces(theirs) == [(12,)]
-    assert (await stock.show_grant(granted["grant_id"]))["state"] == "revoked"
-    assert await evidence(stock, granted) == ["lease_lookup"]
+    assert await how_it_ended(stock, granted) == ("revoked", "lease_lookup")
     await stock.complete(other)
 
 
@@ -130,7 +129,7 @@ async def test_a_server_that_is_down_leaves_a_grant_revoking_until_it_is_back(
 
     await stock.sweep(ahead_ms=600_000)
 
-    assert (await stock.show_grant(granted["grant_id"]))["state"] == "revoked"
+    assert await how_it_ended(stock, granted) == ("revoked", "lease_lookup")
     assert refused(mariadb, granted["credential"])
 
 
@@ -144,5 +143,5 @@ async def test_what_was_revoked_stays_so_when_the_server_dies_before_it_is_confi
     await stock.complete(task)
     mariadb.start()
 
-    assert (await stock.show_grant(granted["grant_id"]))["state"] == "revoked"
+    assert await how_it_ended(stock, granted) == ("revoked", "lease_lookup")
     assert refused(mariadb, granted["credential"])

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from tests.admin import Admin
-from tests.engines.estate import Page, evidence, set_up
+from tests.engines.estate import Page, how_it_ended, set_up
 from tests.world import World, logs_in
 
 if TYPE_CHECKING:
@@ -58,5 +58,4 @@ async def test_with_its_task_a_credential_and_its_open_connections_end(
         await mine.execute("SELECT 1")
     assert not await logs_in(credential)
     assert credential["username"] not in await Admin(engines[0]).roles()
-    assert (await sales.show_grant(granted["grant_id"]))["state"] == "revoked"
-    assert await evidence(sales, granted) == ["lease_lookup"]
+    assert await how_it_ended(sales, granted) == ("revoked", "lease_lookup")

@@ -8,7 +8,7 @@ import pika
 import pika.exceptions
 import pytest
 
-from tests.engines.estate import Page, Struck, evidence, set_up, stuck
+from tests.engines.estate import Page, Struck, how_it_ended, set_up, stuck
 from tests.servers.rabbitmq import ADMIN, ADMIN_PASSWORD, RabbitMQ
 from tests.waiting import wait_until
 from tests.world import World
@@ -106,8 +106,7 @@ async def test_with_its_task_a_credential_and_its_open_connections_end(
         await wait_until(closed, "RabbitMQ has closed the connection")
         assert refused(rabbitmq, credential)
         assert peek(theirs) == b"42.00"
-    assert (await queues.show_grant(granted["grant_id"]))["state"] == "revoked"
-    assert await evidence(queues, granted) == ["lease_lookup"]
+    assert await how_it_ended(queues, granted) == ("revoked", "lease_lookup")
     await queues.complete(other)
 
 
@@ -127,5 +126,5 @@ async def test_a_server_that_is_down_leaves_a_grant_revoking_until_it_is_back(
 
     await queues.sweep(ahead_ms=600_000)
 
-    assert (await queues.show_grant(granted["grant_id"]))["state"] == "revoked"
+    assert await how_it_ended(queues, granted) == ("revoked", "lease_lookup")
     assert refused(rabbitmq, granted["credential"])
