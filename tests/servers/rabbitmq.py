@@ -71,16 +71,11 @@ class RabbitMQ(Server):
     def start(self) -> None:
         """Start the port mapper, then the server."""
         self._epmd.start()
-        try:
-            super().start()
-        except BaseException:
-            self._epmd.stop()
-            raise
+        super().start()
 
     def stop(self) -> None:
         """Stop both, and the client."""
         super().stop()
-        self._epmd.stop()
         self.http.close()
 
     def kill(self) -> None:
@@ -158,10 +153,6 @@ class RabbitMQ(Server):
     def users(self) -> set[str]:
         """The users there are."""
         return {row["name"] for row in self._ask("users")}
-
-    def connections(self) -> set[str]:
-        """Whose connections are open."""
-        return {row["user"] for row in self._ask("connections")}
 
 
 def listens(port: int) -> bool:
