@@ -52,7 +52,6 @@ _UNREACHABLE: Final = (
     "eof",
     "bad connection",
     "invalid connection",
-    "EOF",
     "no such host",
     "i/o timeout",
     "deadline exceeded",
