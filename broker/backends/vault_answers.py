@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from broker.backends.protocol import Minted
 from broker.catalog import Revocability
-from broker.engines import Engine, engine_of
+from broker.engines import Engine, Shape, engine_of
 from broker.errors import BackendRefused
 from broker.secret import Secret
 
@@ -40,14 +40,17 @@ def minted(
     """Return the credential in an answer.
 
     Raises:
-        BackendRefused: it is empty, has no lease although it should, or is one that can't be
-            revoked although its capability says that it can.
+        BackendRefused: it is empty, has no lease although it should, is one that can't be revoked
+            although its capability says that it can, or can't be delivered as it is.
     """
     data: Mapping[str, Any] = answer.get("data") or {}
     if engine.inside:
         data = data.get(engine.inside) or {}
     if not data:
         raise BackendRefused(f"There is nothing in what Vault answers at {capability.path!r}.")
+    if engine.shape is Shape.STATIC and "type" in data:
+        msg = f"What is at {capability.path!r} has a member 'type', as the answer does: rename it."
+        raise BackendRefused(msg)
     account = str(data.get(engine.account) or "") if engine.account else ""
     lease, lifetime_ms = str(answer.get("lease_id") or ""), _lifetime_ms(engine, grant, answer)
     if engine.leased and not lease:

@@ -51,6 +51,7 @@ _UNREACHABLE: Final = (
     "broken pipe",
     "eof",
     "bad connection",
+    "invalid connection",
     "no such host",
     "i/o timeout",
     "deadline exceeded",

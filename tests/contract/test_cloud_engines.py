@@ -194,12 +194,12 @@ async def test_each_is_asked_for_delivered_and_ended_as_its_engine_is(
     assert grant.lease not in double.leases
     assert (grant.lease in double.revoked) is kind.leased
     if kind.lives_s:
-        assert ended == {"revoked": 0, "revoking": 1}
+        assert ended == {"revoked": 0, "revoking": 1, "abandoned": 0}
         assert shown["state"] == "revoking"
         assert grant.dies_at - grant.created_at >= kind.lives_s * 1000
         assert shown["next_attempt_at"] >= shown["ends_by_itself_at"]
     else:
-        assert ended == {"revoked": 1, "revoking": 0}
+        assert ended == {"revoked": 1, "revoking": 0, "abandoned": 0}
         assert shown["state"] == "revoked"
         assert double.leases == {}, "of what was never delivered either"
     rows = b"".join(row for _, row in await read_all(world.app.connection.client)).decode()
