@@ -94,7 +94,7 @@ async def test_a_token_of_an_account_that_stays_is_revoking_until_its_own_end(
     assert kubernetes.works(token)
     [asked_s] = kubernetes.asked_s
     assert 715 <= asked_s <= 720
-    assert (await world.complete(task))["grants"] == {"revoked": 0, "revoking": 1}
+    assert (await world.complete(task))["grants"] == {"revoked": 0, "revoking": 1, "abandoned": 0}
     shown = await world.show_grant(granted["grant_id"])
     assert kubernetes.works(token), "that is what the record says"
     assert (shown["state"], shown["ended_at"]) == ("revoking", None)
@@ -122,7 +122,7 @@ async def test_an_account_made_for_a_grant_goes_with_it_and_its_token_works_no_m
     assert kubernetes.deleted == ["rolebindings", "serviceaccounts"]
     assert not kubernetes.works(token)
     assert kubernetes.works(bearer(other))
-    assert (await world.complete(task))["grants"] == {"revoked": 1, "revoking": 0}
+    assert (await world.complete(task))["grants"] == {"revoked": 1, "revoking": 0, "abandoned": 0}
     assert kubernetes.objects == {("serviceaccounts", "jobs", "shared")}
 
 
@@ -133,7 +133,7 @@ async def test_a_cluster_that_fails_half_way_is_asked_again_until_the_account_is
     granted = await world.grant(task, "own-account", parameters=NAMESPACE)
 
     kubernetes.failing = {"serviceaccounts"}
-    assert (await world.complete(task))["grants"] == {"revoked": 0, "revoking": 1}
+    assert (await world.complete(task))["grants"] == {"revoked": 0, "revoking": 1, "abandoned": 0}
     assert kubernetes.deleted == ["rolebindings"]
     assert kubernetes.works(bearer(granted))
     shown = await world.show_grant(granted["grant_id"])
@@ -198,7 +198,7 @@ async def test_what_was_made_with_a_role_of_its_own_is_gone_and_its_token_in_no_
     task = await world.open(capabilities=["own-role"])
     granted = await world.grant(task, "own-role", parameters=NAMESPACE)
     assert kubernetes.works(bearer(granted))
-    assert (await world.complete(task))["grants"] == {"revoked": 1, "revoking": 0}
+    assert (await world.complete(task))["grants"] == {"revoked": 1, "revoking": 0, "abandoned": 0}
     assert kubernetes.objects == {("serviceaccounts", "jobs", "shared")}
     assert sorted(kubernetes.deleted) == ["rolebindings", "roles", "serviceaccounts"]
 
