@@ -214,6 +214,7 @@ class Queries:
             for field, text in frozen.items()
             if field.partition(":")[0] not in MARKS
             and not field.startswith("signal")
+            and not field.startswith(keys.QUARANTINE)
             and field != keys.IN_FORCE
         }
 

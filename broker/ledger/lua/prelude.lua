@@ -110,10 +110,21 @@ local function move_task(task, state)
   task.state = state
 end
 
+-- A ledger that was set back is in quarantine, since when and until when: nothing is issued from it,
+-- and no deadline counts that it may only believe. What it remembers of beats is old, so silence
+-- counts from the end of the quarantine.
+local QUARANTINE, RELEASED = 'quarantine#', 'quarantine#until'
+local function quarantined()
+  return redis.call('HEXISTS', FROZEN, QUARANTINE) == 1
+end
+
 local function task_due(task)
-  local at = task.expires_at
-  if task.heartbeat_due and task.heartbeat_due > 0 then at = math.min(at, task.heartbeat_due) end
-  return at
+  local beat = task.heartbeat_due or 0
+  if beat == 0 then return task.expires_at end
+  local marks = redis.call('HMGET', FROZEN, QUARANTINE, RELEASED)
+  if marks[1] then return task.expires_at end
+  if marks[2] then beat = math.max(beat, tonumber(marks[2]) + task.heartbeat_ms) end
+  return math.min(task.expires_at, beat)
 end
 
 -- Step 9 begins: from here on the credential counts as unwanted, whoever finishes the work. The
@@ -202,9 +213,9 @@ local function token_ended(n)
   return false
 end
 
--- What an operator froze, if it touches this request; the field is the selector.
+-- What an operator froze, or a quarantine, if it touches this request; the field is the selector.
 local function frozen(...)
-  for _, field in ipairs({ 'all', ... }) do
+  for _, field in ipairs({ QUARANTINE, 'all', ... }) do
     if redis.call('HEXISTS', FROZEN, field) == 1 then return field end
   end
   return nil
