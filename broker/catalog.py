@@ -48,8 +48,10 @@ class Capability:
     """A catalogue entry. TTLs are milliseconds.
 
     ``path`` is where a Vault credential is read; ``rotate`` is written to after break-glass, to
-    change the password that Vault itself uses there. ``resources`` and ``scope`` are the audience
-    and scope of a ``token`` credential. ``max_live`` bounds the live grants of one task.
+    change the password that Vault itself uses there. With ``exclusive`` nobody but the broker reads
+    the path, so a lease there that the ledger doesn't know is an orphan. ``resources`` and
+    ``scope`` are the audience and scope of a ``token`` credential. ``max_live`` bounds the live
+    grants of one task.
     ``require_binding`` wants the caller's token to be bound to a key (RFC 9449, RFC 8705).
 
     A tool is a capability too: ``tool`` is what its callers call it, ``arguments`` are its
@@ -64,6 +66,7 @@ class Capability:
     max_ttl_ms: int
     path: str = ""
     rotate: str = ""
+    exclusive: bool = False
     resources: tuple[str, ...] = ()
     scope: str = ""
     require_binding: bool = False

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BACKEND_KEYS: Final[Mapping[str, Keys]] = {
-    "vault": {"path": True, "dsn": False, "rotate": False},
+    "vault": {"path": True, "dsn": False, "rotate": False, "exclusive": False},
     "token": {"resource": True, "scope": False},
     TOOL: {"tool": False, "arguments": False, "amount": False, "resource": False},
 }
@@ -277,6 +277,7 @@ class CapabilityEntry(Table):
     path: CredentialPath | None = Field(None, examples=['"database/creds/orders-read"'])
     dsn: DsnTemplate | None = None
     rotate: RotationPath | None = None
+    exclusive: bool = False
     resource: Resources | None = Field(None, examples=['"https://orders.example.com"'])
     scope: Text | None = None
     tool: ToolName | None = None
@@ -290,7 +291,9 @@ class CapabilityEntry(Table):
     max_live: Count = 100
     require_binding: bool = False
 
-    @field_validator("path", "dsn", "rotate", "resource", "scope", "tool", "arguments", "amount")
+    @field_validator(
+        "path", "dsn", "rotate", "exclusive", "resource", "scope", "tool", "arguments", "amount"
+    )
     @classmethod
     def _goes_with_backend(cls, value: object, info: ValidationInfo) -> object:
         cls._check_key(value, info, "backend", BACKEND_KEYS)
@@ -325,6 +328,7 @@ class CapabilityEntry(Table):
             max_ttl_ms=self.max_ttl,
             path=self.path or "",
             rotate=self.rotate or "",
+            exclusive=self.exclusive,
             resources=self.resource or (),
             require_binding=self.require_binding,
             scope=self.scope or "",

@@ -51,8 +51,9 @@ IN_FORCE: Final = "policy#"
 HEAD: Final = "head"
 PERSISTENT: Final = frozenset({*TABLES, REGISTER, HEAD})
 QUARANTINE: Final = "quarantine#"
-"""Field of every shard's ``frozen``: since when the ledger is in quarantine, and why. What begins
-with it says when it ended; ``prelude.lua`` has both.
+QUARANTINE_UNTIL: Final = "quarantine#until"
+"""Fields of every shard's ``frozen``: since when the ledger is in quarantine and why, and when the
+last one ended. ``prelude.lua`` has both.
 """
 EXPIRING: Final = frozenset({"token", "idem", "replay", "nonce", "lease", "hold", "reconciled"})
 

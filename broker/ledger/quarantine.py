@@ -59,6 +59,11 @@ class QuarantineTable:
         text = await self._redis.command("HGET", keys.table(_FIRST, "frozen"), keys.QUARANTINE)
         return Quarantine(**json.loads(text)) if text else None
 
+    async def released_at(self) -> int:
+        """Return when the last quarantine ended (epoch ms), or 0."""
+        field = keys.QUARANTINE_UNTIL
+        return int(await self._redis.command("HGET", keys.table(_FIRST, "frozen"), field) or 0)
+
     async def _spread(
         self,
         *,

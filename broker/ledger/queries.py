@@ -218,6 +218,11 @@ class Queries:
             and field != keys.IN_FORCE
         }
 
+    async def quarantined(self) -> bool:
+        """Say whether the ledger is in quarantine; see ``quarantine.py``."""
+        frozen = keys.table(0, "frozen")
+        return bool(await self._redis.command("HEXISTS", frozen, keys.QUARANTINE))
+
     async def decision(self, decision_id: str) -> Event | None:
         """Return the event of a decision, while the ledger keeps it."""
         shard = self._shard(decision_id, "dec")
