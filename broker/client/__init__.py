@@ -67,6 +67,7 @@ from broker.client.power import (
     TrailPower,
     UnusedPower,
 )
+from broker.client.reconciling import Disagreement, Quarantine, Reconciliation
 from broker.client.sync import Client
 from broker.client.tree import (
     ChainDone,
@@ -94,6 +95,7 @@ __all__ = [
     "ConnectionFailed",
     "Credential",
     "Denied",
+    "Disagreement",
     "Elevation",
     "Execution",
     "ExplainedDecision",
@@ -115,7 +117,9 @@ __all__ = [
     "PowerLevel",
     "PowerRange",
     "Principal",
+    "Quarantine",
     "RateLimited",
+    "Reconciliation",
     "ReloadedPolicies",
     "ReportedSignal",
     "Revocation",

@@ -13,6 +13,7 @@ from broker.client import (
     calls,
     decisions,
     policy_calls,
+    reconcile_calls,
     transport,
 )
 from broker.client.errors import ConnectionFailed
@@ -172,6 +173,8 @@ class AsyncClient:
     reload_policies = _one(policy_calls.reload_policies)
     who_can = _one(policy_calls.who_can)
     explain_decision = _one(policy_calls.explain_decision)
+    reconcile = _one(reconcile_calls.reconcile)
+    last_reconciliation = _one(reconcile_calls.last_reconciliation)
     list_keys = _one(calls.list_keys)
     rotate_keys = _one(calls.rotate_keys)
     list_principals = _one(calls.list_principals)

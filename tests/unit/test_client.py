@@ -29,6 +29,7 @@ from broker.client import (
     decisions,
     errors,
     policy_calls,
+    reconcile_calls,
 )
 from broker.client.decoding import decode
 from broker.client.models import AuditEvent
@@ -266,7 +267,14 @@ def test_both_clients_have_every_call_with_the_same_arguments() -> None:
     assert methods(Client) == methods(AsyncClient)
     made = {
         name
-        for module in (approval_calls, approval_waiting, calls, decisions, policy_calls)
+        for module in (
+            approval_calls,
+            approval_waiting,
+            calls,
+            decisions,
+            policy_calls,
+            reconcile_calls,
+        )
         for name, f in inspect.getmembers(module, inspect.isfunction)
         if f.__doc__ and f.__module__ == module.__name__ and not name.startswith("_")
     }
