@@ -31,15 +31,15 @@ class Reconciling:
         """Return all grants that pass ``keep``: those that are there from beginning to end."""
         found: dict[str, Grant] = {}
         for shard in range(self._redis.shards):
-            table, cursor = keys.table(shard, "grants"), "0"
+            table, cursor = keys.table(shard, "grants"), 0
             while True:
                 at, pairs = await self._redis.command("HSCAN", table, cursor, "COUNT", _TOGETHER)
                 for identifier, row in _pairs(pairs):
                     grant = grant_row(row, identifier.decode())
                     if keep(grant):
                         found[grant.id] = grant
-                cursor = at.decode()
-                if cursor == "0":
+                cursor = int(at)
+                if not cursor:
                     break
         return list(found.values())
 

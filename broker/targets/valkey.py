@@ -28,19 +28,23 @@ class Valkey:
     async def accounts(self) -> frozenset[str]:
         """Return the names of all ACL users."""
         async with self._session() as session:
-            names: list[bytes] = await session.execute_command("ACL USERS")
-        return frozenset(name.decode(errors="replace") for name in names)
+            names: list[str] = await session.acl_users()
+        return frozenset(names)
 
     async def end(self, account: str) -> None:
         """Delete an ACL user, which ends its connections too."""
         async with self._session() as session:
-            await session.execute_command("ACL DELUSER", account)
+            await session.acl_deluser(account)
 
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncGenerator[Any]:
         try:
             client: Any = Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
-                self._login().reveal(), socket_timeout=CALL_S, socket_connect_timeout=CALL_S
+                self._login().reveal(),
+                decode_responses=True,
+                encoding_errors="replace",
+                socket_timeout=CALL_S,
+                socket_connect_timeout=CALL_S,
             )
             async with client:
                 yield client

@@ -102,7 +102,9 @@ async def test_an_operation_moves_a_grant_as_the_table_says_or_not_at_all(
 
 
 @pytest.mark.parametrize("state", list(G))
-@pytest.mark.parametrize("op", ["activate", "fail", "begin_revoke", "confirm", "abandon", "end_task"])
+@pytest.mark.parametrize(
+    "op", ["activate", "fail", "begin_revoke", "confirm", "abandon", "end_task"]
+)
 async def test_an_operation_done_twice_is_done_once(
     bench: Bench, op: str, state: GrantState
 ) -> None:
