@@ -58,6 +58,7 @@ _ENTITIES: Final = frozenset({"task", "principal", "owner", "key", "freeze", "ha
 _SEVERITIES: Final[Mapping[str, int]] = {
     "audit.gap": _HIGH,
     "audit.malformed": _HIGH,
+    "quarantine.set": _HIGH,
     "grant.stuck": _HIGH,
     "grant.late": _MEDIUM,
     "execution.missing": _LOW,

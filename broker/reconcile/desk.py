@@ -127,6 +127,7 @@ class ReconcileDesk:
     async def look(self) -> None:
         """Compare, and act as the rules say: a job, of one replica each time."""
         every_ms = self.rules.every_ms or self.rules.shown_ms
+        shown_ms = max(2 * every_ms, self.rules.shown_ms)
         last = await self._table.last()
         now = await self._pipeline.queries.now()
         if last is not None and last["backend"] is None and now - last["at_ms"] < every_ms // 2:
@@ -134,7 +135,7 @@ class ReconcileDesk:
         held = await self._quarantine.standing()
         applies = self.rules.apply and held is None
         result = await self._reconciliation.run(
-            "", actor=_ACTOR, shown_ms=2 * every_ms if applies else 0, spare=_BY_HAND
+            "", actor=_ACTOR, shown_ms=shown_ms if applies else 0, spare=_BY_HAND
         )
         if result.lost:
             await self._quarantine.set(

@@ -20,7 +20,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', horizon, 'LIMIT
     local grant = load(GRANTS, id)
     if not grant or not next(GRANT_MOVES[grant.state]) then
       redis.call('ZREM', DUE, member)
-    elseif held and not (grant.lease and grant.revoke_at) then
+    elseif held and not (grant.lease and (grant.revoke_at or 0) > 0) then
       due('g', id, later)
     elseif not taken[id] then
       begin_revoke(grant, grant.state == 'pending' and 'abandoned' or 'expired')

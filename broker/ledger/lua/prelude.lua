@@ -118,13 +118,18 @@ local function quarantined()
   return redis.call('HEXISTS', FROZEN, QUARANTINE) == 1
 end
 
-local function task_due(task)
-  local beat = task.heartbeat_due or 0
-  if beat == 0 then return task.expires_at end
+-- When a task or an elevation ends by itself: at its end, or when its beats have stopped.
+local function end_of(row)
+  local beat = row.heartbeat_due or 0
+  if beat == 0 then return row.expires_at end
   local marks = redis.call('HMGET', FROZEN, QUARANTINE, RELEASED)
-  if marks[1] then return task.expires_at end
-  if marks[2] then beat = math.max(beat, tonumber(marks[2]) + task.heartbeat_ms) end
-  return math.min(task.expires_at, beat)
+  if marks[1] then return row.expires_at end
+  if marks[2] then beat = math.max(beat, tonumber(marks[2]) + row.heartbeat_ms) end
+  return math.min(row.expires_at, beat)
+end
+
+local function task_due(task)
+  return end_of(task)
 end
 
 -- Step 9 begins: from here on the credential counts as unwanted, whoever finishes the work. The
