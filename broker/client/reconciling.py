@@ -34,7 +34,7 @@ class Disagreement:
 class Quarantine:
     """Since when nothing is issued, and why."""
 
-    since: datetime
+    since: datetime | None = None
     why: str = ""
     extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
 
@@ -46,13 +46,13 @@ class Reconciliation:
     ``problems`` are sides that could not be looked at. ``agreement`` says that nothing is left.
     """
 
-    at: datetime
+    at: datetime | None = None
     applied: bool = False
     backend: str | None = None
     agreement: bool = False
     findings: tuple[Disagreement, ...] = ()
-    found: Mapping[str, int] = field(default_factory=dict[str, int])
-    outcomes: Mapping[str, int] = field(default_factory=dict[str, int])
+    found: Mapping[str, Any] = field(default_factory=_mapping)
+    outcomes: Mapping[str, Any] = field(default_factory=_mapping)
     omitted: int = 0
     problems: tuple[str, ...] = ()
     quarantine: Quarantine | None = None

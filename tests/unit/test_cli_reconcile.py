@@ -25,7 +25,7 @@ FOUND: Final[dict[str, Any]] = {
     "grant_id": None,
 }
 REPORT: Final[dict[str, Any]] = {
-    "at": "2026-01-02T03:04:05Z",
+    "at": "2026-01-02T03:04:05.000Z",
     "applied": False,
     "backend": None,
     "agreement": False,
@@ -34,9 +34,15 @@ REPORT: Final[dict[str, Any]] = {
     "outcomes": {"shown": 2},
     "omitted": 7,
     "problems": ["target orders: it doesn't answer"],
-    "quarantine": {"since": "2026-01-02T03:04:05Z", "why": "the ledger was lost"},
+    "quarantine": {"since": "2026-01-02T03:04:05.000Z", "why": "the ledger was lost"},
 }
-AGREED: Final[dict[str, Any]] = {**REPORT, "agreement": True, "findings": [], "omitted": 0, "problems": []}
+AGREED: Final[dict[str, Any]] = {
+    **REPORT,
+    "agreement": True,
+    "findings": [],
+    "omitted": 0,
+    "problems": [],
+}
 
 
 def test_it_shows_what_was_found_and_what_to_do(fake: FakeBroker, run: Run) -> None:
