@@ -100,6 +100,7 @@ class Reconciliation:
             shown = await self._shown(shown_ms) if shown_ms else frozenset[str]()
             seen = await self._survey.see(backend)
             found = compare(seen.ledger, seen.vault, seen.targets)
+            found.sort(key=lambda finding: finding.action is Action.NONE)  # these never hide others
             again = {view.name: view.accounts for view in seen.targets}
             problems = list(seen.problems)
             still = await self._still(found[:MOST], again, problems)
@@ -119,7 +120,7 @@ class Reconciliation:
                 backend=backend,
                 findings=await asyncio.gather(*map(one, still)),
                 omitted=max(0, len(found) - MOST),
-                problems=problems,
+                problems=list(dict.fromkeys(problems)),
             )
             await self._table.finished(report_json(result), counts_json(result), actor=actor)
             return result
