@@ -12,7 +12,8 @@ from broker.approval_desk import ApprovalDesk
 from broker.audit.fingerprint import Fingerprints
 from broker.audit_log import AuditLog, open_audit_log
 from broker.backends.token import TokenBackend
-from broker.backends.vault_api import VaultApi, VaultLogin, vault_state
+from broker.backends.vault_api import VaultApi, vault_state
+from broker.backends.vault_look import VaultLook
 from broker.clock import SystemClock
 from broker.config import read_secret_file
 from broker.consents import Consents
@@ -71,7 +72,6 @@ if TYPE_CHECKING:
     from broker.backends.protocol import Backend
     from broker.clock import Clock
     from broker.config import Config, VaultSection
-    from broker.secret import Secret
     from broker.steps import Step
 
 log = get_logger("app")
@@ -115,8 +115,8 @@ class Application:
         parts["revocation"] = revocation_state(self.pipeline)
         if self.audit is not None:
             parts["audit"] = self.audit.state()
-        bad = self.oversight.policing.problem
-        parts["policy"] = "warning: the policies in their folder can't be used" if bad else "ok"
+        with contextlib.suppress(BrokerError):  # the ledger's own state says so
+            parts |= await self.oversight.states()
         return parts
 
     def http(self) -> FastAPI:
@@ -160,6 +160,7 @@ class Application:
             metrics=self.metrics,
             policing=self.oversight.policing,
             policy_s=(self.config.policy.reload or 60_000) // 1000,
+            reconcile=self.oversight.reconcile,
             audit=self.audit,
         )
         # Nothing is scanned before serving: the first sweep runs beside the first requests.
@@ -269,7 +270,14 @@ def build(
     )
     standing = Standing(pipeline, roster)
     oversight = Oversight.over(
-        pipeline, standing, connection, metrics, follow=config.policy.reload is not None
+        pipeline,
+        standing,
+        connection,
+        metrics,
+        follow=config.policy.reload is not None,
+        look=VaultLook(vault, config.broker.issuer) if vault is not None else None,
+        targets=settings.targets(config),
+        rules=settings.reconcile_rules(config),
     )
     principals = Principals(
         standing=standing,
@@ -367,16 +375,4 @@ def vault_api(vault: VaultSection, clock: Clock) -> VaultApi:
         timeout_s=vault.timeout / 1000,
         issue_concurrency=vault.issue_concurrency,
         revoke_concurrency=vault.revoke_concurrency,
-    )
-
-
-def admin_api(vault: VaultSection, token: Secret) -> VaultApi:
-    """Make a connection to Vault as its admin, to set it up."""
-    return VaultApi(
-        vault.address,
-        VaultLogin("token_file", "", lambda: {"token": token.reveal()}),
-        SystemClock(),
-        namespace=vault.namespace or "",
-        ca_file=vault.ca_file,
-        timeout_s=vault.timeout / 1000,
     )

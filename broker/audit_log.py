@@ -20,6 +20,7 @@ from broker.config import read_secret_file
 from broker.config.audit import SinkKind
 from broker.errors import ConfigError, NotFound
 from broker.ledger.outbox import Outbox
+from broker.ledger.quarantine import QuarantineTable
 from broker.notify.channel import CHANNEL, TYPES
 from broker.notify.opening import open_channel
 
@@ -60,6 +61,7 @@ class AuditLog:
         signer = _signer(config)
         self.key = signer.key
         self._outbox = Outbox(connection)
+        self._quarantine = QuarantineTable(connection)
         self.guard = Guard(self._outbox, clock, max_lag_ms=section.max_lag)
         self._feeds = [self._feed(entry, clock, metrics) for entry in section.sinks]
         for channel in config.channels:
@@ -80,6 +82,7 @@ class AuditLog:
             ),
             trusted=verifier_keys(config),
             on_commit=self._committed,
+            on_set_back=self._hold,
         )
         metrics.follow_sink(LOG, lag_s=lambda: self.guard.lag_ms / 1000, waiting=lambda: None)
         metrics.follow("audit_stops_issuing", lambda: self.guard.closed)
@@ -87,11 +90,14 @@ class AuditLog:
     async def start(self) -> None:
         """See how far the log lags, before anything is issued, and begin to feed the sinks.
 
+        Whether the ledger was set back behind the log is seen too, by whoever may write it.
+
         Raises:
             LedgerUnavailable: how far isn't known; all else has begun.
         """
         self._tasks = [asyncio.create_task(feed.run()) for feed in self._feeds]
         await self.look()
+        await self.drain()
 
     async def drain(self) -> DrainReport:
         """Write what there is, if this replica is the one to do it: a job."""
@@ -146,6 +152,11 @@ class AuditLog:
 
     async def _delivered(self) -> None:
         await asyncio.gather(*(feed.caught_up() for feed in self._feeds))
+
+    async def _hold(self, signed: int) -> None:
+        await self._quarantine.set(
+            f"the audit log has {signed} records, and the ledger has forgotten some of them"
+        )
 
     def _committed(self, size: int) -> None:
         self._metrics.audit_size(size)

@@ -31,6 +31,7 @@
     └── Unavailable               a part we need doesn't answer
         ├── LedgerUnavailable
         ├── AuditUnavailable        the signed log can't keep up
+        ├── Quarantined             the ledger was set back, and nobody has reconciled it yet
         ├── BackendUnavailable      and the outcome is unknown
         └── BackendRefused          the backend said no: nothing was issued
             └── BackendDown           or can't be reached at all
@@ -297,6 +298,13 @@ class AuditUnavailable(Unavailable):
 
     code = "audit_unavailable"
     title = "Audit log unavailable"
+
+
+class Quarantined(Unavailable):
+    """The ledger was restored or lost: nothing is issued until an operator has reconciled it."""
+
+    code = "quarantined"
+    title = "In quarantine"
 
 
 class BackendUnavailable(Unavailable):

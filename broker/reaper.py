@@ -113,5 +113,10 @@ class Reaper:
         return await self._pipeline.ledger.prune(drained=drained)
 
     async def review(self) -> list[str]:
-        """Put right what the shards know of principals, and suspend whom nobody reviewed."""
+        """Put right what the shards know of principals, and suspend whom nobody reviewed.
+
+        A ledger in quarantine may have forgotten that somebody did.
+        """
+        if await self._pipeline.queries.quarantined():
+            return []
         return await self._principals.sweep()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from broker.metrics import Metrics
     from broker.policing import Policing
     from broker.reaper import Reaper
+    from broker.reconcile.desk import ReconcileDesk
 
 log = get_logger("scheduler")
 POLL_MS: Final = 1000
@@ -47,6 +48,7 @@ class Scheduler:
         metrics: Metrics,
         policing: Policing,
         policy_s: int,
+        reconcile: ReconcileDesk,
         audit: AuditLog | None = None,
     ) -> None:
         """Nothing runs before ``start``. Policies are looked at every ``policy_s`` seconds."""
@@ -55,6 +57,7 @@ class Scheduler:
         self._metrics = metrics
         self._policing = policing
         self._policy_s = policy_s
+        self._reconcile = reconcile
         self._audit = audit
         self._clock = clock
         # APScheduler has no types.
@@ -78,6 +81,11 @@ class Scheduler:
             # By itself: whether issuing may go on mustn't depend on how the other jobs fare.
             jobs.append(("audit", _LOOK_S, self._audit.look))
             self._jobs.add_job(self._drain, id="drain", **once)
+        if self._reconcile.rules.every_ms is not None:
+            look, every_s = self._reconcile.look, self._reconcile.rules.every_ms // 1000
+            jobs.append(("reconcile", every_s, look))
+            if self._audit is None:  # no log tells whether the ledger was set back
+                self._jobs.add_job(self._guarded("reconcile", look), id="reconcile_first", **once)
         for job, seconds, what in jobs:
             self._jobs.add_job(
                 self._guarded(job, what),

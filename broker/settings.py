@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from broker.approvals import Groups
 from broker.backends.plugins import BackendContext, Plugin, make
 from broker.backends.vault import VaultBackend
-from broker.backends.vault_api import VaultLogin
+from broker.backends.vault_api import VaultApi, VaultLogin
+from broker.clock import SystemClock
 from broker.config import VaultAuth, read_secret_file
 from broker.config.policy import RemoteMode
+from broker.config.targets import TargetKind
 from broker.consents import ConsentLimits
 from broker.elevating import ElevationLimits
 from broker.keys import RotationTimes
@@ -18,17 +21,25 @@ from broker.policy.authzen import RemoteDecisionPoint
 from broker.policy.folder import default_sources, sources_in
 from broker.policy.policies import Policies, Sources
 from broker.quotas import Bounds, QuotaBounds
+from broker.reconcile.desk import ReconcileRules
 from broker.reviews import ReviewRules
 from broker.service import TaskLimits
 from broker.steps import Limits
+from broker.targets.mysql import MySQL
+from broker.targets.postgresql import PostgreSQL
+from broker.targets.protocol import Target
+from broker.targets.rabbitmq import RabbitMQ
+from broker.targets.valkey import Valkey
 
 if TYPE_CHECKING:
     from broker.backends.guarded import GuardedBackend
     from broker.backends.protocol import HandleStore
-    from broker.backends.vault_api import VaultApi
     from broker.catalog import Catalog
     from broker.clock import Clock
     from broker.config import Config, VaultSection
+    from broker.config.targets import TargetEntry
+    from broker.secret import Secret
+    from broker.targets.protocol import Accounts
 
 
 def times(config: Config) -> LedgerTimes:
@@ -187,6 +198,18 @@ def vault_login(vault: VaultSection) -> VaultLogin:
     return VaultLogin(vault.auth, vault.auth_mount or "", body)
 
 
+def admin_api(vault: VaultSection, token: Secret) -> VaultApi:
+    """Make a connection to Vault as its admin, to set it up."""
+    return VaultApi(
+        vault.address,
+        VaultLogin("token_file", "", lambda: {"token": token.reveal()}),
+        SystemClock(),
+        namespace=vault.namespace or "",
+        ca_file=vault.ca_file,
+        timeout_s=vault.timeout / 1000,
+    )
+
+
 def policies(config: Config, catalog: Catalog) -> Policies:
     """Load the policies of the package and of the configuration.
 
@@ -210,3 +233,30 @@ def policies(config: Config, catalog: Catalog) -> Policies:
             ca_file=there.ca_file,
         )
     return Policies(read, list(catalog.tools.values()), remote)
+
+
+def reconcile_rules(config: Config) -> ReconcileRules:
+    """Return how often and how far ledger, backends and targets are reconciled."""
+    section = config.reconcile
+    return ReconcileRules(every_ms=section.every, apply=section.apply, shown_ms=section.shown)
+
+
+def targets(config: Config) -> list[Target]:
+    """Return whose accounts are looked at; the files behind them are read anew each time."""
+    return [
+        Target(entry.name, entry.accounts, frozenset(entry.capabilities), _accounts(entry))
+        for entry in config.targets
+    ]
+
+
+def _accounts(entry: TargetEntry) -> Accounts:
+    login = partial(read_secret_file, entry.dsn_file)
+    match entry.kind:
+        case TargetKind.POSTGRESQL:
+            return PostgreSQL(login)
+        case TargetKind.MYSQL:
+            return MySQL(login, entry.ca_file)
+        case TargetKind.RABBITMQ:
+            return RabbitMQ(login, entry.ca_file)
+        case TargetKind.VALKEY:
+            return Valkey(login)

@@ -101,6 +101,6 @@ async def world(engines: tuple[DevStack, Config]) -> AsyncGenerator[World]:
     """A broker with an empty ledger."""
     stack, config = engines
     made = World(stack.issuer, config)
-    await made.app.connection.command("FLUSHALL")
+    await made.empty()
     yield made
     await made.close()

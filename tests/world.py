@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
@@ -52,6 +53,11 @@ class World:
         await self.http.aclose()
         await self.app.pipeline.work.drain(10)
         await self.app.close()
+
+    async def empty(self) -> None:
+        """A ledger of nothing, and no log of what it held: it would be in quarantine with one."""
+        shutil.rmtree(self.config.audit.folder(self.config.broker.state_dir), ignore_errors=True)
+        await self.app.connection.command("FLUSHALL")
 
     def identity(self, name: str) -> str:
         """A workload JWT from the dev issuer."""

@@ -32,7 +32,7 @@ from broker.events import Event
 from broker.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from broker.audit.guard import Guard
@@ -116,7 +116,7 @@ class _Replaced(Exception):
 class Drain:
     """One replica's part in draining. Its runs don't overlap; a cancelled one runs to its end."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  its sides, and who is told
         self,
         outbox: Outbox,
         signer: Signer,
@@ -126,9 +126,14 @@ class Drain:
         *,
         trusted: Sequence[VerifierKey] = (),
         on_commit: Callable[[int], None] = lambda _: None,
+        on_set_back: Callable[[int], Awaitable[None]] | None = None,
         before_step: Callable[[DrainStep], None] = lambda _: None,
     ) -> None:
-        """``on_commit`` is told how many records are committed."""
+        """``on_commit`` is told how many records are committed.
+
+        ``on_set_back`` is told that the ledger has forgotten some of so many, before it is brought
+        up to them: nobody would notice afterwards.
+        """
         self._outbox = outbox
         self._signer = signer
         self._clock = clock
@@ -136,6 +141,7 @@ class Drain:
         self._settings = settings
         self._trusted = trusted
         self._on_commit = on_commit
+        self._on_set_back = on_set_back
         self._before_step = before_step
         self.owner = secrets.token_hex(8)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit")
@@ -234,6 +240,8 @@ class Drain:
     async def _set_back(self, head: Head, point: CommitPoint) -> LogWriter:
         """Go on from what the log has signed: the ledger has forgotten it, or was restored."""
         log.error("the ledger was set back behind the audit log", signed=head.size)
+        if self._on_set_back is not None:
+            await self._on_set_back(head.size)
         await self._commit(head, point.at)
         return await self._in_thread(self._opened, head)
 

@@ -59,6 +59,7 @@ _ENTITIES: Final = frozenset({"task", "principal", "owner", "key", "freeze", "ha
 _SEVERITIES: Final[Mapping[str, int]] = {
     "audit.gap": _HIGH,
     "audit.malformed": _HIGH,
+    "quarantine.set": _HIGH,
     "grant.stuck": _HIGH,
     "grant.intercepted": _HIGH,
     "grant.late": _MEDIUM,

@@ -165,6 +165,7 @@ _SENTENCES: Final[Mapping[str, tuple[Stage, Callable[[Data], str]]]] = {
     "grant.rotated": (Stage.GRANT, _of("replaced by", "replaced_by")),
     "token.issued": (Stage.GRANT, _of("token issued")),
     "token.refused": (Stage.DECISION, _of("token refused", "mark")),
+    "reconcile.applied": (Stage.REVOCATION, _of("found by reconciling:", "kind", "place")),
     "signal.set": (Stage.NOTE, _of("signal on", "selector", "verdict")),
     "signal.cleared": (Stage.NOTE, _of("signal taken back from", "selector")),
     "execution": (Stage.EXECUTION, _executed),

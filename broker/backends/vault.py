@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 from broker.backends.protocol import Backend, Prepared
 from broker.backends.vault_answers import UNLEASED, engine_at, minted
 from broker.backends.vault_api import VaultForbidden, VaultGone
+from broker.backends.vault_look import VaultLook
 from broker.backends.vault_tokens import NAME, Reach, TaskTokens
 from broker.errors import BackendRefused, BackendUnavailable, InvalidRequest, NotRenewable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from broker.backends.protocol import HandleStore, Minted
     from broker.backends.vault_api import VaultApi
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from broker.grants import Grant
     from broker.tasks import Task
 
-_LOOKUPS: Final = 16
 _CROWDED: Final = 1024
 SETTLE_S: Final = 10.0
 """How long Vault may take to mark the leases of a token whose end somebody else asked for."""
@@ -55,7 +55,7 @@ class VaultBackend(Backend):
             c.name: f"{policy_prefix}{c.name}" for c in capabilities if c.backend == NAME
         }
         self._clock = clock
-        self._broker_id = broker_id
+        self.look = VaultLook(api, broker_id)
         self._tokens = TaskTokens(api, handles, clock, broker_id=broker_id, role=token_role)
         # Tokens being ended now; and, of those ended, when what is seen of their leases counts.
         self._ending: dict[str, asyncio.Future[None]] = {}
@@ -142,7 +142,7 @@ class VaultBackend(Backend):
         """Look the lease up."""
         if UNLEASED in grant.lease:
             return False
-        return await self._lease(grant.lease) is not None
+        return await self.look.lease(grant.lease) is not None
 
     def evidence(self, grant: Grant) -> str:  # noqa: ARG002
         """Leases are looked up."""
@@ -184,7 +184,7 @@ class VaultBackend(Backend):
         then the look is only good a while later.
         """
         for accessor in await self._accessors(task, handle):
-            if await self._token(accessor) is not None:
+            if await self.look.token(accessor) is not None:
                 return True
         now = self._clock.monotonic()
         if lost and self._ended.setdefault(handle, now + SETTLE_S) > now:
@@ -221,55 +221,8 @@ class VaultBackend(Backend):
         value = str(task.handles.get(handle, {}).get("value", ""))
         if value:
             return [value]
-        return [a async for a, meta in self.task_tokens() if meta.get("handle") == handle]
-
-    async def task_tokens(self) -> AsyncIterator[tuple[str, Mapping[str, str]]]:
-        """Yield (accessor, metadata) of every token this broker made that Vault still knows."""
-        for accessor in await self._listed("auth/token/accessors"):
-            row = await self._token(accessor)
-            meta: Mapping[str, str] = (row or {}).get("meta") or {}
-            if meta.get("broker") == self._broker_id:
-                yield accessor, meta
-
-    async def _token(self, accessor: str) -> Mapping[str, Any] | None:
-        """Look a token up by its accessor; None when it is gone."""
-        path, body = "auth/token/lookup-accessor", {"accessor": accessor}
-        try:
-            answer = await self._api.as_broker("post", path, body, revoking=True)
-        except VaultGone:
-            return None
-        except VaultForbidden:
-            # Also the answer for an accessor whose token is gone and which is not cleared away
-            # yet. A right that we lack looks the same: our own accessor tells the two apart.
-            own = await self._api.as_broker("get", "auth/token/lookup-self", revoking=True)
-            mine = {"accessor": own["data"]["accessor"]}
-            await self._api.as_broker("post", path, mine, revoking=True)
-            return None
-        return answer["data"]
-
-    async def _lease(self, lease: str) -> Mapping[str, Any] | None:
-        try:
-            answer = await self._api.as_broker(
-                "put", "sys/leases/lookup", {"lease_id": lease}, revoking=True
-            )
-        except VaultGone:
-            return None
-        return answer["data"]
+        return [t.accessor async for t in self.look.task_tokens() if t.handle == handle]
 
     async def _dying_below(self, path: str) -> bool:
-        leases = [f"{path}/{name}" for name in await self._listed(f"sys/leases/lookup/{path}")]
-        gate = asyncio.Semaphore(_LOOKUPS)
-
-        async def dying(lease: str) -> bool:
-            async with gate:
-                row = await self._lease(lease)
-            return row is not None and (row.get("ttl") or 0) <= 0
-
-        return any(await asyncio.gather(*map(dying, leases)))
-
-    async def _listed(self, path: str) -> list[str]:
-        try:
-            answer = await self._api.as_broker("list", path, revoking=True)
-        except VaultGone:
-            return []
-        return [str(key) for key in answer["data"].get("keys") or ()]
+        leases = await self.look.leases(await self.look.lease_ids(path))
+        return any(lease.ttl_s <= 0 for lease in leases.values())

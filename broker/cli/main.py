@@ -60,6 +60,7 @@ _COMMANDS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("agent", "broker.cli.agent:app", _OPERATE, "Add, suspend, retire and review principals."),
     ("owner", "broker.cli.owner:app", _OPERATE, "Say who left, and who takes over."),
     ("audit", "broker.cli.audit:app", _OPERATE, "Read the log."),
+    ("reconcile", "broker.cli.reconcile:app", _OPERATE, "Compare ledger, backends and targets."),
     ("dev", "broker.cli.dev:app", _RUN, "Run a whole broker here, with its servers embedded."),
     ("serve", "broker.cli.serve:serve", _RUN, "Run the broker against real servers."),
     ("check-config", "broker.cli.check:check_config", _RUN, "Check a configuration file."),

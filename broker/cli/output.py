@@ -94,14 +94,22 @@ def note(text: str) -> None:
     sys.stderr.write(clean(text) + "\n")
 
 
-def rows(columns: Sequence[str], cells: Iterable[Sequence[str | None]], *, empty: str) -> None:
+def rows(
+    columns: Sequence[str],
+    cells: Iterable[Sequence[str | None]],
+    *,
+    empty: str,
+    aside: bool = False,
+) -> None:
     """Print a table as wide as it needs and the terminal allows; long cells wrap, none is cut.
 
-    The first column holds ids, which are to be copied, so it wraps only if it must.
+    The first column holds ids, which are to be copied, so it wraps only if it must. ``aside`` as
+    ``record``.
     """
     from rich.table import Table
 
-    console = _console()
+    stream = sys.stderr if aside else sys.stdout
+    console = _console(stream)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         whole = column == columns[0] and console.width >= _WIDE
@@ -109,7 +117,7 @@ def rows(columns: Sequence[str], cells: Iterable[Sequence[str | None]], *, empty
     for row in cells:
         table.add_row(*(_cell(name, text or "") for name, text in zip(columns, row, strict=True)))
     if table.row_count:
-        _print(console, table)
+        _print(console, table, stream)
     else:
         note(empty)
 

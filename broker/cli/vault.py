@@ -57,10 +57,10 @@ def bootstrap(
 
 
 async def _bootstrap(config: Config, token_file: Path, *, approle: bool, show: bool) -> list[str]:
-    from broker.app import admin_api
     from broker.backends.bootstrap import Bootstrap
     from broker.config import read_secret_file, write_secret_file
     from broker.errors import ConfigError
+    from broker.settings import admin_api
 
     vault = config.vault
     if vault is None:

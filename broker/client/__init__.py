@@ -70,6 +70,7 @@ from broker.client.power import (
     TrailPower,
     UnusedPower,
 )
+from broker.client.reconciling import Disagreement, Quarantine, Reconciliation
 from broker.client.sync import Client
 from broker.client.tree import (
     ChainDone,
@@ -97,6 +98,7 @@ __all__ = [
     "ConnectionFailed",
     "Credential",
     "Denied",
+    "Disagreement",
     "Elevation",
     "Execution",
     "ExplainedDecision",
@@ -118,9 +120,11 @@ __all__ = [
     "PowerLevel",
     "PowerRange",
     "Principal",
+    "Quarantine",
     "Quota",
     "RateLimited",
     "Receipt",
+    "Reconciliation",
     "ReloadedPolicies",
     "RenewedGrant",
     "ReportedSignal",

@@ -12,6 +12,7 @@ from broker.client.errors import UnexpectedAnswer
 from broker.client.models import Grant, GrantCounts
 from broker.client.policy import Candidate, Policy, PolicySet
 from broker.client.power import AgentPower, CapabilityUse, ChainPower, Power, PowerRange, TrailPower
+from broker.client.reconciling import Disagreement, Quarantine
 from broker.client.tree import ChainDone, PowerLevel, TreeNode
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _NESTED: Final = (
     *(GrantCounts, Power, TrailPower, ChainPower, CapabilityUse, PowerRange, AgentPower),
     *(Policy, PolicySet, Candidate),
-    *(ApprovalNeed, Vote),
+    *(ApprovalNeed, Vote, Disagreement, Quarantine),
     *(Grant, Elevation, Approval, PowerLevel, ChainDone, TreeNode),
 )
 """Models that are members of others."""

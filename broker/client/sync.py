@@ -15,6 +15,7 @@ from broker.client import (
     ending_calls,
     grant_calls,
     policy_calls,
+    reconcile_calls,
     transport,
 )
 from broker.client.errors import ConnectionFailed
@@ -188,6 +189,8 @@ class Client:
     explain_decision = _one(policy_calls.explain_decision)
     list_quotas = _one(policy_calls.list_quotas)
     iter_quotas = _each(policy_calls.list_quotas)
+    reconcile = _one(reconcile_calls.reconcile)
+    last_reconciliation = _one(reconcile_calls.last_reconciliation)
     list_keys = _one(calls.list_keys)
     rotate_keys = _one(calls.rotate_keys)
     list_principals = _one(calls.list_principals)

@@ -278,6 +278,7 @@ class CapabilityEntry(Table):
     parameters: dict[Name, Text] | None = None
     dsn: DsnTemplate | None = None
     rotate: RotationPath | None = None
+    exclusive: bool = False
     resource: Resources | None = Field(None, examples=['"https://orders.example.com"'])
     scope: Text | None = None
     tool: ToolName | None = None
@@ -304,7 +305,7 @@ class CapabilityEntry(Table):
         return cast("Callable[[str], str]", one_line.func)(value)  # what it means its backend knows
 
     @field_validator(
-        *("path", "engine", "parameters", "dsn", "rotate"),
+        *("path", "engine", "parameters", "dsn", "rotate", "exclusive"),
         *("resource", "scope", "tool", "arguments", "amount"),
         *("renewable_for", "max_live_total", "issue_rate"),
     )
@@ -380,6 +381,7 @@ class CapabilityEntry(Table):
             engine=self.engine or "",
             parameters=dict(self.parameters or {}),
             rotate=self.rotate or "",
+            exclusive=self.exclusive,
             resources=self.resource or (),
             require_binding=self.require_binding,
             scope=self.scope or "",

@@ -33,6 +33,7 @@ from broker.config.sections import (
     VaultSection,
 )
 from broker.config.table import Table
+from broker.config.targets import ReconcileSection, TargetEntry
 from broker.config.tls import TlsSection  # noqa: TC001  as above
 from broker.errors import ConfigError
 from broker.secret import Secret
@@ -62,6 +63,7 @@ class Config(Table):
     retention: RetentionSection = RetentionSection()
     review: ReviewSection = ReviewSection()
     metrics: MetricsSection = MetricsSection()
+    reconcile: ReconcileSection = ReconcileSection()
     audit: AuditSection = AuditSection()
     approvals: ApprovalsSection = ApprovalsSection()
     elevation: ElevationSection = ElevationSection()
@@ -70,6 +72,7 @@ class Config(Table):
     identity: IdentitySection = IdentitySection()
     principals: Many[PrincipalEntry] = ()
     capabilities: Many[CapabilityEntry] = ()
+    targets: Many[TargetEntry] = ()
 
     @field_validator("tls")
     @classmethod

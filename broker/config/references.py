@@ -41,6 +41,7 @@ def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
     watched = _entries(data, "policy", "observe")
     groups = _entries(data, "approvals", "groups")
     channels = _entries(data, "channels")
+    targets = _entries(data, "targets")
     for entries in (
         [*issuers, *domains],
         principals,
@@ -49,6 +50,7 @@ def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
         watched,
         groups,
         channels,
+        targets,
     ):
         yield from _repeats(entries, ("name",))
     yield from _same_tool(capabilities)
@@ -61,18 +63,14 @@ def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
     for loc, principal in principals:
         yield from _unknown(loc, principal, ("identity", "issuer"), _names([*issuers, *domains]))
         yield from _foreign_workload(loc, principal, domains)
-        for index in range(len(_list(principal.get("capabilities")))):
-            yield from _unknown(loc, principal, ("capabilities", index), _names(capabilities))
     operators = [p for p in principals if p[1].get("role") == "operator"]
     for loc, group in groups:
         yield from _unknown(loc, group, ("escalate_to",), _names(groups))
-        for index in range(len(_list(group.get("members")))):
-            yield from _unknown(loc, group, ("members", index), _names(operators))
-    for loc, channel in channels:
-        for index in range(len(_list(channel.get("groups")))):
-            yield from _unknown(loc, channel, ("groups", index), _names(groups))
     yield from _unused_quotas(data, capabilities)
     yield from _backends_of_others(data)
+    yield from _unknown_in([*principals, *targets], "capabilities", _names(capabilities))
+    yield from _unknown_in(groups, "members", _names(operators))
+    yield from _unknown_in(channels, "groups", _names(groups))
     for loc, capability in capabilities:
         if capability.get("backend") == "vault" and "vault" not in data:
             yield (
@@ -184,6 +182,12 @@ def _unknown(loc: Loc, entry: Raw, way: Loc, known: list[str]) -> Iterator[tuple
                 did_you_mean(name, known, f"names of [[{section}]]"),
             ),
         )
+
+
+def _unknown_in(entries: Entries, key: str, known: list[str]) -> Iterator[tuple[Loc, Fault]]:
+    for loc, entry in entries:
+        for index in range(len(_list(entry.get(key)))):
+            yield from _unknown(loc, entry, (key, index), known)
 
 
 def _foreign_workload(loc: Loc, principal: Raw, domains: Entries) -> Iterator[tuple[Loc, Fault]]:

@@ -20,6 +20,7 @@ from broker.http import policy as policy_api
 from broker.http import power as power_api
 from broker.http import principals as principals_api
 from broker.http import quotas as quotas_api
+from broker.http import reconcile as reconcile_api
 from broker.http import reports as reports_api
 from broker.http import signals as signals_api
 from broker.http import trees as trees_api
@@ -120,6 +121,7 @@ def _routes(path: str) -> tuple[BaseRoute, ...]:
     app.include_router(trees_api.router)
     app.include_router(reports_api.router)
     app.include_router(quotas_api.router)
+    app.include_router(reconcile_api.router)
     app.include_router(audit_api.router)
     return tuple(app.router.routes)
 

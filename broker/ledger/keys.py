@@ -26,8 +26,8 @@ shards.
 These don't expire (``PERSISTENT``): rows are removed by the prune job once they are dead.
 Tokens, idempotency keys, proofs already used (``replay``), DPoP nonces, the ``lease`` of whoever
 writes the log and the marks of what is done one at a time (``hold``: break-glasses of an agent,
-rotations of a path) and the ``rate`` at which something is issued (``EXPIRING``) always carry an
-expiry.
+rotations of a path), the ``rate`` at which something is issued, and what the last reconciliation
+found (``reconciled``) (``EXPIRING``) always carry an expiry.
 """
 
 from __future__ import annotations
@@ -51,7 +51,14 @@ IN_FORCE: Final = "policy#"
 """Field of the first shard's ``frozen``: by which policies live grants were decided, since when."""
 HEAD: Final = "head"
 PERSISTENT: Final = frozenset({*TABLES, REGISTER, HEAD})
-EXPIRING: Final = frozenset({"token", "idem", "replay", "nonce", "lease", "hold", "rate"})
+QUARANTINE: Final = "quarantine#"
+QUARANTINE_UNTIL: Final = "quarantine#until"
+"""Fields of every shard's ``frozen``: since when the ledger is in quarantine and why, and when the
+last one ended. ``prelude.lua`` has both.
+"""
+EXPIRING: Final = frozenset(
+    {"token", "idem", "replay", "nonce", "lease", "hold", "rate", "reconciled"}
+)
 
 
 def table(shard: int, name: str) -> str:
@@ -114,6 +121,11 @@ def rate(kind: str, name: str) -> str:
 def nonce(span: int) -> str:
     """Return the key of the DPoP nonce of a span of time; all are of one shard."""
     return table(0, f"nonce:{span}")
+
+
+def reconciled() -> str:
+    """Return the key of what the last reconciliation found; it is in the first shard."""
+    return table(0, "reconciled")
 
 
 def shard_for(scope: str, key: str, shards: int) -> int:

@@ -217,8 +217,14 @@ class Queries:
             for field, text in frozen.items()
             if field.partition(":")[0] not in MARKS
             and not field.startswith("signal")
+            and not field.startswith(keys.QUARANTINE)
             and field != keys.IN_FORCE
         }
+
+    async def quarantined(self) -> bool:
+        """Say whether the ledger is in quarantine; see ``quarantine.py``."""
+        frozen = keys.table(0, "frozen")
+        return bool(await self._redis.command("HEXISTS", frozen, keys.QUARANTINE))
 
     async def decision(self, decision_id: str) -> Event | None:
         """Return the event of a decision, while the ledger keeps it."""

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from broker.errors import AccessDenied, Frozen, PrincipalSuspended
+from broker.errors import BrokerError, Frozen, PrincipalSuspended, Quarantined
 from broker.ledger import keys
 from broker.ledger.models import Claimed
 from broker.ledger.rows import grant_row, task_row
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 BATCH: Final = 100
 """Tasks ended by one script: it holds up the shard for some milliseconds at most."""
+_RETRY_S: Final = 60
+"""In quarantine a person is waited for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,10 +193,15 @@ class Registry:
         return found
 
 
-def stopped_by(field: bytes) -> AccessDenied:
-    """Say that a mark or an operator's freeze forbids issuing."""
+def stopped_by(field: bytes) -> BrokerError:
+    """Say that a mark, an operator's freeze or a quarantine forbids issuing."""
     kind, _, name = field.decode().partition(":")
     match kind:
+        case keys.QUARANTINE:
+            return Quarantined(
+                "The ledger was set back: nothing is issued until an operator has reconciled it.",
+                retry_after=_RETRY_S,
+            )
         case "suspended":
             return PrincipalSuspended(f"Principal {name!r} is suspended or retired.")
         case "left":

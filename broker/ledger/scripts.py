@@ -67,6 +67,9 @@ _FLAGS: Final = {
     "set_marks": _ALLOW_OOM,
     "end_tasks": _ALLOW_OOM,
     "census": "#!lua flags=no-writes",
+    # What was set back must stop issuing also when memory is short, and letting go is deleting.
+    "quarantine": _ALLOW_OOM,
+    "reconciled": _ALLOW_OOM,  # what is ended is logged
     # Draining makes room: what is in the log can be trimmed.
     "audit_read": "#!lua flags=no-writes",
     "audit_lease": _ALLOW_OOM,

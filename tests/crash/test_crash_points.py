@@ -68,7 +68,7 @@ async def task_tokens(engines: Engines, world: World) -> dict[str, str]:
     """The task tokens OpenBao knows, by accessor, and their tasks."""
     backend = world.app.pipeline.backends["vault"]
     assert isinstance(backend, VaultBackend)
-    return {accessor: meta["task"] async for accessor, meta in backend.task_tokens()}
+    return {token.accessor: token.task async for token in backend.look.task_tokens()}
 
 
 async def assert_nothing_unknown(engines: Engines, world: World) -> None:

@@ -55,7 +55,7 @@ async def a_world(
         "retention": config.retention.model_copy(update=retention),
     }
     made = World(stack.issuer, config.model_copy(update=update), before_step=before_step)
-    await made.app.connection.command("FLUSHALL")
+    await made.empty()
     yield made
     await made.close()
 

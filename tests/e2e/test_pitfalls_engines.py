@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.app import admin_api
 from broker.backends.vault_api import VaultGone
 from broker.secret import Secret
+from broker.settings import admin_api
 from tests.admin import READ_PATH, Admin
 from tests.world import World, logs_in
 

@@ -46,7 +46,7 @@ async def admin(own: tuple[DevStack, Config]) -> AsyncGenerator[Admin]:
 async def world(own: tuple[DevStack, Config]) -> AsyncGenerator[World]:
     stack, config = own
     made = World(stack.issuer, config)
-    await made.app.connection.command("FLUSHALL")
+    await made.empty()
     yield made
     await made.close()
 

@@ -116,7 +116,7 @@ async def test_every_credential_is_in_the_ledger_or_dead_after_a_kill(
     stack, config = own
     admin = Admin(stack)
     world = World(stack.issuer, config)
-    await world.app.connection.command("FLUSHALL")
+    await world.empty()
     client = Client(world)
     with serving(stack) as process:
         await client.authorize()

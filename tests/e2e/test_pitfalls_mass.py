@@ -85,7 +85,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[DevStack, C
 async def world(own: tuple[DevStack, Config]) -> AsyncGenerator[World]:
     stack, config = own
     made = World(stack.issuer, config)
-    await made.app.connection.command("FLUSHALL")
+    await made.empty()
     yield made
     await made.close()
 

@@ -61,6 +61,8 @@ _KNOWN: Final[dict[str, dict[str, Any]]] = {
         "review_by": {"anyOf": [_DAY, _NULL]},
     },
     "Review": {"next": _DAY},
+    # Of the others' engines nothing is to be ended, and no ledger here is in quarantine.
+    "Reconcile": {"backend": {"enum": ["token"]}, "release": {"enum": [False]}},
 }
 _PROOF: Final[dict[str, Any]] = {
     "type": "object",

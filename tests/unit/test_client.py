@@ -31,6 +31,7 @@ from broker.client import (
     errors,
     grant_calls,
     policy_calls,
+    reconcile_calls,
 )
 from broker.client.decoding import decode
 from broker.client.models import AuditEvent
@@ -59,6 +60,7 @@ CALLS: Final = (
     ending_calls,
     grant_calls,
     policy_calls,
+    reconcile_calls,
 )
 
 

@@ -2,7 +2,11 @@
 -- so that the claims of a dead replica come back by themselves. A = {horizon?, limit, claim_ms,
 -- actor}. Answers how many tasks, how many elevations, those tasks, those elevations (TASK|ELEVATION)
 -- that ended and left something to do, then the grants to revoke.
+--
+-- In quarantine only what somebody has ended is worked on: a deadline may have been put off since the
+-- ledger's memory ends, and what is revoked by a handle takes along what it doesn't know of.
 local horizon = A.horizon or NOW
+local held, later = quarantined(), math.max(A.horizon or 0, NOW) + A.claim_ms
 local grants, tasks, elevations, taken = {}, {}, {}, {}
 local function take_grant(grant)
   if not taken[grant.id] then
@@ -16,6 +20,8 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', horizon, 'LIMIT
     local grant = load(GRANTS, id)
     if not grant or not next(GRANT_MOVES[grant.state]) then
       redis.call('ZREM', DUE, member)
+    elseif held and not (grant.lease and (grant.revoke_at or 0) > 0) then
+      due('g', id, later)
     elseif not taken[id] then
       begin_revoke(grant, grant.state == 'pending' and 'abandoned' or 'expired')
       take_grant(grant)
@@ -29,6 +35,8 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', horizon, 'LIMIT
     local elevation = task and (task.elevations or {})[elevation_id]
     if not elevation or elevation.settled_at then
       redis.call('ZREM', DUE, member)
+    elseif held and not elevation.ended_at then
+      due('e', id, later)
     elseif elevation.ended_at or elevation_due(elevation) <= horizon then
       local over = {}
       if not elevation.ended_at then
@@ -63,6 +71,8 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', horizon, 'LIMIT
         due('t', id, NOW + A.claim_ms)
         tasks[#tasks + 1] = text_of(task)
       end
+    elseif held then
+      due('t', id, later)
     elseif task_due(task) <= horizon then
       local silent = task.expires_at > horizon
       local state, reason = 'expired', 'deadline'

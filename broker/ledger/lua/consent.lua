@@ -115,9 +115,7 @@ end
 
 -- Elevations: in the task's row, by id. One is live until its window ends, or its heartbeat is missed.
 local function elevation_due(elevation)
-  local at = elevation.expires_at
-  if elevation.heartbeat_due then at = math.min(at, elevation.heartbeat_due) end
-  return at
+  return end_of(elevation)
 end
 
 local function live_elevation(task, id)

@@ -112,10 +112,26 @@ local function move_task(task, state)
   task.state = state
 end
 
+-- A ledger that was set back is in quarantine, since when and until when: nothing is issued from it,
+-- and no deadline counts that it may only believe. What it remembers of beats is old, so silence
+-- counts from the end of the quarantine.
+local QUARANTINE, RELEASED = 'quarantine#', 'quarantine#until'
+local function quarantined()
+  return redis.call('HEXISTS', FROZEN, QUARANTINE) == 1
+end
+
+-- When a task or an elevation ends by itself: at its end, or when its beats have stopped.
+local function end_of(row)
+  local beat = row.heartbeat_due or 0
+  if beat == 0 then return row.expires_at end
+  local marks = redis.call('HMGET', FROZEN, QUARANTINE, RELEASED)
+  if marks[1] then return row.expires_at end
+  if marks[2] then beat = math.max(beat, tonumber(marks[2]) + row.heartbeat_ms) end
+  return math.min(row.expires_at, beat)
+end
+
 local function task_due(task)
-  local at = task.expires_at
-  if task.heartbeat_due and task.heartbeat_due > 0 then at = math.min(at, task.heartbeat_due) end
-  return at
+  return end_of(task)
 end
 
 -- Step 9 begins: from here on the credential counts as unwanted, whoever finishes the work. The
@@ -210,9 +226,9 @@ local function token_ended(n)
   return false
 end
 
--- What an operator froze, if it touches this request; the field is the selector.
+-- What an operator froze, or a quarantine, if it touches this request; the field is the selector.
 local function frozen(...)
-  for _, field in ipairs({ 'all', ... }) do
+  for _, field in ipairs({ QUARANTINE, 'all', ... }) do
     if redis.call('HEXISTS', FROZEN, field) == 1 then return field end
   end
   return nil

@@ -1,0 +1,1 @@
+"""Targets: the systems that credentials are for, asked themselves which accounts they have."""

@@ -1,0 +1,83 @@
+"""What a target does for us: it lists accounts, and ends one. A kind of target is one file more.
+
+Each is given a function that reads the URL to log in with, anew each time, since its file rotates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+from broker.errors import BackendRefused, BackendUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+CALL_S: Final = 10.0
+"""How long a connection or a statement may take."""
+TOTAL_S: Final = 60.0
+"""How long a target may take over one call of ours."""
+
+T = TypeVar("T")
+
+
+class Accounts(Protocol):
+    """One kind of target, as its admin sees it.
+
+    Both methods raise ``BackendUnavailable``, or ``BackendRefused`` where the target said no. What
+    they say holds no part of the URL.
+    """
+
+    async def accounts(self) -> frozenset[str]:
+        """Return the names of all accounts."""
+        ...
+
+    async def end(self, account: str) -> None:
+        """End an account: nobody logs in with it again, its sessions end. Gone is success."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A target of the configuration, and which of its accounts are the broker's."""
+
+    name: str
+    pattern: str
+    capabilities: frozenset[str]
+    _at: Accounts = field(repr=False)
+
+    def owns(self, account: str) -> bool:
+        """Whether an account's name is one of the broker's."""
+        return fnmatchcase(account, self.pattern)
+
+    async def accounts(self) -> frozenset[str]:
+        """Return the broker's accounts there are.
+
+        Raises:
+            BackendUnavailable, BackendRefused: it can't be asked.
+        """
+        return frozenset(filter(self.owns, await self._in_time(self._at.accounts())))
+
+    async def end(self, account: str) -> None:
+        """End one of the broker's accounts.
+
+        Raises:
+            BackendUnavailable, BackendRefused: it may still be there.
+        """
+        if not self.owns(account):
+            raise BackendRefused(f"target {self.name}: {account!r} isn't the broker's")
+        await self._in_time(self._at.end(account))
+
+    async def _in_time(self, work: Coroutine[object, object, T]) -> T:
+        try:
+            async with asyncio.timeout(TOTAL_S):
+                return await work
+        except TimeoutError as error:
+            raise BackendUnavailable(f"target {self.name} doesn't answer") from error
+
+
+def not_installed(package: str) -> BackendRefused:
+    """Say that a target needs a package that is an extra of ours."""
+    return BackendRefused(f"{package} isn't installed: pip install 'broker[targets]'")

@@ -1,0 +1,113 @@
+"""Who may reconcile, what is refused, and what the job does and doesn't by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from broker.backends.vault_look import VaultLook
+from broker.config.targets import TargetEntry, TargetKind
+from broker.ledger.quarantine import QuarantineTable
+from broker.reconcile.desk import ReconcileDesk, ReconcileRules
+from tests.http.parties import assert_problem
+from tests.waiting import wait_until
+from tests.world import World, logs_in
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from broker.config import Config
+    from broker.dev.stack import DevStack
+
+PATH: Final = "/v1/reconciliations"
+OURS: Final = {"backend": "token"}
+
+
+async def test_operators_reconcile_auditors_read_and_nobody_else(world: World) -> None:
+    assert_problem(await world.call("auditor", "GET", PATH), 404, "not_found")
+    for name in ("orchestrator", "auditor", "orders-service"):
+        assert_problem(await world.call(name, "POST", PATH, OURS), 403, "access_denied")
+    done = await world.call("operator", "POST", PATH, OURS)
+    assert done.status_code == 200, done.text
+    for name in ("operator", "auditor"):
+        assert (await world.call(name, "GET", PATH)).json() == done.json()
+    assert_problem(await world.call("orchestrator", "GET", PATH), 403, "access_denied")
+
+
+@pytest.mark.parametrize(
+    ("ask", "status", "code"),
+    [
+        ({"backend": "nowhere"}, 400, "invalid_request"),
+        ({"release": True}, 400, "invalid_request"),
+        ({"apply": "yes"}, 400, "invalid_request"),
+        ({**OURS, "release": True, "reason": "why not"}, 409, "conflict"),
+    ],
+)
+async def test_what_cannot_be_done_is_refused(
+    world: World, ask: dict[str, Any], status: int, code: str
+) -> None:
+    assert_problem(await world.call("operator", "POST", PATH, ask), status, code)
+
+
+async def test_nothing_is_concluded_from_a_target_that_does_not_answer(
+    engines: tuple[DevStack, Config], world: World, tmp_path: Path
+) -> None:
+    for kind, url in (
+        (TargetKind.POSTGRESQL, "postgresql://u:hidden@127.0.0.1:1/x"),
+        (TargetKind.MYSQL, "mysql://u:hidden@127.0.0.1:1"),
+        (TargetKind.RABBITMQ, "http://u:hidden@127.0.0.1:1"),
+        (TargetKind.VALKEY, "redis://u:hidden@127.0.0.1:1"),
+    ):
+        file = tmp_path / kind
+        file.write_text(url)
+        target = TargetEntry.model_construct(
+            name="orders",
+            kind=kind,
+            dsn_file=file,
+            accounts="v-token-br*",
+            capabilities=("orders-read",),
+            ca_file=None,
+        )
+        config = engines[1].model_copy(update={"targets": (target,)})
+        blind = World(engines[0].issuer, config)
+        granted = await blind.grant(await blind.open())
+
+        report = (await blind.call("operator", "POST", PATH, {"backend": "vault"})).json()
+
+        [problem] = report["problems"]
+        assert problem.startswith("target orders: ")
+        assert "hidden" not in str(report)
+        assert granted["grant_id"] not in str(report["findings"])
+        assert not report["agreement"]
+        await blind.close()
+
+
+async def test_the_job_shows_and_holds_and_ends_what_it_has_shown_only_once_it_may(
+    world: World,
+) -> None:
+    app = world.app
+    assert app.vault is not None
+    rules = ReconcileRules(every_ms=1, apply=True)
+    look = VaultLook(app.vault, world.config.broker.issuer)
+    desk = ReconcileDesk(app.pipeline, app.connection, look=look, targets=(), rules=rules)
+    quarantine = QuarantineTable(app.connection)
+    lost = await world.grant(await world.open())
+    await world.empty()
+
+    for _ in range(2):
+        await desk.look()
+        held = await quarantine.standing()
+        assert held is not None
+        assert "tokens of tasks that the ledger has lost" in held.why
+        assert await logs_in(lost["credential"])
+    assert (await desk.state()).startswith("warning: in quarantine")
+
+    assert await quarantine.release(actor="operator", reason="known")
+    await desk.look()
+    assert await quarantine.standing() is None
+
+    async def dead() -> bool:
+        return not await logs_in(lost["credential"])
+
+    await wait_until(dead, "what was shown before is ended")
