@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -351,7 +352,7 @@ class Pipeline:
         """Say what a grant is whose lease is gone; what it gave may work on at the target."""
         if grant.revocability == Revocability.NEVER:
             return await self.closing.abandon(grant, _STATIC)
-        left_ms = int(grant.dies_at - self._clock.now() * 1000)
+        left_ms = math.ceil(grant.dies_at - self._clock.now() * 1000)
         if left_ms > 0:
             waiting = "it can't be revoked at its target; it ends when its time is up there"
             return await self.closing.later(grant, waiting, least_ms=left_ms, counts=False)
