@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
 from broker.backends.protocol import Minted
-from broker.engines import Engine, engine_of
-from broker.errors import BackendRefused
+from broker.clock import to_rfc3339
+from broker.engines import Engine, Proof, engine_of
+from broker.errors import BackendRefused, BackendUnavailable
 from broker.secret import Secret
 
 if TYPE_CHECKING:
@@ -34,22 +35,27 @@ def engine_at(path: str, name: str) -> Engine:
 
 
 def minted(
-    engine: Engine, capability: Capability, grant: Grant, answer: Mapping[str, Any]
+    engine: Engine,
+    capability: Capability,
+    grant: Grant,
+    answer: Mapping[str, Any],
+    *,
+    now_s: float,
 ) -> Minted:
-    """Return the credential in an answer.
+    """Return the credential in an answer; ``now_s`` is epoch seconds.
 
     Raises:
         BackendRefused: it has no lease although it should: it could never be revoked.
+        BackendUnavailable: it is no answer that can be read.
     """
     data: Mapping[str, Any] = answer.get("data") or {}
     if engine.inside:
         data = data.get(engine.inside) or {}
     account = str(data.get(engine.account) or "") if engine.account else ""
-    lease, lifetime_ms = str(answer.get("lease_id") or ""), _lifetime_ms(engine, grant, answer)
+    lease = str(answer.get("lease_id") or "")
+    lifetime_ms = _lifetime_ms(engine, grant, answer, data, now_s)
     if engine.leased and not lease:
-        # Nothing was made for us, and nothing could be revoked: it is not delivered.
-        msg = f"What is at {capability.path!r} has no lease, so it could never be revoked."
-        raise BackendRefused(msg)
+        raise BackendRefused(_unleased(engine, capability, account, now_s + lifetime_ms / 1000))
     return Minted(
         lease=lease if engine.leased else f"{capability.path}{UNLEASED}{account or grant.id}",
         lifetime_ms=lifetime_ms,
@@ -59,12 +65,31 @@ def minted(
     )
 
 
-def _lifetime_ms(engine: Engine, grant: Grant, answer: Mapping[str, Any]) -> int:
+def _unleased(engine: Engine, capability: Capability, account: str, end_s: float) -> str:
+    """Say why what was made is delivered to nobody; a certificate that was made is still good."""
+    msg = f"What is at {capability.path!r} has no lease, so it could never be revoked"
+    if engine.proof is not Proof.CRL:
+        return f"{msg}."
+    end = to_rfc3339(int(end_s * 1000))
+    return (
+        f"{msg}: set generate_lease = true on its role. Nobody was given what it made, "
+        f"the certificate {account}, which ends at {end}."
+    )
+
+
+def _lifetime_ms(
+    engine: Engine, grant: Grant, answer: Mapping[str, Any], data: Mapping[str, Any], now_s: float
+) -> int:
     """How long it lives there; what was asked for where nothing says so, 0 where it has no end."""
+    if engine.end is not None:
+        try:
+            return max(1, int((engine.end(data) - now_s) * 1000))
+        except ValueError as error:
+            raise BackendUnavailable("Vault answered no certificate that can be read.") from error
     if engine.leased:
         return int(answer.get("lease_duration") or 0) * 1000
     if engine.lifetime:
-        return int(answer["data"].get(engine.lifetime) or 0) * 1000
+        return int(data.get(engine.lifetime) or 0) * 1000
     return grant.expires_at - grant.created_at if engine.timed else 0
 
 

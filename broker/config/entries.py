@@ -28,6 +28,7 @@ from broker.config.fields import (
     Many,
     Name,
     RotationPath,
+    StateFile,
     Text,
     ToolName,
     WholeSeconds,
@@ -42,7 +43,7 @@ from broker.config.table import Keys, Table, written
 from broker.config.tools import NUMBERS, Arguments
 from broker.config.trust import TrustDomainEntry  # noqa: TC001  pydantic reads the annotations
 from broker.engines import NAMES as ENGINE_NAMES
-from broker.engines import engine_of
+from broker.engines import Proof, engine_of
 from broker.identity.models import WORKLOAD_ALGORITHMS, IssuerSettings, Role
 from broker.identity.rules import IdentityRule
 
@@ -50,7 +51,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BACKEND_KEYS: Final[Mapping[str, Keys]] = {
-    "vault": {"path": True, "engine": False, "parameters": False, "dsn": False, "rotate": False},
+    "vault": {
+        "path": True,
+        "engine": False,
+        "parameters": False,
+        "dsn": False,
+        "rotate": False,
+        "krl_file": False,
+    },
     "token": {"resource": True, "scope": False},
     TOOL: {"tool": False, "arguments": False, "amount": False, "resource": False},
 }
@@ -281,6 +289,7 @@ class CapabilityEntry(Table):
     parameters: dict[Name, Text] | None = None
     dsn: DsnTemplate | None = None
     rotate: RotationPath | None = None
+    krl_file: StateFile | None = Field(None, examples=['"/etc/ssh/revoked/agents.krl"'])
     resource: Resources | None = Field(None, examples=['"https://orders.example.com"'])
     scope: Text | None = None
     tool: ToolName | None = None
@@ -295,7 +304,7 @@ class CapabilityEntry(Table):
     require_binding: bool = False
 
     @field_validator(
-        *("path", "engine", "parameters", "dsn", "rotate"),
+        *("path", "engine", "parameters", "dsn", "rotate", "krl_file"),
         *("resource", "scope", "tool", "arguments", "amount"),
     )
     @classmethod
@@ -317,6 +326,14 @@ class CapabilityEntry(Table):
         entry = self.entry()
         for name, why in engine.faults(entry, entry.parameters, complete=False):
             raise Fault(f"parameters: {name!r} {why}", "docs/backends/vault.md has those there are")
+        if self.krl_file and engine.proof is not Proof.KRL:
+            raise Fault("krl_file: has no use here", "remove it: it goes with paths of engine ssh")
+        unrevokable = engine.revocability is not Revocability.INSTANT and not self.krl_file
+        if unrevokable and self.revocability is Revocability.INSTANT:
+            raise Fault(
+                f"revocability: {shown(self.path)} gives what can't be revoked at once",
+                f'write "{engine.revocability}", or leave it out',
+            )
         return self
 
     @field_validator("amount")
@@ -340,7 +357,7 @@ class CapabilityEntry(Table):
 
     def _own_revocability(self) -> Revocability:
         engine = engine_of(self.path, self.engine or "") if self.path else None
-        return engine.revocability if engine else Revocability.INSTANT
+        return engine.revocability if engine and not self.krl_file else Revocability.INSTANT
 
     def entry(self) -> Capability:
         """Return what the catalogue holds."""
@@ -354,6 +371,7 @@ class CapabilityEntry(Table):
             engine=self.engine or "",
             parameters=dict(self.parameters or {}),
             rotate=self.rotate or "",
+            krl_file=self.krl_file,
             resources=self.resource or (),
             require_binding=self.require_binding,
             scope=self.scope or "",
