@@ -70,7 +70,7 @@ def _unleased(engine: Engine, capability: Capability, account: str, end_s: float
     msg = f"What is at {capability.path!r} has no lease, so it could never be revoked"
     if engine.proof is not Proof.CRL:
         return f"{msg}."
-    end = to_rfc3339(int(end_s * 1000))
+    end = to_rfc3339(round(end_s) * 1000)
     return (
         f"{msg}: set generate_lease = true on its role. Nobody was given what it made, "
         f"the certificate {account}, which ends at {end}."

@@ -1,0 +1,69 @@
+"""Secrets engines that a test mounts in the session's OpenBao, and a broker that uses them."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
+
+from broker.backends.bootstrap import Bootstrap
+from broker.clock import SystemClock
+from broker.config.entries import CapabilityEntry
+from broker.dev.vault import admin
+from tests.admin import Admin
+from tests.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from broker.config import Config
+    from broker.dev.stack import DevStack
+
+HOUR_MS: Final = 3_600_000
+
+
+@contextlib.asynccontextmanager
+async def mounted(stack: DevStack, kind: str, path: str) -> AsyncGenerator[Admin]:
+    """One engine, gone again afterwards with all that it made."""
+    root = Admin(stack)
+    await root.vault("POST", f"sys/mounts/{path}", {"type": kind})
+    try:
+        yield root
+    finally:
+        await root.vault("DELETE", f"sys/mounts/{path}")
+
+
+@contextlib.asynccontextmanager
+async def broker_with(
+    engines: tuple[DevStack, Config], *capabilities: dict[str, Any]
+) -> AsyncGenerator[World]:
+    """A broker on an empty ledger whose agents may have these capabilities too.
+
+    Vault's policies are written as ``broker vault bootstrap`` does.
+    """
+    stack, config = engines
+    assert stack.openbao is not None
+    entries = [
+        CapabilityEntry.model_validate({"power": "read", "backend": "vault", **fields})
+        for fields in capabilities
+    ]
+    names = tuple(entry.name for entry in entries)
+    principals = tuple(
+        p.model_copy(update={"capabilities": (*p.capabilities, *names)}) if p.role == "agent" else p
+        for p in config.principals
+    )
+    every = (*config.capabilities, *entries)
+    more = {"capabilities": every, "principals": principals}
+    api = admin(stack.openbao, SystemClock())
+    try:
+        bootstrap = Bootstrap(
+            api, token_role="broker-task", policy_prefix="broker-cap-", max_ttl_ms=HOUR_MS
+        )
+        await bootstrap.policies([e.entry() for e in every], on_progress=lambda _: None)
+    finally:
+        api.close()
+    world = World(stack.issuer, config.model_copy(update=more))
+    await world.app.connection.command("FLUSHALL")
+    try:
+        yield world
+    finally:
+        await world.close()
