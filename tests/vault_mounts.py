@@ -38,7 +38,8 @@ async def broker_with(
 ) -> AsyncGenerator[World]:
     """A broker on an empty ledger whose agents may have these capabilities too.
 
-    Vault's policies are written as ``broker vault bootstrap`` does.
+    Vault's policies are written as ``broker vault bootstrap`` does. It tries again soon what it
+    can't revoke, and is stuck after three times.
     """
     stack, config = engines
     assert stack.openbao is not None
@@ -52,7 +53,10 @@ async def broker_with(
         for p in config.principals
     )
     every = (*config.capabilities, *entries)
-    more = {"capabilities": every, "principals": principals}
+    impatient = config.revocation.model_copy(
+        update={"attempts": 3, "backoff": 50, "max_backoff": 200}
+    )
+    more = {"capabilities": every, "principals": principals, "revocation": impatient}
     api = admin(stack.openbao, SystemClock())
     try:
         bootstrap = Bootstrap(
