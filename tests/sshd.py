@@ -61,6 +61,24 @@ def new_key(folder: Path, name: str = "id") -> str:
 
 
 @dataclass(frozen=True)
+class Session:
+    """A session that is open: ``cat`` at its other end."""
+
+    running: asyncio.subprocess.Process
+
+    async def answers(self) -> bool:
+        """Whether what is written there comes back."""
+        assert self.running.stdin
+        assert self.running.stdout
+        self.running.stdin.write(b"hello\n")
+        return await self.running.stdout.readline() == b"hello\n"
+
+    async def end(self) -> None:
+        self.running.terminate()
+        await self.running.wait()
+
+
+@dataclass(frozen=True)
 class Sshd:
     """A server on loopback that believes one CA."""
 
@@ -96,6 +114,19 @@ class Sshd:
         out, said = await running.communicate()
         assert out == b"welcome\n" or b"Permission denied" in said, said
         return out == b"welcome\n"
+
+    async def session(self, key: Path, certificate: str) -> Session:
+        """Open a session and leave it open."""
+        running = await asyncio.create_subprocess_exec(
+            *self.words(key, certificate),
+            "cat",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        opened = Session(running)
+        assert await opened.answers()
+        return opened
 
 
 def _set_up(folder: Path, port: int, ca: str, krl: Path | None) -> None:

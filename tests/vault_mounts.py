@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
+import tomllib
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.backends.bootstrap import Bootstrap
@@ -10,6 +13,7 @@ from broker.clock import SystemClock
 from broker.config.entries import CapabilityEntry
 from broker.dev.vault import admin
 from tests.admin import Admin
+from tests.docs.blocks import DOCS
 from tests.world import World
 
 if TYPE_CHECKING:
@@ -19,6 +23,16 @@ if TYPE_CHECKING:
     from broker.dev.stack import DevStack
 
 HOUR_MS: Final = 3_600_000
+
+
+def documented(page: str) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """The capability and the role that a page of ``docs/backends`` shows, and their mount."""
+    text = (DOCS / "backends" / page).read_text("utf-8")
+    toml, role = (
+        re.findall(rf"(?ms)^```{language}\n(.*?)^```", text)[0] for language in ("toml", "json")
+    )
+    [capability] = tomllib.loads(toml)["capabilities"]
+    return capability, json.loads(role), capability["path"].partition("/")[0]
 
 
 @contextlib.asynccontextmanager

@@ -16,7 +16,7 @@ from cryptography.x509.verification import PolicyBuilder, Store
 from broker.grants import GrantState
 from tests.certificates import authority, client_context, csr, key_pem, server_files, write_private
 from tests.svids import new_key
-from tests.vault_mounts import broker_with, mounted
+from tests.vault_mounts import broker_with, documented, mounted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -28,15 +28,7 @@ if TYPE_CHECKING:
     from tests.admin import Admin
     from tests.world import World
 
-MOUNT: Final = "team/pki"
-ROLE: Final = {
-    "allowed_domains": ["example.com"],
-    "allow_subdomains": True,
-    "key_type": "ec",
-    "key_bits": 256,
-    "max_ttl": "1h",
-    "generate_lease": True,
-}
+CAPABILITY, ROLE, MOUNT = documented("pki.md")
 NAME: Final = "worker.example.com"
 PATHS: Final = {
     "made": "issue/agents",
@@ -59,9 +51,13 @@ async def pki(engines: tuple[DevStack, Config]) -> AsyncGenerator[Admin]:
 
 @pytest.fixture
 async def world(engines: tuple[DevStack, Config], pki: Admin) -> AsyncGenerator[World]:
-    rows = ({"name": n, "engine": "pki", "path": f"{MOUNT}/{p}"} for n, p in PATHS.items())
+    rows = ({**CAPABILITY, "name": n, "path": f"{MOUNT}/{p}"} for n, p in PATHS.items())
     async with broker_with(engines, *rows) as made:
         yield made
+
+
+def test_the_page_shows_one_of_them() -> None:
+    assert CAPABILITY["path"] == f"{MOUNT}/{PATHS['signed']}"
 
 
 class Certified:

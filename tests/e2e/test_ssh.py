@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -11,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from broker.grants import GrantState
 from tests.certificates import ssh_line
 from tests.sshd import USER, Sshd, keygen, new_key, program, serving
-from tests.vault_mounts import broker_with, mounted
+from tests.vault_mounts import broker_with, documented, mounted
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -24,15 +23,7 @@ if TYPE_CHECKING:
     from tests.admin import Admin
     from tests.world import World
 
-MOUNT: Final = "hosts/ssh"
-ROLE: Final = {
-    "key_type": "ca",
-    "allow_user_certificates": True,
-    "allowed_users": USER,
-    "default_user": USER,
-    "default_extensions": {"permit-pty": ""},
-    "max_ttl": "1h",
-}
+CAPABILITY, ROLE, MOUNT = documented("ssh.md")
 KEY: Final = ssh_line(ed25519.Ed25519PrivateKey.generate())
 
 
@@ -46,14 +37,16 @@ async def ssh(engines: tuple[DevStack, Config]) -> AsyncGenerator[Admin]:
     async with mounted(engines[0], "ssh", MOUNT) as root:
         body = {"generate_signing_key": True, "key_type": "ed25519"}
         await root.vault("POST", f"{MOUNT}/config/ca", body)
-        await root.vault("POST", f"{MOUNT}/roles/agents", ROLE)
+        mine = {"allowed_users": USER, "default_user": USER}
+        await root.vault("POST", f"{MOUNT}/roles/agents", {**ROLE, **mine})
         yield root
 
 
 @pytest.fixture
 async def world(engines: tuple[DevStack, Config], ssh: Admin, krl: Path) -> AsyncGenerator[World]:
-    row = {"engine": "ssh", "path": f"{MOUNT}/sign/agents"}
-    both = {"name": "timed", **row}, {"name": "listed", **row, "krl_file": krl}
+    listed = {**CAPABILITY, "name": "listed", "krl_file": krl}
+    timed = {key: value for key, value in CAPABILITY.items() if key != "krl_file"}
+    both = listed, {**timed, "name": "timed"}
     async with broker_with(engines, *both) as made:
         yield made
 
@@ -110,6 +103,7 @@ async def test_without_a_krl_a_certificate_lives_until_its_own_end_and_it_is_sai
     issued = await the_grant(world, task)
     assert 5000 <= issued.lives_until - issued.created_at <= 7100  # whole seconds, and no more
     assert await sshd.lets_in(tmp_path / "id", certificate)
+    session = await sshd.session(tmp_path / "id", certificate)
 
     assert (await world.complete(task))["grants"] == {"revoked": 0, "revoking": 1}
 
@@ -120,6 +114,8 @@ async def test_without_a_krl_a_certificate_lives_until_its_own_end_and_it_is_sai
     ended = await comes_to(world, task, GrantState.REVOKED)
     assert ended.evidence == "expired"
     assert not await sshd.lets_in(tmp_path / "id", certificate)
+    assert await session.answers()  # what docs/backends/ssh.md warns of
+    await session.end()
 
 
 async def test_on_the_krl_it_is_refused_and_open_sessions_live_on(
@@ -130,17 +126,7 @@ async def test_on_the_krl_it_is_refused_and_open_sessions_live_on(
     certificate = await sign(world, task, new_key(tmp_path))
     spared = await sign(world, other, new_key(tmp_path, "other"))
     assert await sshd.lets_in(tmp_path / "id", certificate)
-    session = await asyncio.create_subprocess_exec(
-        *sshd.words(tmp_path / "id", certificate),
-        "cat",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    assert session.stdin
-    assert session.stdout
-    session.stdin.write(b"before\n")
-    assert await session.stdout.readline() == b"before\n"
+    session = await sshd.session(tmp_path / "id", certificate)
 
     assert (await world.complete(task))["grants"] == {"revoked": 1, "revoking": 0}
 
@@ -151,11 +137,8 @@ async def test_on_the_krl_it_is_refused_and_open_sessions_live_on(
         (tmp_path / "look.pub").write_text(text)
         looked = keygen("-Q", "-f", krl, tmp_path / "look.pub", check=False)
         assert ("REVOKED" in looked.stdout, looked.returncode) == (revoked, int(revoked))
-    # What docs/backends/ssh.md warns of: sshd asks once, when a connection begins.
-    session.stdin.write(b"after\n")
-    assert await session.stdout.readline() == b"after\n"
-    session.stdin.close()
-    assert await session.wait() == 0
+    assert await session.answers()  # sshd asks once, when a connection begins
+    await session.end()
 
 
 async def test_a_list_that_cannot_be_written_is_never_forgotten(
