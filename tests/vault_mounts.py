@@ -17,7 +17,7 @@ from tests.docs.blocks import DOCS
 from tests.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable, Iterable
 
     from broker.config import Config
     from broker.dev.stack import DevStack
@@ -46,17 +46,32 @@ async def mounted(stack: DevStack, kind: str, path: str) -> AsyncGenerator[Admin
         await root.vault("DELETE", f"sys/mounts/{path}")
 
 
+async def bootstrap(
+    stack: DevStack,
+    capabilities: Iterable[CapabilityEntry],
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Write Vault's policies for capabilities, as ``broker vault bootstrap`` does."""
+    assert stack.openbao is not None
+    api = admin(stack.openbao, SystemClock())
+    try:
+        writes = Bootstrap(
+            api, token_role="broker-task", policy_prefix="broker-cap-", max_ttl_ms=HOUR_MS
+        )
+        await writes.policies([c.entry() for c in capabilities], on_progress=on_progress)
+    finally:
+        api.close()
+
+
 @contextlib.asynccontextmanager
 async def broker_with(
     engines: tuple[DevStack, Config], *capabilities: dict[str, Any]
 ) -> AsyncGenerator[World]:
     """A broker on an empty ledger whose agents may have these capabilities too.
 
-    Vault's policies are written as ``broker vault bootstrap`` does. It tries again soon what it
-    can't revoke, and is stuck after three times.
+    It tries again soon what it can't revoke, and is stuck after three times.
     """
     stack, config = engines
-    assert stack.openbao is not None
     entries = [
         CapabilityEntry.model_validate({"power": "read", "backend": "vault", **fields})
         for fields in capabilities
@@ -71,14 +86,7 @@ async def broker_with(
         update={"attempts": 3, "backoff": 50, "max_backoff": 200}
     )
     more = {"capabilities": every, "principals": principals, "revocation": impatient}
-    api = admin(stack.openbao, SystemClock())
-    try:
-        bootstrap = Bootstrap(
-            api, token_role="broker-task", policy_prefix="broker-cap-", max_ttl_ms=HOUR_MS
-        )
-        await bootstrap.policies([e.entry() for e in every], on_progress=lambda _: None)
-    finally:
-        api.close()
+    await bootstrap(stack, every)
     world = World(stack.issuer, config.model_copy(update=more))
     await world.app.connection.command("FLUSHALL")
     try:

@@ -16,7 +16,7 @@ from cryptography.x509.verification import PolicyBuilder, Store
 from broker.grants import GrantState
 from tests.certificates import authority, client_context, csr, key_pem, server_files, write_private
 from tests.svids import new_key
-from tests.vault_mounts import broker_with, documented, mounted
+from tests.vault_mounts import bootstrap, broker_with, documented, mounted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -238,3 +238,15 @@ async def test_without_a_lease_nothing_is_delivered_and_it_is_said_what_was_made
     assert serial in grant.error
     said = datetime.fromisoformat(grant.error.rpartition(" ")[2].rstrip("."))
     assert said == end
+
+
+async def test_bootstrap_says_which_role_makes_no_leases(
+    engines: tuple[DevStack, Config], world: World
+) -> None:
+    said: list[str] = []
+
+    await bootstrap(engines[0], world.config.capabilities, on_progress=said.append)
+
+    assert [line for line in said if "generate_lease" in line] == [
+        f"{MOUNT}/roles/unleased: set generate_lease = true, or unleased gives nothing"
+    ]

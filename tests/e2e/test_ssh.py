@@ -12,6 +12,7 @@ from tests.certificates import ssh_line
 from tests.sshd import USER, Sshd, keygen, new_key, program, serving
 from tests.vault_mounts import broker_with, documented, mounted
 from tests.waiting import wait_until
+from tests.world import World
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from broker.dev.stack import DevStack
     from broker.grants import Grant
     from tests.admin import Admin
-    from tests.world import World
 
 CAPABILITY, ROLE, MOUNT = documented("ssh.md")
 KEY: Final = ssh_line(ed25519.Ed25519PrivateKey.generate())
@@ -159,6 +159,23 @@ async def test_a_list_that_cannot_be_written_is_never_forgotten(
     assert path.read_bytes() == whole[:-2]
 
     path.write_bytes(whole)
+    assert (await comes_to(world, task, GrantState.REVOKED)).evidence == "krl"
+
+
+async def test_what_has_lost_its_list_is_not_called_dead(
+    engines: tuple[DevStack, Config], world: World
+) -> None:
+    """The configuration names no KRL any more: nobody can revoke it, or see that it is dead."""
+    task = await world.open(capabilities=["listed"])
+    await sign(world, task, KEY)
+    entries = tuple(c.model_copy(update={"krl_file": None}) for c in world.config.capabilities)
+    forgetful = World(engines[0].issuer, world.config.model_copy(update={"capabilities": entries}))
+    try:
+        assert (await forgetful.complete(task))["grants"] == {"revoked": 0, "revoking": 1}
+        assert "names no krl_file any more" in (await the_grant(world, task)).error
+    finally:
+        await forgetful.close()
+
     assert (await comes_to(world, task, GrantState.REVOKED)).evidence == "krl"
 
 
