@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import pwd
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.certificates import write_private
+from tests.docs.blocks import DOCS
 from tests.ports import free_port
 from tests.waiting import wait_until
 
@@ -29,8 +31,7 @@ CONFIG: Final = """\
 ListenAddress 127.0.0.1:{port}
 HostKey {folder}/host
 PidFile none
-TrustedUserCAKeys {folder}/ca.pub
-{revoked}
+{believes}
 AuthorizedKeysFile none
 PasswordAuthentication no
 KbdInteractiveAuthentication no
@@ -129,18 +130,21 @@ class Sshd:
         return opened
 
 
-def _set_up(folder: Path, port: int, ca: str, krl: Path | None) -> None:
+def _set_up(folder: Path, port: int, ca: str, krl: Path) -> None:
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where root's server shuts itself in
     new_key(folder, "host")
     (folder / "ca.pub").write_text(ca)
-    revoked = f"RevokedKeys {krl}" if krl else ""
-    (folder / "sshd_config").write_text(CONFIG.format(port=port, folder=folder, revoked=revoked))
+    [shown] = re.findall(r"(?ms)^```text\n(.*?)^```", (DOCS / "backends/ssh.md").read_text("utf-8"))
+    believes = re.sub(r"(?m)^(TrustedUserCAKeys) .*$", rf"\1 {folder}/ca.pub", shown)
+    believes = re.sub(r"(?m)^(RevokedKeys) .*$", rf"\1 {krl}", believes)
+    assert believes.count("\n") == 2
+    (folder / "sshd_config").write_text(CONFIG.format(port=port, folder=folder, believes=believes))
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, ca: str, krl: Path | None = None) -> AsyncGenerator[Sshd]:
-    """Run a server that believes certificates of a CA, but for those on a KRL."""
+async def serving(folder: Path, ca: str, krl: Path) -> AsyncGenerator[Sshd]:
+    """Run a server that believes certificates of a CA but for those on a KRL, as the page shows."""
     sshd, port = program("sshd"), free_port()
     _set_up(folder, port, ca, krl)
     with (folder / "sshd.log").open("wb") as log:

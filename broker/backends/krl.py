@@ -9,6 +9,7 @@ else are kept byte for byte.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ _CERTIFICATES, _SIGNATURE, _SERIALS = 1, 4, 0x20
 _KINDS: Final = frozenset((1, 2, 3, 5, 255))
 _MARK: Final = b"broker until "
 _HOUR_S: Final = 3600
+_MOST_VERSION: Final = 2**64 - 1
 _COMMENT: Final = b"certificates revoked by the broker"
 MOST_BYTES: Final = 16 << 20
 
@@ -50,7 +52,7 @@ class Krl:
         more = {serial: (int(end) // _HOUR_S + 2) * _HOUR_S for serial, end in ends.items()}
         every = {serial: max(until, more.get(serial, 0)) for serial, until in self.serials.items()}
         kept = {serial: until for serial, until in {**more, **every}.items() if until > now_s}
-        return Krl(kept, self.others, self.version + 1, self.comment)
+        return Krl(kept, self.others, min(self.version + 1, _MOST_VERSION), self.comment)
 
     def encode(self, now_s: float) -> bytes:
         """Return its bytes; ``now_s`` is written down as when it was made."""
@@ -114,7 +116,7 @@ def _ours_in(body: bytes) -> dict[int, int] | None:
     if ca or not reserved.startswith(_MARK):
         return None
     until = reserved[len(_MARK) :]
-    if not (until.isascii() and until.isdigit()) or rest.byte() != _SERIALS:
+    if not re.fullmatch(rb"[0-9]{1,12}", until) or rest.byte() != _SERIALS:
         raise Damaged("a section of the broker's own is not as it writes them")
     packed = rest.string()
     if len(packed) % 8 or not rest.at_end:

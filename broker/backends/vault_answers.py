@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 UNLEASED: Final = "#"
 """In the handle of what has no lease in Vault; no path there has one (``config/fields.py``)."""
+
+_SERIALS: Final = {
+    Proof.CRL: r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){0,31}",
+    Proof.KRL: r"[0-9A-Fa-f]{1,16}",
+}
+"""Serial numbers as Vault writes them, of what is revoked by its number."""
 
 
 def engine_at(path: str, name: str) -> Engine:
@@ -52,6 +59,8 @@ def minted(
     if engine.inside:
         data = data.get(engine.inside) or {}
     account = str(data.get(engine.account) or "") if engine.account else ""
+    if engine.proof in _SERIALS and not re.fullmatch(_SERIALS[engine.proof], account):
+        raise BackendUnavailable("Vault answered no certificate that could be revoked.")
     lease = str(answer.get("lease_id") or "")
     lifetime_ms = _lifetime_ms(engine, grant, answer, data, now_s)
     if engine.leased and not lease:

@@ -39,7 +39,7 @@ def keygen(*words: str | Path) -> str:
 @given(
     st.dictionaries(serials, st.integers(0, 10 * HOUR)),
     st.lists(st.tuples(kinds, st.binary(max_size=40)), max_size=3),
-    st.integers(0, 2**40),
+    st.integers(0, 2**64 - 1),
     st.binary(max_size=20),
 )
 def test_what_is_written_is_read_again(
@@ -51,7 +51,11 @@ def test_what_is_written_is_read_again(
 
     assert decode(krl.encode(NOW)) == krl
     assert krl.serials.keys() == ends.keys()
-    assert (krl.others, krl.version, krl.comment) == (tuple(others), version + 1, comment)
+    assert (krl.others, krl.version, krl.comment) == (
+        tuple(others),
+        min(version + 1, 2**64 - 1),
+        comment,
+    )
 
 
 @given(st.dictionaries(serials, st.integers(-50 * HOUR, 50 * HOUR), max_size=20))
@@ -119,7 +123,8 @@ async def test_a_damaged_file_is_left_alone_and_the_error_says_what_to_do(tmp_pa
     await file.add(1, NOW)
     whole = path.read_bytes()
     signed = whole + bytes([4, 0, 0, 0, 0])
-    for spoilt in (b"", b"junk", whole[:-3], whole + b"\0", signed):
+    endless = whole.replace(b"broker until ", b"broker until x")
+    for spoilt in (b"", b"junk", whole[:-3], whole + b"\0", signed, endless):
         path.write_bytes(spoilt)
         for attempt in (file.ready(), file.add(2, NOW), file.has(1)):
             with pytest.raises(BackendRefused, match=r"left as it is.*ssh-keygen -k -f"):
@@ -129,6 +134,18 @@ async def test_a_damaged_file_is_left_alone_and_the_error_says_what_to_do(tmp_pa
     path.write_bytes(whole)
     await file.add(3, NOW)
     assert [await file.has(serial) for serial in (1, 2, 3)] == [True, True, True]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"x", b"-5", b"1" * 5000, "٣".encode()],
+    ids=["no", "word", "minus", "long", "far"],
+)
+def test_a_section_of_ours_that_says_no_end_is_damaged(said: bytes) -> None:
+    body = b"".join(len(text).to_bytes(4, "big") + text for text in (b"", b"broker until " + said))
+    section = body + bytes([0x20]) + bytes(4)
+    with pytest.raises(Damaged, match="broker's own"):
+        decode(Krl().encode(NOW) + bytes([1]) + len(section).to_bytes(4, "big") + section)
 
 
 async def test_what_comes_at_once_is_all_on_it_with_few_writes(tmp_path: Path) -> None:
