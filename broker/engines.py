@@ -129,6 +129,14 @@ class Engine:
                 found = self.judge({**asked, **capability.parameters})
         return found
 
+    def misfit(self, said: Revocability | None, *, has_krl: bool) -> tuple[str, str] | None:
+        """Return what can't be said of how its credentials end, and what to write instead."""
+        if has_krl and self.proof is not Proof.KRL:
+            return "krl_file: has no use here", "remove it: it goes with paths of engine ssh"
+        if self.proof is Proof.KRL and said is Revocability.INSTANT and not has_krl:
+            return "revocability: without krl_file it can't be instant", 'write "ttl_only"'
+        return None
+
     def _fits(self, name: str, value: object) -> bool:
         """Whether each text of a value is of its parameter's form."""
         if isinstance(value, list) and name in self.many:

@@ -93,3 +93,9 @@ async def broker_with(
         yield world
     finally:
         await world.close()
+
+
+async def over(world: World, task: dict[str, Any]) -> tuple[int, int]:
+    """End a task; how many of its grants are revoked then, and how many are being revoked."""
+    grants = (await world.complete(task))["grants"]
+    return grants["revoked"], grants["revoking"]

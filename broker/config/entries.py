@@ -43,7 +43,7 @@ from broker.config.table import Keys, Table, written
 from broker.config.tools import NUMBERS, Arguments
 from broker.config.trust import TrustDomainEntry  # noqa: TC001  pydantic reads the annotations
 from broker.engines import NAMES as ENGINE_NAMES
-from broker.engines import Proof, engine_of
+from broker.engines import engine_of
 from broker.identity.models import WORKLOAD_ALGORITHMS, IssuerSettings, Role
 from broker.identity.rules import IdentityRule
 
@@ -326,14 +326,8 @@ class CapabilityEntry(Table):
         entry = self.entry()
         for name, why in engine.faults(entry, entry.parameters, complete=False):
             raise Fault(f"parameters: {name!r} {why}", "docs/backends/vault.md has those there are")
-        if self.krl_file and engine.proof is not Proof.KRL:
-            raise Fault("krl_file: has no use here", "remove it: it goes with paths of engine ssh")
-        unrevokable = engine.revocability is not Revocability.INSTANT and not self.krl_file
-        if unrevokable and self.revocability is Revocability.INSTANT:
-            raise Fault(
-                f"revocability: {shown(self.path)} gives what can't be revoked at once",
-                f'write "{engine.revocability}", or leave it out',
-            )
+        if misfit := engine.misfit(self.revocability, has_krl=self.krl_file is not None):
+            raise Fault(*misfit)
         return self
 
     @field_validator("amount")

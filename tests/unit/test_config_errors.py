@@ -324,12 +324,9 @@ ENGINES: list[tuple[str, str]] = [
         "'ttl' is not a parameter",
     ),
     (database('krl_file = "a.krl"', "#!"), "krl_file: has no use here | paths of engine ssh"),
-    *(
-        (
-            database(f'path = "{path}"', 'revocability = "instant"', "#!"),
-            f'gives what can\'t be revoked at once | write "{instead}"',
-        )
-        for path, instead in [("ssh/sign/x", "ttl_only"), ("kv/data/x", "never")]
+    (
+        database('path = "ssh/sign/x"', 'revocability = "instant"', "#!"),
+        'without krl_file it can\'t be instant | write "ttl_only"',
     ),
 ]
 
