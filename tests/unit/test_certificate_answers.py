@@ -51,13 +51,13 @@ def test_how_long_it_lives_is_read_from_the_certificate() -> None:
 @pytest.mark.parametrize(
     ("path", "data"),
     [
-        ("ssh/sign/a", {}),
+        ("ssh/sign/a", {"signed_key": SIGNED}),
         ("ssh/sign/a", {**SSH, "signed_key": ssh_line(SIGNER)}),
         ("ssh/sign/a", {**SSH, "signed_key": "x"}),
         ("ssh/sign/a", {**SSH, "serial_number": ""}),
         ("ssh/sign/a", {**SSH, "serial_number": "zz"}),
         ("ssh/sign/a", {**SSH, "serial_number": "1" + "0" * 16}),
-        ("pki/sign/a", {}),
+        ("pki/sign/a", {"certificate": PKI["certificate"]}),
         ("pki/sign/a", {**PKI, "certificate": "x"}),
         ("pki/sign/a", {**PKI, "serial_number": None}),
         ("pki/sign/a", {**PKI, "serial_number": "../../sys/health"}),
