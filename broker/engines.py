@@ -317,6 +317,12 @@ def engine_of(path: str, name: str = "") -> Engine | None:
     return next((engine for engine in rows if mount_of(path, engine)), None)
 
 
+def revocability_of(path: str, name: str = "", *, has_krl: bool = False) -> Revocability:
+    """Return whether what a path gives can be revoked, where a capability doesn't say it."""
+    engine = engine_of(path, name)
+    return engine.revocability if engine and not has_krl else Revocability.INSTANT
+
+
 def mount_of(path: str, engine: Engine) -> str:
     """Return the mount in a credential's path; empty when the row's engine gives nothing there."""
     # A mount's own path may have slashes in it: what follows any of them may be the kind's.

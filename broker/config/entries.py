@@ -43,7 +43,7 @@ from broker.config.table import Keys, Table, written
 from broker.config.tools import NUMBERS, Arguments
 from broker.config.trust import TrustDomainEntry  # noqa: TC001  pydantic reads the annotations
 from broker.engines import NAMES as ENGINE_NAMES
-from broker.engines import engine_of
+from broker.engines import engine_of, revocability_of
 from broker.identity.models import WORKLOAD_ALGORITHMS, IssuerSettings, Role
 from broker.identity.rules import IdentityRule
 
@@ -326,7 +326,7 @@ class CapabilityEntry(Table):
         entry = self.entry()
         for name, why in engine.faults(entry, entry.parameters, complete=False):
             raise Fault(f"parameters: {name!r} {why}", "docs/backends/vault.md has those there are")
-        if misfit := engine.misfit(self.revocability, has_krl=self.krl_file is not None):
+        if misfit := engine.misfit(self.revocability, has_krl=bool(self.krl_file)):
             raise Fault(*misfit)
         return self
 
@@ -349,10 +349,6 @@ class CapabilityEntry(Table):
     def _ttl_within_max(cls, value: int, info: ValidationInfo) -> int:
         return cls._check_order(value, info, "max_ttl")
 
-    def _own_revocability(self) -> Revocability:
-        engine = engine_of(self.path, self.engine or "") if self.path else None
-        return engine.revocability if engine and not self.krl_file else Revocability.INSTANT
-
     def entry(self) -> Capability:
         """Return what the catalogue holds."""
         return Capability(
@@ -371,7 +367,8 @@ class CapabilityEntry(Table):
             scope=self.scope or "",
             data_class=self.data_class,
             effects=frozenset(self.effects),
-            revocability=self.revocability or self._own_revocability(),
+            revocability=self.revocability
+            or revocability_of(self.path or "", self.engine or "", has_krl=bool(self.krl_file)),
             max_live=self.max_live,
             dsn=self.dsn or "",
             tool=self.tool or "",
