@@ -58,6 +58,7 @@ class Capability:
     ``path`` is where a Vault credential is asked for, of the secrets engine ``engine`` (empty: the
     one that the mount is named after), with ``parameters`` that nobody can ask to be others;
     ``rotate`` is written to after break-glass, to change the password that Vault itself uses there.
+    SSH certificates that are revoked are put on the OpenSSH revocation list in ``krl_file``.
     ``resources`` and ``scope`` are the audience and scope of a ``token`` credential. ``max_live``
     bounds the live grants of one task, ``max_live_total`` those of all (0: any number), and
     ``issue_rate`` how often one is issued. ``renewable_ms`` is how long one lives at most if it is
@@ -78,6 +79,7 @@ class Capability:
     engine: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict[str, str])
     rotate: str = ""
+    krl_file: Path | None = None
     resources: tuple[str, ...] = ()
     scope: str = ""
     require_binding: bool = False

@@ -45,7 +45,9 @@ BACKEND_KEYS: Final[Mapping[str, Keys]] = _BackendKeys(
     {
         "vault": {
             "path": True,
-            **dict.fromkeys(("engine", "parameters", "dsn", "rotate", "renewable_for"), False),
+            **dict.fromkeys(
+                ("engine", "parameters", "dsn", "rotate", "renewable_for", "krl_file"), False
+            ),
             **_ISSUED_KEYS,
         },
         "token": {"resource": True, "scope": False, **_ISSUED_KEYS},
