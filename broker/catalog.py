@@ -60,6 +60,7 @@ class Capability:
     ``rotate`` is written to after break-glass, to change the password that Vault itself uses there.
     With ``exclusive`` nobody but the broker reads the path, so a lease there that the ledger
     doesn't know is an orphan.
+    SSH certificates that are revoked are put on the OpenSSH revocation list in ``krl_file``.
     ``resources`` and ``scope`` are the audience and scope of a ``token`` credential. ``max_live``
     bounds the live grants of one task, ``max_live_total`` those of all (0: any number), and
     ``issue_rate`` how often one is issued. ``renewable_ms`` is how long one lives at most if it is
@@ -81,6 +82,7 @@ class Capability:
     parameters: Mapping[str, str] = field(default_factory=dict[str, str])
     rotate: str = ""
     exclusive: bool = False
+    krl_file: Path | None = None
     resources: tuple[str, ...] = ()
     scope: str = ""
     require_binding: bool = False

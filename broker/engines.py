@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from broker.catalog import Capability, Revocability
+from broker.certificates import csr_faults, ssh_end, ssh_key_faults, x509_end
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,17 @@ class Shape(StrEnum):
     """The id of a key and the key."""
     STATIC = "static"
     """A secret that is not made for anybody: it was there before, and stays."""
+
+
+class Proof(StrEnum):
+    """By what is known that a credential is dead."""
+
+    LEASE = "lease_lookup"
+    """Its lease in Vault is gone."""
+    CRL = "crl"
+    """Its lease is, and its serial number is in the CA's revocation list."""
+    KRL = "krl"
+    """It has none: its serial number is in the OpenSSH revocation list that the broker keeps."""
 
 
 Check = Callable[[str], bool]
@@ -55,7 +67,8 @@ _CSR: Final = _matches(
     r"-----END (NEW )?CERTIFICATE REQUEST-----\s*"
 )
 _SSH_KEY: Final = _matches(
-    r"(ssh|ecdsa|sk-)[a-z0-9@.-]{3,60} [A-Za-z0-9+/]{32,8192}={0,2}( [ -~]*)?\n?"
+    r"(ssh-(rsa|ed25519)|ecdsa-sha2-nistp[0-9]{3}|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)"
+    r" [A-Za-z0-9+/]{32,2048}={0,2}( [ -~]{0,256})?\n?"
 )
 _ARN: Final = _matches(r"arn:[a-z0-9-]+:iam::[0-9]{12}:role/[!-~]{1,512}")
 
@@ -72,7 +85,9 @@ class Engine:
     members of the answer that are no secrets, ``account`` the one that the target knows the
     credential by, ``session`` those that only what can't be revoked has. ``inside`` is where in the
     answer the members are, ``lifetime`` the one that says in seconds how long it lives, where no
-    lease does.
+    lease does; ``end`` reads the answer for when it ends, in epoch seconds. ``judge`` looks at
+    parameters of the right form once more, together. ``proof`` is how the broker knows that it is
+    dead.
     """
 
     name: str
@@ -90,6 +105,9 @@ class Engine:
     inside: str = ""
     leased: bool = True
     lifetime: str = ""
+    end: Callable[[Mapping[str, Any]], float] | None = None
+    judge: Callable[[Mapping[str, Any]], list[tuple[str, str]]] | None = None
+    proof: Proof = Proof.LEASE
     revocability: Revocability = Revocability.INSTANT
 
     def doubt(self, claimed: Revocability) -> str:
@@ -119,7 +137,17 @@ class Engine:
         if complete:
             missing = self.required - asked.keys() - capability.parameters.keys()
             found += [(name, "is needed") for name in sorted(missing)]
+            if not found and self.judge is not None:
+                found = self.judge({**asked, **capability.parameters})
         return found
+
+    def misfit(self, said: Revocability | None, *, has_krl: bool) -> tuple[str, str] | None:
+        """Return what can't be said of how its credentials end, and what to write instead."""
+        if has_krl and self.proof is not Proof.KRL:
+            return "krl_file: has no use here", "remove it: it goes with paths of engine ssh"
+        if self.proof is Proof.KRL and said is Revocability.INSTANT and not has_krl:
+            return "revocability: without krl_file it can't be instant", 'write "ttl_only"'
+        return None
 
     def _fits(self, name: str, value: object) -> bool:
         """Whether each text of a value is of its parameter's form."""
@@ -156,6 +184,7 @@ _CERTIFICATE: Final = frozenset(
         "ca_chain",
         "serial_number",
         "expiration",
+        "not_before",
         "private_key_type",
     }
 )
@@ -189,6 +218,8 @@ ENGINES: Final[Sequence[Engine]] = (
         timed=True,
         public=_CERTIFICATE,
         account="serial_number",
+        end=x509_end,
+        proof=Proof.CRL,
     ),
     Engine(
         "pki",
@@ -201,6 +232,9 @@ ENGINES: Final[Sequence[Engine]] = (
         timed=True,
         public=_CERTIFICATE,
         account="serial_number",
+        end=x509_end,
+        judge=csr_faults,
+        proof=Proof.CRL,
     ),
     Engine(
         "ssh",
@@ -211,9 +245,12 @@ ENGINES: Final[Sequence[Engine]] = (
         many=_LISTS,
         required=frozenset({"public_key"}),
         timed=True,
-        public=frozenset({"serial_number", "signed_key"}),
+        public=frozenset({"serial_number", "signed_key", "issuer_id"}),
         account="serial_number",
         leased=False,
+        end=ssh_end,
+        judge=ssh_key_faults,
+        proof=Proof.KRL,
         revocability=_T,
     ),
     Engine(
@@ -294,9 +331,20 @@ def engine_of(path: str, name: str = "") -> Engine | None:
     name = name or (parts[0] if parts[0] in NAMES else "")
     if not name:
         return GENERIC
+    rows = (engine for engine in ENGINES if engine.name == name)
+    return next((engine for engine in rows if mount_of(path, engine)), None)
+
+
+def revocability_of(path: str, name: str = "", *, has_krl: bool = False) -> Revocability:
+    """Return whether what a path gives can be revoked, where a capability doesn't say it."""
+    engine = engine_of(path, name)
+    return engine.revocability if engine and not has_krl else Revocability.INSTANT
+
+
+def mount_of(path: str, engine: Engine) -> str:
+    """Return the mount in a credential's path; empty when the row's engine gives nothing there."""
     # A mount's own path may have slashes in it: what follows any of them may be the kind's.
-    tails = ["/".join(parts[n:]) for n in range(1, len(parts))]
-    for engine in ENGINES:
-        if engine.name == name and any(re.fullmatch(engine.path, tail) for tail in tails):
-            return engine
-    return None
+    for n, mark in enumerate(path):
+        if mark == "/" and re.fullmatch(engine.path, path[n + 1 :]):
+            return path[:n]
+    return ""

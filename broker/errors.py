@@ -34,6 +34,7 @@
         ├── Quarantined             the ledger was set back, and nobody has reconciled it yet
         ├── BackendUnavailable      and the outcome is unknown
         └── BackendRefused          the backend said no: nothing was issued
+            ├── ParametersRefused     because of what the caller asked of it
             └── BackendDown           or can't be reached at all
 
 ``code`` is stable and public, ``detail`` is public text, and the private cause travels as
@@ -319,6 +320,13 @@ class BackendRefused(Unavailable):
 
     code = "backend_refused"
     title = "Backend refused"
+
+
+class ParametersRefused(BackendRefused):
+    """Rules at the backend, such as a role's, don't allow the parameters that were asked for.
+
+    The caller is told of it as an ``InvalidRequest``.
+    """
 
 
 class BackendDown(BackendRefused):

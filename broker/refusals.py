@@ -16,6 +16,7 @@ from broker.errors import (
     BrokerError,
     IdempotencyConflict,
     InvalidRequest,
+    ParametersRefused,
     QuotaExceeded,
     RequestInProgress,
     TaskNotActive,
@@ -180,6 +181,8 @@ def cannot_issue(backend: str, error: BrokerError) -> BrokerError:
     """Say that a backend can't issue now; why is for the log."""
     if not isinstance(error, Unavailable):
         return error
+    if isinstance(error, ParametersRefused):
+        return InvalidRequest(f"{error.detail} Ask with others.", field="parameters")
     log.warning("cannot issue", backend=backend, error=error.detail)
     return BackendUnavailable(
         f"Backend {backend!r} can't issue right now; nothing was delivered. Try again shortly.",

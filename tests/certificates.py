@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from cryptography.x509.oid import NameOID
 
 from tests.svids import CA_USAGE, LEAF_USAGE, NOW, SERVER, Authority, Window, new_key
@@ -73,6 +79,25 @@ def server_files(issuer: Authority, folder: Path, name: str = "broker") -> tuple
         write_private(folder / "server.crt", pem(certificate)),
         write_private(folder / "server.key", key_pem(key)),
     )
+
+
+def csr(key: PrivateKey, common_name: str, *names: x509.GeneralName) -> str:
+    """A signing request, as an agent makes it."""
+    attributes = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else []
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(attributes))
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    of_its_own = isinstance(key, ed25519.Ed25519PrivateKey)
+    return (
+        builder.sign(key, None if of_its_own else hashes.SHA256())
+        .public_bytes(Encoding.PEM)
+        .decode()
+    )
+
+
+def ssh_line(key: PrivateKey) -> str:
+    """A public key, as ``id_*.pub`` has it."""
+    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
 def client_context(server_ca: Authority) -> ssl.SSLContext:

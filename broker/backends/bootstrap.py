@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from broker.backends.vault import NAME
 from broker.backends.vault_answers import engine_at
 from broker.durations import format_duration
+from broker.engines import Proof, mount_of
 from broker.errors import BackendRefused
 from broker.secret import Secret
 
@@ -69,6 +70,7 @@ class Bootstrap:
             text = template("capability.hcl").replace("PATH", capability.path)
             await self._policy(name, text.replace('"RIGHT"', f'"{right}"'))
             on_progress(f"policy {name}: {right} {capability.path}")
+            await self._look_for_leases(capability, on_progress)
         rotations = {c.rotate for c in ours if c.rotate}
         text = broker_policy((c.path for c in ours), rotations)
         await self._policy(POLICY, text.replace("broker-task", self._role))
@@ -82,6 +84,21 @@ class Bootstrap:
         )
         await self._admin.as_broker("post", f"auth/token/roles/{self._role}", role)
         on_progress(f"token role {self._role}: one task's tokens")
+
+    async def _look_for_leases(
+        self, capability: Capability, on_progress: Callable[[str], None]
+    ) -> None:
+        """Say where a PKI role makes certificates without leases: none would be delivered."""
+        engine = engine_at(capability.path, capability.engine)
+        if engine.proof is not Proof.CRL:
+            return
+        role = f"{mount_of(capability.path, engine)}/roles/{capability.path.rpartition('/')[2]}"
+        with contextlib.suppress(BackendRefused):  # there is none yet
+            answer = await self._admin.as_broker("get", role)
+            if not answer["data"].get("generate_lease"):
+                on_progress(
+                    f"{role}: set generate_lease = true, or {capability.name} gives nothing"
+                )
 
     async def approle(self, mount: str) -> tuple[str, Secret]:
         """Enable AppRole, make the broker's role, and return its role id and a new secret id."""

@@ -13,10 +13,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker.backends.protocol import Backend, Prepared
 from broker.backends.vault_answers import UNLEASED, engine_at, minted
-from broker.backends.vault_api import VaultForbidden, VaultGone
+from broker.backends.vault_api import VaultDeclined, VaultForbidden, VaultGone
+from broker.backends.vault_certificates import Certificates
 from broker.backends.vault_look import VaultLook
 from broker.backends.vault_tokens import NAME, Reach, TaskTokens
-from broker.errors import BackendRefused, BackendUnavailable, InvalidRequest, NotRenewable
+from broker.errors import (
+    BackendRefused,
+    BackendUnavailable,
+    InvalidRequest,
+    NotRenewable,
+    ParametersRefused,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -51,9 +58,9 @@ class VaultBackend(Backend):
     ) -> None:
         """``broker_id`` marks our tokens in Vault, so that they can be told from others'."""
         self._api = api
-        self._policies = {
-            c.name: f"{policy_prefix}{c.name}" for c in capabilities if c.backend == NAME
-        }
+        ours = [c for c in capabilities if c.backend == NAME]
+        self._policies = {c.name: f"{policy_prefix}{c.name}" for c in ours}
+        self._certificates = Certificates(api, ours, clock)
         self._clock = clock
         self.look = VaultLook(api, broker_id)
         self._tokens = TaskTokens(api, handles, clock, broker_id=broker_id, role=token_role)
@@ -88,6 +95,7 @@ class VaultBackend(Backend):
         token = self._tokens.token(grant.handle)
         if token is None:
             raise BackendRefused("The task's token was given up meanwhile.", retry_after=1)
+        await self._certificates.ready(capability)
         try:
             answer = await self._api.as_task(
                 token,
@@ -104,11 +112,16 @@ class VaultBackend(Backend):
         except VaultGone as error:
             msg = f"Vault has nothing at {capability.path!r}; check the capability's path."
             raise BackendRefused(msg) from error
+        except VaultDeclined as error:
+            if not grant.parameters:
+                raise
+            msg = f"What stands behind capability {capability.name!r} doesn't allow the parameters."
+            raise ParametersRefused(msg) from error
         except BackendUnavailable:
             # It may have been minted. Nothing more is hung from this token, so that it can go.
             self._tokens.leave(task.id, grant.handle)
             raise
-        return minted(engine, capability, grant, answer)
+        return minted(engine, capability, grant, answer, now_s=self._clock.now())
 
     def _seconds_of(self, grant: Grant) -> int:
         """What is left of a grant's time: whole seconds, which it never outlives."""
@@ -116,8 +129,9 @@ class VaultBackend(Backend):
 
     async def revoke(self, grant: Grant) -> None:
         """Revoke the lease and wait until Vault has run its revocation statements."""
-        if UNLEASED in grant.lease:
-            return  # there is nothing in Vault to end
+        if UNLEASED in grant.lease:  # there is nothing in Vault to end
+            await self._certificates.revoke(grant)
+            return
         body = {"lease_id": grant.lease, "sync": True}
         with contextlib.suppress(VaultGone):
             await self._api.as_broker("put", "sys/leases/revoke", body, revoking=True)
@@ -139,14 +153,14 @@ class VaultBackend(Backend):
         return int(answer.get("lease_duration") or 0) * 1000
 
     async def is_live(self, grant: Grant) -> bool:
-        """Look the lease up."""
-        if UNLEASED in grant.lease:
-            return False
-        return await self.look.lease(grant.lease) is not None
+        """Look the lease up, and what certificates are on besides."""
+        if UNLEASED not in grant.lease and await self.look.lease(grant.lease) is not None:
+            return True
+        return await self._certificates.is_live(grant)
 
-    def evidence(self, grant: Grant) -> str:  # noqa: ARG002
-        """Leases are looked up."""
-        return "lease_lookup"
+    def evidence(self, grant: Grant) -> str:
+        """Leases are looked up; certificates are on a list."""
+        return self._certificates.evidence(grant)
 
     async def revoke_handle(self, task: Task, handle: str) -> None:
         """Revoke a task token by its accessor; everything minted with it dies too."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
 from broker.backends.protocol import Minted
 from broker.catalog import Revocability
-from broker.engines import Engine, Shape, engine_of
-from broker.errors import BackendRefused
+from broker.clock import to_rfc3339
+from broker.engines import Engine, Proof, Shape, engine_of
+from broker.errors import BackendRefused, BackendUnavailable
 from broker.secret import Secret
 
 if TYPE_CHECKING:
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
 
 UNLEASED: Final = "#"
 """In the handle of what has no lease in Vault; no path there has one (``config/fields.py``)."""
+
+_SERIALS: Final = {
+    Proof.CRL: r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){0,31}",
+    Proof.KRL: r"[0-9A-Fa-f]{1,16}",
+}
+"""Serial numbers as Vault writes them, of what is revoked by its number."""
 
 
 def engine_at(path: str, name: str) -> Engine:
@@ -35,13 +43,19 @@ def engine_at(path: str, name: str) -> Engine:
 
 
 def minted(
-    engine: Engine, capability: Capability, grant: Grant, answer: Mapping[str, Any]
+    engine: Engine,
+    capability: Capability,
+    grant: Grant,
+    answer: Mapping[str, Any],
+    *,
+    now_s: float,
 ) -> Minted:
-    """Return the credential in an answer.
+    """Return the credential in an answer; ``now_s`` is epoch seconds.
 
     Raises:
         BackendRefused: it is empty, has no lease although it should, is one that can't be revoked
             although its capability says that it can, or can't be delivered as it is.
+        BackendUnavailable: it is no answer that can be read.
     """
     data: Mapping[str, Any] = answer.get("data") or {}
     if engine.inside:
@@ -52,11 +66,12 @@ def minted(
         msg = f"What is at {capability.path!r} has a member 'type', as the answer does: rename it."
         raise BackendRefused(msg)
     account = str(data.get(engine.account) or "") if engine.account else ""
-    lease, lifetime_ms = str(answer.get("lease_id") or ""), _lifetime_ms(engine, grant, answer)
+    if engine.proof in _SERIALS and not re.fullmatch(_SERIALS[engine.proof], account):
+        raise BackendUnavailable("Vault answered no certificate that could be revoked.")
+    lease = str(answer.get("lease_id") or "")
+    lifetime_ms = _lifetime_ms(engine, grant, answer, data, now_s)
     if engine.leased and not lease:
-        # Nothing was made for us, and nothing could be revoked: it is not delivered.
-        msg = f"What is at {capability.path!r} has no lease, so it could never be revoked."
-        raise BackendRefused(msg)
+        raise BackendRefused(_unleased(engine, capability, account, now_s + lifetime_ms / 1000))
     if capability.revocability is Revocability.INSTANT and any(map(data.get, engine.session)):
         # Nobody gets it; what was promised of it, and decided on, isn't true.
         msg = (
@@ -73,12 +88,31 @@ def minted(
     )
 
 
-def _lifetime_ms(engine: Engine, grant: Grant, answer: Mapping[str, Any]) -> int:
+def _unleased(engine: Engine, capability: Capability, account: str, end_s: float) -> str:
+    """Say why what was made is delivered to nobody; a certificate that was made is still good."""
+    msg = f"What is at {capability.path!r} has no lease, so it could never be revoked"
+    if engine.proof is not Proof.CRL:
+        return f"{msg}."
+    end = to_rfc3339(round(end_s) * 1000)
+    return (
+        f"{msg}: set generate_lease = true on its role. Nobody was given what it made, "
+        f"the certificate {account}, which ends at {end}."
+    )
+
+
+def _lifetime_ms(
+    engine: Engine, grant: Grant, answer: Mapping[str, Any], data: Mapping[str, Any], now_s: float
+) -> int:
     """How long it lives there; what was asked for where nothing says so, 0 where it has no end."""
+    if engine.end is not None:
+        try:
+            return max(1, int((engine.end(data) - now_s) * 1000))
+        except ValueError as error:
+            raise BackendUnavailable("Vault answered no certificate that can be read.") from error
     if engine.leased:
         return int(answer.get("lease_duration") or 0) * 1000
     if engine.lifetime:
-        return int(answer["data"].get(engine.lifetime) or 0) * 1000
+        return int(data.get(engine.lifetime) or 0) * 1000
     return grant.expires_at - grant.created_at if engine.timed else 0
 
 

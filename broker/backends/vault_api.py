@@ -67,6 +67,10 @@ class VaultForbidden(BackendRefused):
     """403: the token is dead or lacks the right."""
 
 
+class VaultDeclined(BackendRefused):
+    """400: what was asked is not as it has to be there, or as a role allows it."""
+
+
 @dataclass(frozen=True, slots=True)
 class VaultLogin:
     """How the broker proves itself to Vault: ``kind`` approle, jwt, kubernetes or token_file.
@@ -307,7 +311,7 @@ def _mapped_errors(method: str, path: str) -> Any:  # noqa: ANN401, C901
         if any(sign in _text(error).lower() for sign in _UNREACHABLE):
             msg = f"{what}: Vault can't reach what the credential is for"
             raise BackendRefused(msg, retry_after=_RETRY_AFTER) from error
-        raise BackendRefused(f"{what}: 400 bad request") from error
+        raise VaultDeclined(f"{what}: 400 bad request") from error
     except vault_errors.VaultDown as error:
         raise BackendDown(f"{what}: sealed or standby", retry_after=_RETRY_AFTER) from error
     except (vault_errors.Unauthorized, vault_errors.RateLimitExceeded) as error:

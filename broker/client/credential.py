@@ -17,13 +17,14 @@ _CERTIFICATE: Final = frozenset(
         "ca_chain",
         "serial_number",
         "expiration",
+        "not_before",
         "private_key_type",
     }
 )
 _PLAIN: Final[Mapping[str, frozenset[str]]] = {
     "ldap": frozenset({"username", "distinguished_names"}),
     "pki": _CERTIFICATE,
-    "ssh": frozenset({"serial_number", "signed_key"}),
+    "ssh": frozenset({"serial_number", "signed_key", "issuer_id"}),
     "kubernetes": frozenset({"service_account_name", "service_account_namespace"}),
     "kv": frozenset(),
     "aws": frozenset({"access_key", "arn"}),

@@ -46,7 +46,11 @@ BACKEND_KEYS: Final[Mapping[str, Keys]] = _BackendKeys(
         "vault": {
             "path": True,
             **dict.fromkeys(
-                ("engine", "parameters", "dsn", "rotate", "exclusive", "renewable_for"), False
+                (
+                    *("engine", "parameters", "dsn", "rotate", "exclusive"),
+                    *("renewable_for", "krl_file"),
+                ),
+                False,
             ),
             **_ISSUED_KEYS,
         },

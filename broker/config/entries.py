@@ -28,6 +28,7 @@ from broker.config.fields import (
     Many,
     Name,
     RotationPath,
+    StateFile,
     Text,
     ToolName,
     WholeSeconds,
@@ -46,7 +47,7 @@ from broker.config.tools import NUMBERS, Arguments
 from broker.config.trust import TrustDomainEntry  # noqa: TC001  pydantic reads the annotations
 from broker.durations import format_duration
 from broker.engines import NAMES as ENGINE_NAMES
-from broker.engines import engine_of
+from broker.engines import engine_of, revocability_of
 from broker.identity.models import WORKLOAD_ALGORITHMS, IssuerSettings, Role
 from broker.identity.rules import IdentityRule
 
@@ -279,6 +280,7 @@ class CapabilityEntry(Table):
     dsn: DsnTemplate | None = None
     rotate: RotationPath | None = None
     exclusive: bool = False
+    krl_file: StateFile | None = Field(None, examples=['"/etc/ssh/revoked/agents.krl"'])
     resource: Resources | None = Field(None, examples=['"https://orders.example.com"'])
     scope: Text | None = None
     tool: ToolName | None = None
@@ -305,7 +307,7 @@ class CapabilityEntry(Table):
         return cast("Callable[[str], str]", one_line.func)(value)  # what it means its backend knows
 
     @field_validator(
-        *("path", "engine", "parameters", "dsn", "rotate", "exclusive"),
+        *("path", "engine", "parameters", "dsn", "rotate", "exclusive", "krl_file"),
         *("resource", "scope", "tool", "arguments", "amount"),
         *("renewable_for", "max_live_total", "issue_rate"),
     )
@@ -320,14 +322,14 @@ class CapabilityEntry(Table):
             return self
         engine = engine_of(self.path, self.engine or "")
         if engine is None:
-            raise Fault(
-                f"path: the engine {self.engine or self.path.partition('/')[0]!r} gives no "
-                f"credential at {shown(self.path)}",
-                "docs/backends/vault.md has the paths of each engine",
-            )
+            name = self.engine or self.path.partition("/")[0]
+            why = f"path: the engine {name!r} gives no credential at {shown(self.path)}"
+            raise Fault(why, "docs/backends/vault.md has the paths of each engine")
         entry = self.entry()
         for name, why in engine.faults(entry, entry.parameters, complete=False):
             raise Fault(f"parameters: {name!r} {why}", "docs/backends/vault.md has those there are")
+        if misfit := engine.misfit(self.revocability, has_krl=bool(self.krl_file)):
+            raise Fault(*misfit)
         return self
 
     @field_validator("amount")
@@ -360,13 +362,9 @@ class CapabilityEntry(Table):
     def _ttl_within_max(cls, value: int, info: ValidationInfo) -> int:
         return cls._check_order(value, info, "max_ttl")
 
-    def _own_revocability(self) -> Revocability:
-        engine = engine_of(self.path, self.engine or "") if self.path else None
-        return engine.revocability if engine else Revocability.INSTANT
-
     def doubt(self) -> str:
         """Return what speaks against the ``revocability`` that is written here; maybe nothing."""
-        engine = engine_of(self.path, self.engine or "") if self.path else None
+        engine = self.path and not self.krl_file and engine_of(self.path, self.engine or "")
         return engine.doubt(self.revocability) if engine and self.revocability else ""
 
     def entry(self) -> Capability:
@@ -382,12 +380,14 @@ class CapabilityEntry(Table):
             parameters=dict(self.parameters or {}),
             rotate=self.rotate or "",
             exclusive=self.exclusive,
+            krl_file=self.krl_file,
             resources=self.resource or (),
             require_binding=self.require_binding,
             scope=self.scope or "",
             data_class=self.data_class,
             effects=frozenset(self.effects),
-            revocability=self.revocability or self._own_revocability(),
+            revocability=self.revocability
+            or revocability_of(self.path or "", self.engine or "", has_krl=bool(self.krl_file)),
             max_live=self.max_live,
             max_live_total=self.max_live_total or 0,
             issue_rate=self.issue_rate,

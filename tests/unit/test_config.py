@@ -114,6 +114,14 @@ def test_the_example_shows_every_key() -> None:
     assert not list(untold(Config, [tomllib.loads(text)]))
 
 
+def test_what_is_on_a_krl_can_be_revoked_at_once(example: Config, tmp_path: Path) -> None:
+    [listed] = [c for c in example.capabilities if c.krl_file]
+    assert listed.krl_file == tmp_path / ".broker" / "build-hosts.krl"
+    assert listed.entry().revocability is Revocability.INSTANT
+    timed = listed.model_copy(update={"krl_file": None})
+    assert timed.entry().revocability is Revocability.TTL_ONLY
+
+
 def test_what_the_example_calls_a_default_is_one(example: Config, tmp_path: Path) -> None:
     text = EXAMPLE.read_text(encoding="utf-8")
     for section in ("tasks", "revocation", "retention"):

@@ -300,6 +300,12 @@ CAPABILITIES: list[Case] = [
         ]
     ),
     (token('rotate = "db/rotate-root/x" #!'), "rotate", 'it goes with backend = "vault"'),
+    (token('krl_file = "a.krl" #!'), "krl_file", 'it goes with backend = "vault"'),
+    (
+        database('path = "ssh/sign/x"', 'krl_file = "/" #!'),
+        "krl_file",
+        "is not a file | it may not exist yet",
+    ),
     *(
         (database(f'dsn = "{dsn}" #!'), "dsn", "the placeholders {username} and {password}")
         for dsn in [
@@ -310,6 +316,19 @@ CAPABILITIES: list[Case] = [
             "postgresql://{{username}}:{password}@db",
             "postgresql://{username}:{password}@db/}",
         ]
+    ),
+]
+
+ENGINES: list[tuple[str, str]] = [
+    (database('path = "pki/root/generate"', "#!"), "'pki' gives no credential at | vault.md"),
+    (
+        database('path = "ssh/sign/x"', 'parameters = { ttl = "9h" }', "#!"),
+        "'ttl' is not a parameter",
+    ),
+    (database('krl_file = "a.krl"', "#!"), "krl_file: has no use here | paths of engine ssh"),
+    (
+        database('path = "ssh/sign/x"', 'revocability = "instant"', "#!"),
+        'without krl_file it can\'t be instant | write "ttl_only"',
     ),
 ]
 
@@ -327,6 +346,7 @@ CASES: list[Case] = [
         (broker() + redis() + vault() + text, f"capabilities[0].{key}", said)
         for text, key, said in CAPABILITIES
     ),
+    *((broker() + redis() + vault() + text, "capabilities[0]", said) for text, said in ENGINES),
     (
         broker() + redis() + database('backend = "vault" #!'),
         "capabilities[0].backend",

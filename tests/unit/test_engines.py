@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from broker.catalog import Capability, Power, Revocability
 from broker.client.credential import Credential
-from broker.engines import ENGINES, GENERIC, NAMES, engine_of
+from broker.engines import ENGINES, GENERIC, NAMES, engine_of, mount_of
 from broker.secret import REDACTED
+from tests import certificates
 
-CSR = (
-    "-----BEGIN CERTIFICATE REQUEST-----\nMIIBAjCBqQIBADAAMFk=\n-----END CERTIFICATE REQUEST-----\n"
-)
+CSR = certificates.csr(certificates.new_key(), "a.b")
+KEY = certificates.ssh_line(ed25519.Ed25519PrivateKey.generate())
 
 
 def capability(path: str, **fields: Any) -> Capability:
@@ -49,6 +50,23 @@ def test_a_path_has_its_row(
 
     assert row is not None
     assert (row.name, row.leased, row.revocability) == (engine, leased, Revocability(revocability))
+
+
+@pytest.mark.parametrize(
+    ("path", "named", "mount"),
+    [
+        ("pki/sign/a", "", "pki"),
+        ("pki/issuer/sign/sign/a", "", "pki"),
+        ("team/issue/issue/a", "pki", "team/issue"),
+        ("ssh/sign/a", "", "ssh"),
+        ("kv/team/data/data/x", "kv", "kv/team"),
+    ],
+)
+def test_a_mount_is_what_stands_before_a_kinds_path(path: str, named: str, mount: str) -> None:
+    row = engine_of(path, named)
+
+    assert row is not None
+    assert mount_of(path, row) == mount
 
 
 @pytest.mark.parametrize(
@@ -97,7 +115,7 @@ def test_no_row_calls_a_secret_public() -> None:
         ("pki/sign/a", {"common_name": "a.b"}, ["csr"]),
         ("pki/sign/a", {"common_name": "a.b", "csr": "-----BEGIN"}, ["csr"]),
         ("pki/sign/a", {"common_name": "a.b", "csr": 5}, ["csr"]),
-        ("ssh/sign/a", {"public_key": "ssh-ed25519 " + "A" * 68}, []),
+        ("ssh/sign/a", {"public_key": KEY}, []),
         ("ssh/sign/a", {"public_key": "ssh-ed25519 AAAA\nssh-rsa AAAA"}, ["public_key"]),
         ("ssh/sign/a", {"valid_principals": "x"}, ["public_key"]),
         ("kubernetes/creds/a", {"kubernetes_namespace": "jobs"}, []),
