@@ -32,14 +32,15 @@ settings.load_profile("default")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """For ``-n auto``: one worker a core, four at most; none for files that are named one by one.
+    """For ``-n auto``: one worker a core and one more; none for files that are named one by one.
 
-    Each worker has engines of its own to start, and all tests to collect.
+    Half of the time a worker waits for its servers. Each has engines of its own to start, and all
+    tests to collect.
     """
     named = [argument.partition("::")[0] for argument in config.args]
     if all(name.endswith(".py") for name in named):
         return 0
-    return min(CORES, MOST_WORKERS) if CORES > 1 else 0
+    return min(CORES + 1, MOST_WORKERS) if CORES > 1 else 0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -253,4 +253,5 @@ async def test_29_the_first_grant_after_a_start_reads_nothing_of_the_live_ones(
 
     rows = {"hget", "hmget", "hgetall", "hvals", "hscan", "scan", "keys"}
     assert sum(spent.get(name, 0) for name in rows) < 100
-    assert sum(spent.values()) < LIVE / 2
+    # Jobs ask each shard a few things at a start; one command for each grant would be more.
+    assert sum(spent.values()) < LIVE

@@ -51,6 +51,7 @@ async def test_every_key_is_a_table_or_expires(consent: ConsentWorld) -> None:
         nonce = answer.headers["dpop-nonce"]
     await consent.asked(await world.open(capabilities=["orders-admin"]))
     assert (await consent.break_glass(await world.open())).status_code == 201
+    await world.call("operator", "POST", "/v1/reconciliations", {"backend": "token"})
     await world.app.reaper.look()  # writes down who was used
     audit = world.app.audit
     assert audit is not None

@@ -55,7 +55,7 @@ identity = { issuer = "ci", subject = "2" }
 name = "deploy"
 power = "privileged"
 backend = "vault"
-path = "kv/deploy"
+path = "database/creds/deploy"
 
 [[capabilities]]
 name = "send"
