@@ -188,7 +188,7 @@ async def test_a_namespace_is_fixed_by_the_capability_or_bounded_by_the_role(
     ask = {"capability": "shared-account", "parameters": {"kubernetes_namespace": "kube-system"}}
     answer = await world.call("orchestrator", "POST", path, ask)
 
-    assert (answer.status_code, answer.json()["code"]) == (503, "backend_unavailable")
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
     assert len(kubernetes.asked_s) == 1, "OpenBao's role doesn't allow it"
 
 
