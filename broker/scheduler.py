@@ -131,8 +131,8 @@ class Scheduler:
             id=job,
             replace_existing=True,
             misfire_grace_time=None,
-            # The run that asks for the next is as good as over. Where the loop is held up, its end is
-            # noticed after the next is due: with one instance that would be skipped, for good.
+            # The run that asks for the next is as good as over. Where the loop is held up, its end
+            # is noticed after the next is due: with one instance that would be skipped, for good.
             max_instances=2,
         )
 
