@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI
-from fastapi.responses import JSONResponse
 
 import broker
-from broker.http import api, authzen, oauth, problems
+from broker.http import about, api, authzen, oauth, problems
 from broker.http import approvals as approvals_api
 from broker.http import audit as audit_api
 from broker.http import grants as grants_api
@@ -123,6 +122,7 @@ def _routes(path: str) -> tuple[BaseRoute, ...]:
     app.include_router(quotas_api.router)
     app.include_router(reconcile_api.router)
     app.include_router(audit_api.router)
+    about.install(app, path)
     return tuple(app.router.routes)
 
 
@@ -150,35 +150,12 @@ def create_app(  # noqa: PLR0913  the parts of the API
     app.state.oversight = oversight
     app.state.policing = oversight.policing
     app.state.audit = audit
-    parts = urlsplit(issuer)
-    about = oauth.well_known("oauth-protected-resource", issuer)
     app.state.decisions = service.decisions
-    app.state.resource_metadata = f"{parts.scheme}://{parts.netloc}{about}"
+    app.state.ready = ready
+    parts = urlsplit(issuer)
+    metadata = oauth.well_known("oauth-protected-resource", issuer)
+    app.state.resource_metadata = f"{parts.scheme}://{parts.netloc}{metadata}"
     problems.install(app, f"{parts.path}/oauth/", app.state.resource_metadata)
-
-    @app.get(oauth.well_known("oauth-authorization-server", issuer), include_in_schema=False)
-    async def metadata() -> dict[str, Any]:
-        return oauth.metadata(issuer, keys.ring.jwks())
-
-    @app.get(oauth.well_known("oauth-protected-resource", issuer), include_in_schema=False)
-    async def resource_metadata() -> dict[str, Any]:
-        return oauth.resource_metadata(issuer)
-
-    @app.get(oauth.well_known("authzen-configuration", issuer), include_in_schema=False)
-    async def decision_point() -> dict[str, Any]:
-        return authzen.metadata(issuer)
-
-    @app.get("/healthz", include_in_schema=False)
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get("/readyz", include_in_schema=False)
-    async def readiness() -> JSONResponse:
-        parts = await ready()
-        # A warning doesn't take the broker out of service; what stops issuing does.
-        fine = all(state == "ok" or state.startswith("warning") for state in parts.values())
-        body = {"status": "ready" if fine else "unavailable", "checks": parts}
-        return JSONResponse(body, 200 if fine else 503)
 
     app.add_middleware(BodyLimit, limit=max_body)
     return app

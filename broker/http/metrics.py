@@ -41,19 +41,22 @@ class Scrape:
 
 def install(app: FastAPI, scrape: Scrape) -> None:
     """Add the page to the application; it is no part of the API's document."""
+    app.state.scrape = scrape
+    app.add_api_route(PATH, _metrics, include_in_schema=False)
 
-    @app.get(PATH, include_in_schema=False)
-    async def metrics(request: Request) -> Response:
-        if scrape.token is not None and not _bears(request, scrape.token):
-            error = AuthenticationError("Send the metrics token: Authorization: Bearer …")
-            refused = problem(error)
-            refused.headers["WWW-Authenticate"] = 'Bearer realm="broker metrics"'
-            return refused
-        await scrape.read()
-        accept = ",".join(request.headers.getlist("accept"))
-        body, media_type = scrape.metrics.exposition(accept)
-        # As a header: Starlette would add a second charset to the media type.
-        return Response(body, headers={"Content-Type": media_type, "Cache-Control": "no-store"})
+
+async def _metrics(request: Request) -> Response:
+    scrape: Scrape = request.app.state.scrape
+    if scrape.token is not None and not _bears(request, scrape.token):
+        error = AuthenticationError("Send the metrics token: Authorization: Bearer …")
+        refused = problem(error)
+        refused.headers["WWW-Authenticate"] = 'Bearer realm="broker metrics"'
+        return refused
+    await scrape.read()
+    accept = ",".join(request.headers.getlist("accept"))
+    body, media_type = scrape.metrics.exposition(accept)
+    # As a header: Starlette would add a second charset to the media type.
+    return Response(body, headers={"Content-Type": media_type, "Cache-Control": "no-store"})
 
 
 def _bears(request: Request, token: Secret) -> bool:
