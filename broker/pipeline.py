@@ -180,7 +180,9 @@ class Pipeline:
                     account=minted.account,
                     lifetime_ms=lifetime_ms,
                     lives_ms=longest_ms,
-                    revocability=capability.revocability,
+                    revocability=Revocability.TTL_ONLY
+                    if minted.withheld
+                    else capability.revocability,
                     actor=_ACTOR,
                 )
         except LedgerUnavailable:
@@ -192,6 +194,9 @@ class Pipeline:
             await self.revoke_claimed(active)
             msg = "The task ended while its credential was being made; it was revoked undelivered."
             raise AccessDenied(msg, grant_id=grant.id)
+        if minted.withheld:
+            await self._take_back(active, minted.withheld)
+            raise cannot_issue(backend.name, BackendRefused(minted.withheld))
         if decision.generation != self.judge.policies.loaded.generation:
             # Other policies came into force; their review may have missed a grant in the making.
             await self._review_one(active)
@@ -202,11 +207,13 @@ class Pipeline:
     async def _review_one(self, grant: Grant) -> None:
         if await still_allowed(self.judge, grant, durable=self.ledger_durable):
             return
-        await self.revoke(
-            await self.ledger.begin_revoke([grant.id], reason="policy_changed", actor=_ACTOR)
-        )
+        await self._take_back(grant, "policy_changed")
         msg = "Policy changed while the credential was being made; it was revoked undelivered."
         raise AccessDenied(msg, grant_id=grant.id)
+
+    async def _take_back(self, grant: Grant, reason: str) -> None:
+        marked = await self.ledger.begin_revoke([grant.id], reason=reason, actor=_ACTOR)
+        await self.revoke(marked)
 
     async def _reserve(
         self,

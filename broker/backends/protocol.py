@@ -41,6 +41,8 @@ class Minted:
 
     ``fields`` holds what the caller gets, secrets wrapped; ``lifetime_ms`` is how long the
     backend lets it live at most; ``account`` is what the target knows it by, where that has a name.
+    ``withheld`` says why nobody may have it, although it was made: it is not what its capability
+    promises. It goes on record as what can't be revoked, and is ended as far as it can be.
     """
 
     lease: str
@@ -48,6 +50,7 @@ class Minted:
     type: str
     fields: Mapping[str, str | Secret]
     account: str = ""
+    withheld: str = ""
 
 
 class Backend(Protocol):

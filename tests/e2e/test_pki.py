@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -218,9 +218,10 @@ async def test_names_that_nobody_decided_on_are_not_signed(world: World, pki: Ad
     assert await made_so_far(pki) == before
 
 
-async def test_without_a_lease_nothing_is_delivered_and_it_is_said_what_was_made(
+async def test_a_certificate_without_a_lease_is_nobodys_and_on_record_until_its_end(
     world: World, pki: Admin
 ) -> None:
+    """Vault gives it to anybody who knows its number, and the agent has the key that it is for."""
     task = await world.open(capabilities=["unleased"])
     before = await made_so_far(pki)
     request = csr(new_key(), NAME)
@@ -233,11 +234,15 @@ async def test_without_a_lease_nothing_is_delivered_and_it_is_said_what_was_made
     [serial] = await made_so_far(pki) - before
     row = (await pki.vault("GET", f"{MOUNT}/cert/{serial}"))["data"]
     end = x509.load_pem_x509_certificate(row["certificate"].encode()).not_valid_after_utc
-    assert grant.state is GrantState.FAILED
-    assert "generate_lease = true" in grant.error
-    assert serial in grant.error
-    said = datetime.fromisoformat(grant.error.rpartition(" ")[2].rstrip("."))
-    assert said == end
+    assert "generate_lease = true" in grant.reason
+
+    assert await over(world, task) == (0, 1)
+
+    shown = await world.show_grant(grant.id)
+    assert shown["state"] == "revoking"
+    assert abs(datetime.fromisoformat(shown["ends_by_itself_at"]) - end) < timedelta(seconds=1)
+    assert serial not in repr(shown)
+    assert serial in repr(await world.events(task["task_id"])), "an admin finds it to revoke"
 
 
 async def test_bootstrap_says_which_role_makes_no_leases(
