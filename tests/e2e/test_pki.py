@@ -16,7 +16,8 @@ from cryptography.x509.verification import PolicyBuilder, Store
 from broker.grants import GrantState
 from tests.certificates import authority, client_context, csr, key_pem, server_files, write_private
 from tests.svids import new_key
-from tests.vault_mounts import bootstrap, broker_with, documented, mounted, over
+from tests.vault_mounts import HOUR_MS, bootstrap, broker_with, documented, mounted, over
+from tests.world import World
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from broker.dev.stack import DevStack
     from broker.grants import Grant
     from tests.admin import Admin
-    from tests.world import World
 
 CAPABILITY, ROLE, MOUNT = documented("pki.md")
 NAME: Final = "worker.example.com"
@@ -182,6 +182,26 @@ async def test_a_certificate_whose_lease_is_gone_is_dead_once_it_is_in_the_crl(
     await pki.vault("GET", f"{MOUNT}/crl/rotate")
     await world.sweep(ahead_ms=3_600_000)
     assert not await certified.is_let_in(tmp_path, await crl_of(pki))
+    ended = await the_grant(world, task)
+    assert (ended.state, ended.evidence) == (GrantState.REVOKED, "crl")
+
+
+async def test_a_certificate_whose_capability_is_gone_is_looked_for_in_the_crl_all_the_same(
+    engines: tuple[DevStack, Config], world: World, pki: Admin
+) -> None:
+    """The mount isn't called pki, and nothing in the configuration says any more that it is one."""
+    task = await world.open(capabilities=["signed"])
+    await certify(world, task, "signed")
+    await pki.vault("POST", f"{MOUNT}/config/crl", {"auto_rebuild": True})
+    entries = tuple(c for c in world.config.capabilities if c.name not in PATHS)
+    forgetful = World(engines[0].issuer, world.config.model_copy(update={"capabilities": entries}))
+    try:
+        assert await over(forgetful, task) == (0, 1)
+        await pki.vault("GET", f"{MOUNT}/crl/rotate")
+        await forgetful.sweep(ahead_ms=HOUR_MS)
+    finally:
+        await forgetful.close()
+
     ended = await the_grant(world, task)
     assert (ended.state, ended.evidence) == (GrantState.REVOKED, "crl")
 
