@@ -61,7 +61,7 @@ _HOST: Final = _matches(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?
 _NAME: Final = _matches(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}")
 _NAMESPACE: Final = _matches(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1123 label
 _ADDRESS: Final = _matches(r"[0-9A-Fa-f.:]{2,45}")
-_URI: Final = _matches(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,512}")
+_URI: Final = _matches(r"[A-Za-z][A-Za-z0-9+.-]*:[!-+\--~]{1,512}")  # a comma would make it two
 _CSR: Final = _matches(
     r"-----BEGIN (NEW )?CERTIFICATE REQUEST-----[A-Za-z0-9+/=\s]{1,16384}"
     r"-----END (NEW )?CERTIFICATE REQUEST-----\s*"
