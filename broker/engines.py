@@ -145,8 +145,10 @@ class Engine:
         """Return what can't be said of how its credentials end, and what to write instead."""
         if has_krl and self.proof is not Proof.KRL:
             return "krl_file: has no use here", "remove it: it goes with paths of engine ssh"
-        if self.proof is Proof.KRL and said is Revocability.INSTANT and not has_krl:
-            return "revocability: without krl_file it can't be instant", 'write "ttl_only"'
+        if said is not None and not (self.leased or has_krl) and self.doubt(said):
+            lacks = "krl_file" if self.proof is Proof.KRL else "a lease"  # no role gives one
+            why = f"revocability: without {lacks} it can't be {said}"
+            return why, f'write "{self.revocability}"'
         return None
 
     def _fits(self, name: str, value: object) -> bool:
@@ -166,12 +168,14 @@ class Engine:
         return {**texts, "ttl": f"{max(ttl_s, self.least_s)}s"} if self.timed else texts
 
 
+_SESSION: Final = frozenset({"session_token", "security_token"})
 GENERIC: Final = Engine(
     "",
     r".+",
     Shape.ACCOUNT,
     public=frozenset({"username", "ttl", "serial_number", "expiration"}),
     account="username",
+    session=_SESSION,
 )
 """Whatever is read with a lease, of an engine that isn't known."""
 
@@ -280,7 +284,7 @@ ENGINES: Final[Sequence[Engine]] = (
         Shape.KEY_PAIR,
         public=_KEY,
         account="access_key",
-        session=frozenset({"session_token", "security_token"}),
+        session=_SESSION,
     ),
     Engine(
         "aws",
