@@ -303,6 +303,7 @@ ENGINES: Final[Sequence[Engine]] = (
         r"(roleset|static-account|impersonated-account)/[^/]+/token",
         Shape.TOKEN,
         public=frozenset({"expires_at_seconds", "token_ttl"}),
+        least_s=3600,
         leased=False,
         lifetime="token_ttl",
         revocability=_T,

@@ -142,6 +142,15 @@ class GuardedBackend(Backend):
         )
         return self._plain("handle_is_live", live) or any(map(self._may_turn_up, lost))
 
+    def outlives(self, grant: Grant) -> int:
+        """Say how long it may live without its handle. Only a number is one."""
+        left_ms: object = None
+        with contextlib.suppress(Exception):
+            left_ms = self._inner.outlives(grant)
+        if type(left_ms) is not int:
+            raise self._unknown("outlives", f"{type(left_ms).__name__} for milliseconds")
+        return left_ms
+
     def forget(self, task_id: str) -> None:
         """Drop what is kept in memory."""
         try:

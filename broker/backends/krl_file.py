@@ -123,7 +123,7 @@ class KrlFile:
             os.close(folder)
 
     def _beside(self, suffix: str) -> Path:
-        """Return a path beside the file itself: by whatever links it is named, servers read that."""
+        """Return a path beside the file itself: whatever links name it, servers read that."""
         file = self._path.resolve()
         return file.with_name(file.name + suffix)
 

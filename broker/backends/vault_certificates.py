@@ -49,10 +49,10 @@ class Certificates:
 
     def proof(self, grant: Grant) -> Proof:
         """Say by what it is known that a grant's credential is dead."""
-        engine = self._engine(grant)
+        engine = self.engine(grant)
         return engine.proof if engine else Proof.LEASE
 
-    def _engine(self, grant: Grant) -> Engine | None:
+    def engine(self, grant: Grant) -> Engine | None:
         """Return the row of what a grant is.
 
         Its capability may have gone since, or be another: what has the serial number of an X.509
@@ -112,7 +112,7 @@ class Certificates:
 
     async def _is_on_crl(self, grant: Grant) -> bool:
         """Whether the issuer's list has it. Vault gives certificates and lists to anybody."""
-        engine = self._engine(grant)
+        engine = self.engine(grant)
         mount = mount_of(grant.path, engine) if engine else ""
         row = await self._read(f"{mount}/cert/{grant.account}")
         if not row.get("revocation_time"):

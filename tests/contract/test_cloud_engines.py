@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from broker.client.credential import Credential
 from broker.secret import REDACTED, Secret
+from tests.certificates import ssh_line
 from tests.http.test_canary import read_all
 from tests.loopback import Loopback
 from tests.vault_double import Endpoint, VaultDouble
+from tests.waiting import wait_until
 from tests.with_engines import with_capabilities
 from tests.world import World
 
@@ -123,8 +126,15 @@ ASSUMES: Final = Kind(
     {"access_key": "ASIAEXAMPLE", "arn": SESSION_ARN},
     ("secret_key", "session_token"),
 )
+SIGNS: Final = Kind(
+    "ssh/sign/agents",
+    method="POST",
+    parameters={"public_key": ssh_line(ed25519.Ed25519PrivateKey.generate())},
+    leased=False,
+)
 FURTHER: Final[list[dict[str, Any]]] = [
     ASSUMES.row,
+    SIGNS.row,
     {"name": "assumes-said", "path": ASSUMES.path, "revocability": "ttl_only"},
     *(
         {"name": path.replace("/", "-"), "path": path, "power": "operate", "parameters": parameters}
@@ -142,7 +152,7 @@ FURTHER: Final[list[dict[str, Any]]] = [
 @pytest.fixture
 def double() -> VaultDouble:
     """A Vault in which each capability's policy allows its path."""
-    kinds = (*KINDS, ASSUMES)
+    kinds = (*KINDS, ASSUMES, SIGNS)
     policies = {kind.path: f"broker-cap-{kind.row['name']}" for kind in kinds}
     return VaultDouble({kind.path: kind.endpoint for kind in kinds}, policies)
 
@@ -225,6 +235,44 @@ async def test_a_credential_whose_answer_was_lost_is_ended_with_what_it_hangs_fr
     assert (grant.state, grant.evidence) == ("revoked", "handle_lookup")
     assert double.leases == {}
     assert len(double.revoked) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "least_ms"),
+    [("gcp/roleset/reader/token", 3_600_000), ("aws/sts/deploy", 900_000), (SIGNS.path, 0)],
+)
+async def test_a_lost_credential_that_no_token_ends_is_not_called_dead_before_its_end(
+    world: World, double: VaultDouble, path: str, least_ms: int
+) -> None:
+    name = path.replace("/", "-")
+    task = await world.open(capabilities=[name])
+    double.losing = True
+    ask: dict[str, Any] = {"capability": name, "ttl": "1s"}
+    if path == SIGNS.path:
+        ask["parameters"] = dict(SIGNS.parameters)
+
+    answer = await world.call("orchestrator", "POST", f"/v1/tasks/{task['task_id']}/grants", ask)
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "backend_unavailable")
+    assert len(double.asked) == 1
+    await world.complete(task)
+    queries = world.app.pipeline.queries
+    [grant] = await queries.grants_of(task["task_id"], dead=True)
+    assert (grant.state, grant.attempts) == ("revoking", 0)
+    assert grant.due_at >= grant.expires_at + least_ms
+    assert double.leases == {}, "what hangs from the token is gone"
+    if least_ms:
+        return
+
+    async def dead() -> bool:
+        await world.sweep()
+        [grant] = await queries.grants_of(task["task_id"], dead=True)
+        return grant.state == "revoked"
+
+    await wait_until(dead, "its time is up")
+    closed = await queries.task(task["task_id"])
+    assert closed is not None
+    assert closed.closed_at
 
 
 @pytest.mark.parametrize("path", ["azure/creds/reader", "gcp/roleset/reader/token"])
