@@ -238,7 +238,7 @@ def _is_minted(answer: object) -> bool:
     """Whether an answer can be recorded and delivered: one with a lease, all of its types."""
     return (
         isinstance(answer, Minted)
-        and _are((answer.lease, answer.type, answer.account), str)
+        and _are((answer.lease, answer.type, answer.account, answer.withheld), str)
         and bool(answer.lease)
         and type(answer.lifetime_ms) is int
         and answer.lifetime_ms >= 0
