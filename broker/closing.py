@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 log = get_logger("service")
 _ACTOR: Final = "broker"
+STATIC: Final = "a static secret works at its target until it is changed there"
 _OUTLIVES: Final = "nobody knows whether it was made; if it was, it ends when its time is up there"
 
 
@@ -123,7 +124,10 @@ class Closing:
 
         What didn't hang from the handle may have been made, and then ends by itself.
         """
-        if left_ms := self.backend(grant.backend).outlives(grant):
+        left_ms = self.backend(grant.backend).outlives(grant)
+        if left_ms is None:
+            return await self.abandon(grant, STATIC)
+        if left_ms > 0:
             return await self.later(grant, _OUTLIVES, least_ms=left_ms, counts=False)
         return await self.confirm(grant, "handle_lookup")
 

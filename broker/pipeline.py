@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.again import still_allowed
 from broker.catalog import Revocability
-from broker.closing import Closing
+from broker.closing import STATIC, Closing
 from broker.errors import (
     AccessDenied,
     BackendDown,
@@ -62,7 +62,6 @@ if TYPE_CHECKING:
 
 log = get_logger("service")
 _ACTOR: Final = "broker"
-_STATIC: Final = "a static secret works at its target until it is changed there"
 
 
 class Pipeline:
@@ -358,7 +357,7 @@ class Pipeline:
     async def _settle(self, grant: Grant, backend: Backend) -> GrantState:
         """Say what a grant is whose lease is gone; what it gave may work on at the target."""
         if grant.revocability == Revocability.NEVER:
-            return await self.closing.abandon(grant, _STATIC)
+            return await self.closing.abandon(grant, STATIC)
         left_ms = math.ceil(grant.dies_at - self._clock.now() * 1000)
         if left_ms > 0:
             waiting = "it can't be revoked at its target; it ends when its time is up there"

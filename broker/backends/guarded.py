@@ -142,12 +142,13 @@ class GuardedBackend(Backend):
         )
         return self._plain("handle_is_live", live) or any(map(self._may_turn_up, lost))
 
-    def outlives(self, grant: Grant) -> int:
-        """Say how long it may live without its handle. Only a number is one."""
-        left_ms: object = None
-        with contextlib.suppress(Exception):
+    def outlives(self, grant: Grant) -> int | None:
+        """Say how long it may live without its handle."""
+        try:
             left_ms = self._inner.outlives(grant)
-        if type(left_ms) is not int:
+        except Exception as error:
+            raise self._unknown("outlives", type(error).__name__) from error
+        if left_ms is not None and type(left_ms) is not int:
             raise self._unknown("outlives", f"{type(left_ms).__name__} for milliseconds")
         return left_ms
 

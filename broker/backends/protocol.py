@@ -127,10 +127,11 @@ class Backend(Protocol):
         """Look a handle up, and with it the ``lost`` grants whose leases were never learnt."""
         return False
 
-    def outlives(self, grant: Grant) -> int:  # noqa: ARG002
+    def outlives(self, grant: Grant) -> int | None:  # noqa: ARG002
         """Return for how long what is gone with its handle may live all the same, in milliseconds.
 
-        Asked of a grant whose lease was never learnt, once its handle is confirmed gone.
+        None if it has no end. Asked of a grant whose lease was never learnt, once its handle is
+        confirmed gone.
         """
         return 0
 

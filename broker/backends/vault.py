@@ -208,16 +208,13 @@ class VaultBackend(Backend):
             return True
         return any([await self._dying_below(path) for path in {grant.path for grant in lost}])
 
-    def outlives(self, grant: Grant) -> int:
-        """Until its own end, if it hangs from no token, or revoking does nothing at its target.
-
-        A static secret was there before: nothing was made that could end.
-        """
+    def outlives(self, grant: Grant) -> int | None:
+        """Until its own end, if it hangs from no token, or revoking does nothing at its target."""
         engine = self._certificates.engine(grant) or GENERIC
         said = self._revocability.get(grant.capability, engine.revocability)
-        if Revocability.NEVER in (said, engine.revocability) or (
-            engine.leased and said is Revocability.INSTANT
-        ):
+        if said is Revocability.NEVER:
+            return None
+        if engine.leased and said is Revocability.INSTANT:
             return 0
         # Asked for until the grant's end, or for the least that there is; in whole seconds.
         ends_at = grant.expires_at + (engine.least_s + 1) * 1000

@@ -132,9 +132,11 @@ SIGNS: Final = Kind(
     parameters={"public_key": ssh_line(ed25519.Ed25519PrivateKey.generate())},
     leased=False,
 )
+KEPT: Final = Kind("kv/data/key", leased=False)
 FURTHER: Final[list[dict[str, Any]]] = [
     ASSUMES.row,
     SIGNS.row,
+    KEPT.row,
     {"name": "assumes-said", "path": ASSUMES.path, "revocability": "ttl_only"},
     *(
         {"name": path.replace("/", "-"), "path": path, "power": "operate", "parameters": parameters}
@@ -152,7 +154,7 @@ FURTHER: Final[list[dict[str, Any]]] = [
 @pytest.fixture
 def double() -> VaultDouble:
     """A Vault in which each capability's policy allows its path."""
-    kinds = (*KINDS, ASSUMES, SIGNS)
+    kinds = (*KINDS, ASSUMES, SIGNS, KEPT)
     policies = {kind.path: f"broker-cap-{kind.row['name']}" for kind in kinds}
     return VaultDouble({kind.path: kind.endpoint for kind in kinds}, policies)
 
@@ -273,6 +275,22 @@ async def test_a_lost_credential_that_no_token_ends_is_not_called_dead_before_it
     closed = await queries.task(task["task_id"])
     assert closed is not None
     assert closed.closed_at
+
+
+async def test_a_lost_static_secret_is_not_called_revoked_either(
+    world: World, double: VaultDouble
+) -> None:
+    task = await world.open(capabilities=["kv-data-key"])
+    double.losing = True
+    path = f"/v1/tasks/{task['task_id']}/grants"
+
+    await world.call("orchestrator", "POST", path, {"capability": "kv-data-key"})
+
+    await world.complete(task)
+    [grant] = await world.app.pipeline.queries.grants_of(task["task_id"], dead=True)
+    assert len(double.asked) == 1
+    assert grant.state == "abandoned"
+    assert "static secret" in grant.evidence
 
 
 @pytest.mark.parametrize("path", ["azure/creds/reader", "gcp/roleset/reader/token"])
