@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
@@ -13,7 +14,7 @@ from broker.backends.vault_api import VaultForbidden
 from broker.notify.news import Kind, Severity, news_of
 from tests.http.parties import assert_problem
 from tests.waiting import wait_until
-from tests.world import World, logs_in
+from tests.world import EXCHANGE, JWT, World, logs_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -107,6 +108,30 @@ async def test_it_is_opened_once_for_the_tasks_own_agent_and_works(world: World)
     assert_problem(again, 409, "credential_already_delivered")
     assert await logs_in(opened.json()["credential"])
     assert await alarms(world, grant) == []
+
+
+async def test_a_token_that_was_narrowed_neither_opens_it_nor_has_it_revoked(
+    world: World,
+) -> None:
+    task = await world.open(capabilities=["orders-read", "orders-api"])
+    grant = await wrapped(world, task)
+    detail = {"type": "broker_task", "task_id": task["task_id"], "capabilities": ["orders-api"]}
+    form = {
+        "grant_type": EXCHANGE,
+        "subject_token": world.identity("report-writer"),
+        "subject_token_type": JWT,
+        "resource": world.config.broker.issuer,
+        "authorization_details": json.dumps([detail]),
+    }
+    narrow = (await world.http.post("/oauth/token", data=form)).json()["access_token"]
+    path = f"/v1/grants/{grant['grant_id']}/unwrap"
+    headers = {"Authorization": f"Bearer {narrow}"}
+
+    for token in (grant["credential"]["token"], "s.of-somebody-else"):
+        answer = await world.http.post(path, json={"token": token}, headers=headers)
+        assert_problem(answer, 403, "access_denied")
+
+    assert (await unwrap(world, grant)).status_code == 200
 
 
 async def test_the_ledger_holds_neither_the_token_nor_what_is_in_it(
