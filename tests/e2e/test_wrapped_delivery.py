@@ -10,8 +10,10 @@ import httpx2
 import pytest
 
 from broker.audit.record import TYPE_PREFIX
+from broker.backends.bootstrap import broker_policy
 from broker.backends.vault_api import VaultForbidden
 from broker.notify.news import Kind, Severity, news_of
+from tests.admin import Admin
 from tests.http.parties import assert_problem
 from tests.waiting import wait_until
 from tests.world import EXCHANGE, JWT, World, logs_in
@@ -286,6 +288,22 @@ async def test_the_broker_puts_in_for_a_while_and_takes_nothing_out(world: World
         await vault.as_broker("put", "sys/leases/renew", {"lease_id": "database/creds/other/x"})
 
     assert (await unwrap(world, grant)).status_code == 200
+
+
+async def test_a_broker_that_reads_nothing_in_vault_reaches_nobodys_leases(
+    engines: tuple[DevStack, Config], carrier: Carrier
+) -> None:
+    """It has a Vault to wrap in, and no capability there: an empty list would allow any lease."""
+    admin = Admin(engines[0])
+    await admin.vault("PUT", "sys/policies/acl/idle", {"policy": broker_policy(())})
+    made = await admin.vault("POST", "auth/token/create", {"policies": ["idle"]})
+    token = made["auth"]["client_token"]
+
+    for verb in ("revoke", "renew"):
+        answer = await carrier.vault(
+            f"sys/leases/{verb}", token, json={"lease_id": "database/creds/orders-read/x"}
+        )
+        assert answer.status_code == 403, answer.text
 
 
 @pytest.fixture
