@@ -119,7 +119,7 @@ class Closing:
             != "too_early"
         )
 
-    async def end_lost(self, grant: Grant) -> GrantState:
+    async def settle_lost(self, grant: Grant) -> GrantState:
         """Say what a grant is whose handle is gone and whose lease was never learnt.
 
         What didn't hang from the handle may have been made, and then ends by itself.
@@ -148,7 +148,7 @@ class Closing:
                 await self._ledger.postpone_task(task.id, delay_ms=self._limits.backoff_ms)
                 return False
             for grant in live:
-                await self.end_lost(grant)
+                await self.settle_lost(grant)
             return await self._ledger.close_task(task.id, actor=_ACTOR) == "closed"
         except Unavailable as error:
             log.warning("task not closed yet", task=task.id, error=error.detail)
@@ -176,7 +176,7 @@ class Closing:
             if not all(gone):
                 return False
             for grant in live:
-                await self.end_lost(grant)
+                await self.settle_lost(grant)
         except Unavailable as error:
             log.warning("elevation not closed yet", elevation=elevation, error=error.detail)
             return False

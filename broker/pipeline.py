@@ -388,7 +388,7 @@ class Pipeline:
         self.closing.backend(grant.backend).forget(task.id)
         if status != "unknown" and not await self.closing.end_handle(task, grant.handle, [grant]):
             return await self.closing.later(grant, "its task token is not confirmed gone")
-        return await self.closing.end_lost(grant)
+        return await self.closing.settle_lost(grant)
 
     async def close(self, task: Task) -> bool:
         """Close an ended task: end its handles, and with them whatever was never delivered."""
