@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 UNLEASED: Final = "#"
 """In the handle of what has no lease in Vault; no path there has one (``config/fields.py``)."""
 
+_OURS: Final = frozenset({"type", "grant_id"})
+"""Members that an answer, or what is wrapped, has of its own: another so called would be lost."""
+
 _SERIALS: Final = {
     Proof.CRL: r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){0,31}",
     Proof.KRL: r"[0-9A-Fa-f]{1,16}",
@@ -61,8 +64,11 @@ def minted(
         data = data.get(engine.inside) or {}
     if not data:
         raise BackendRefused(f"There is nothing in what Vault answers at {capability.path!r}.")
-    if engine.shape is Shape.STATIC and "type" in data:
-        msg = f"What is at {capability.path!r} has a member 'type', as the answer does: rename it."
+    if engine.shape is Shape.STATIC and (taken := _OURS & data.keys()):
+        name = min(taken)
+        msg = (
+            f"What is at {capability.path!r} has a member {name!r}, as the answer does: rename it."
+        )
         raise BackendRefused(msg)
     account = str(data.get(engine.account) or "") if engine.account else ""
     if engine.proof in _SERIALS and not re.fullmatch(_SERIALS[engine.proof], account):

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import SSHCertificateBuilder, 
 
 from broker.backends.vault_answers import engine_at, minted
 from broker.catalog import Capability, Power
-from broker.errors import BackendUnavailable
+from broker.errors import BackendRefused, BackendUnavailable
 from broker.grants import Grant, GrantState
 from tests.certificates import authority, pem, ssh_line
 from tests.svids import new_key
@@ -46,6 +46,12 @@ def test_how_long_it_lives_is_read_from_the_certificate() -> None:
     pki = read("pki/sign/a", PKI, lease_id="pki/sign/a/L", lease_duration=5)
     left = CA.certificate.not_valid_after_utc.timestamp() - (END - 60)
     assert abs(pki.lifetime_ms - max(1, left * 1000)) <= 1
+
+
+@pytest.mark.parametrize("name", ["type", "grant_id"])
+def test_a_member_in_whose_place_another_would_stand_is_not_lost_but_refused(name: str) -> None:
+    with pytest.raises(BackendRefused, match=f"a member '{name}'"):
+        read("kv/data/a", {"data": {"key": "s", name: "t"}})
 
 
 @pytest.mark.parametrize("path", ["aws/creds/a", "cloud/sts/a"])
