@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 log = get_logger("service")
 _ACTOR: Final = "broker"
+STATIC: Final = "a static secret works at its target until it is changed there"
+_OUTLIVES: Final = "nobody knows whether it was made; if it was, it ends when its time is up there"
 
 
 class Closing:
@@ -117,6 +119,18 @@ class Closing:
             != "too_early"
         )
 
+    async def settle_lost(self, grant: Grant) -> GrantState:
+        """Say what a grant is whose handle is gone and whose lease was never learnt.
+
+        What didn't hang from the handle may have been made, and then ends by itself.
+        """
+        left_ms = self.backend(grant.backend).outlives(grant)
+        if left_ms is None:
+            return await self.abandon(grant, STATIC)
+        if left_ms > 0:
+            return await self.later(grant, _OUTLIVES, least_ms=left_ms, counts=False)
+        return await self.confirm(grant, "handle_lookup")
+
     async def close(self, task: Task) -> bool:
         """Close an ended task: end its handles, and with them whatever was never delivered."""
         for name in self._backends:
@@ -134,7 +148,7 @@ class Closing:
                 await self._ledger.postpone_task(task.id, delay_ms=self._limits.backoff_ms)
                 return False
             for grant in live:
-                await self.confirm(grant, "handle_lookup")
+                await self.settle_lost(grant)
             return await self._ledger.close_task(task.id, actor=_ACTOR) == "closed"
         except Unavailable as error:
             log.warning("task not closed yet", task=task.id, error=error.detail)
@@ -162,7 +176,7 @@ class Closing:
             if not all(gone):
                 return False
             for grant in live:
-                await self.confirm(grant, "handle_lookup")
+                await self.settle_lost(grant)
         except Unavailable as error:
             log.warning("elevation not closed yet", elevation=elevation, error=error.detail)
             return False

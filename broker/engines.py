@@ -61,7 +61,7 @@ _HOST: Final = _matches(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?
 _NAME: Final = _matches(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}")
 _NAMESPACE: Final = _matches(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1123 label
 _ADDRESS: Final = _matches(r"[0-9A-Fa-f.:]{2,45}")
-_URI: Final = _matches(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,512}")
+_URI: Final = _matches(r"[A-Za-z][A-Za-z0-9+.-]*:[!-+\--~]{1,512}")  # a comma would make it two
 _CSR: Final = _matches(
     r"-----BEGIN (NEW )?CERTIFICATE REQUEST-----[A-Za-z0-9+/=\s]{1,16384}"
     r"-----END (NEW )?CERTIFICATE REQUEST-----\s*"
@@ -145,8 +145,10 @@ class Engine:
         """Return what can't be said of how its credentials end, and what to write instead."""
         if has_krl and self.proof is not Proof.KRL:
             return "krl_file: has no use here", "remove it: it goes with paths of engine ssh"
-        if self.proof is Proof.KRL and said is Revocability.INSTANT and not has_krl:
-            return "revocability: without krl_file it can't be instant", 'write "ttl_only"'
+        if said is not None and not (self.leased or has_krl) and self.doubt(said):
+            lacks = "krl_file" if self.proof is Proof.KRL else "a lease"  # no role gives one
+            why = f"revocability: without {lacks} it can't be {said}"
+            return why, f'write "{self.revocability}"'
         return None
 
     def _fits(self, name: str, value: object) -> bool:
@@ -166,12 +168,14 @@ class Engine:
         return {**texts, "ttl": f"{max(ttl_s, self.least_s)}s"} if self.timed else texts
 
 
+_SESSION: Final = frozenset({"session_token", "security_token"})
 GENERIC: Final = Engine(
     "",
     r".+",
     Shape.ACCOUNT,
     public=frozenset({"username", "ttl", "serial_number", "expiration"}),
     account="username",
+    session=_SESSION,
 )
 """Whatever is read with a lease, of an engine that isn't known."""
 
@@ -280,7 +284,7 @@ ENGINES: Final[Sequence[Engine]] = (
         Shape.KEY_PAIR,
         public=_KEY,
         account="access_key",
-        session=frozenset({"session_token", "security_token"}),
+        session=_SESSION,
     ),
     Engine(
         "aws",
@@ -299,6 +303,7 @@ ENGINES: Final[Sequence[Engine]] = (
         r"(roleset|static-account|impersonated-account)/[^/]+/token",
         Shape.TOKEN,
         public=frozenset({"expires_at_seconds", "token_ttl"}),
+        least_s=3600,
         leased=False,
         lifetime="token_ttl",
         revocability=_T,

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.again import still_allowed
 from broker.catalog import Revocability
-from broker.closing import Closing
+from broker.closing import STATIC, Closing
 from broker.errors import (
     AccessDenied,
     BackendDown,
@@ -62,7 +62,6 @@ if TYPE_CHECKING:
 
 log = get_logger("service")
 _ACTOR: Final = "broker"
-_STATIC: Final = "a static secret works at its target until it is changed there"
 
 
 class Pipeline:
@@ -180,7 +179,9 @@ class Pipeline:
                     account=minted.account,
                     lifetime_ms=lifetime_ms,
                     lives_ms=longest_ms,
-                    revocability=capability.revocability,
+                    revocability=Revocability.TTL_ONLY
+                    if minted.withheld
+                    else capability.revocability,
                     actor=_ACTOR,
                 )
         except LedgerUnavailable:
@@ -192,6 +193,9 @@ class Pipeline:
             await self.revoke_claimed(active)
             msg = "The task ended while its credential was being made; it was revoked undelivered."
             raise AccessDenied(msg, grant_id=grant.id)
+        if minted.withheld:
+            await self._take_back(active, minted.withheld)
+            raise cannot_issue(backend.name, BackendRefused(minted.withheld))
         if decision.generation != self.judge.policies.loaded.generation:
             # Other policies came into force; their review may have missed a grant in the making.
             await self._review_one(active)
@@ -202,11 +206,13 @@ class Pipeline:
     async def _review_one(self, grant: Grant) -> None:
         if await still_allowed(self.judge, grant, durable=self.ledger_durable):
             return
-        await self.revoke(
-            await self.ledger.begin_revoke([grant.id], reason="policy_changed", actor=_ACTOR)
-        )
+        await self._take_back(grant, "policy_changed")
         msg = "Policy changed while the credential was being made; it was revoked undelivered."
         raise AccessDenied(msg, grant_id=grant.id)
+
+    async def _take_back(self, grant: Grant, reason: str) -> None:
+        marked = await self.ledger.begin_revoke([grant.id], reason=reason, actor=_ACTOR)
+        await self.revoke(marked)
 
     async def _reserve(
         self,
@@ -351,7 +357,7 @@ class Pipeline:
     async def _settle(self, grant: Grant, backend: Backend) -> GrantState:
         """Say what a grant is whose lease is gone; what it gave may work on at the target."""
         if grant.revocability == Revocability.NEVER:
-            return await self.closing.abandon(grant, _STATIC)
+            return await self.closing.abandon(grant, STATIC)
         left_ms = math.ceil(grant.dies_at - self._clock.now() * 1000)
         if left_ms > 0:
             waiting = "it can't be revoked at its target; it ends when its time is up there"
@@ -382,7 +388,7 @@ class Pipeline:
         self.closing.backend(grant.backend).forget(task.id)
         if status != "unknown" and not await self.closing.end_handle(task, grant.handle, [grant]):
             return await self.closing.later(grant, "its task token is not confirmed gone")
-        return await self.closing.confirm(grant, "handle_lookup")
+        return await self.closing.settle_lost(grant)
 
     async def close(self, task: Task) -> bool:
         """Close an ended task: end its handles, and with them whatever was never delivered."""

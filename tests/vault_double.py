@@ -39,7 +39,7 @@ class VaultDouble:
     """Tokens and leases, and what was asked of the endpoints.
 
     ``leases`` are those that live, with the token each hangs from; ``revoked`` those that were
-    revoked, in order. While ``losing``, a lease is made and its answer isn't given.
+    revoked, in order. While ``losing``, what is asked for is made and its answer isn't given.
     """
 
     endpoints: dict[str, Endpoint]
@@ -92,10 +92,11 @@ class VaultDouble:
             return _refused(403, "permission denied")
         if method != endpoint.method:
             return _refused(405, "unsupported operation")
-        if not endpoint.leased:
+        if not endpoint.leased and not self.losing:
             return _said(lease_id="", lease_duration=0, data=endpoint.data())
         lease = f"{path}/{next(self._ids)}"
-        self.leases[lease] = token
+        if endpoint.leased:
+            self.leases[lease] = token
         if self.losing:
             return _refused(500, "internal error")
         lasts = int(body["ttl"].removesuffix("s")) if endpoint.timed else DAY_S

@@ -41,7 +41,8 @@ def broker_policy(paths: Iterable[str], rotations: Iterable[str] = ()) -> str:
         for path in unique
         for slash in ("", "/")
     )
-    leases = ", ".join(f'"{path}/*"' for path in unique)
+    # An empty list would allow any lease there is; no lease is called this.
+    leases = ", ".join(f'"{path}/*"' for path in unique) or '"none"'
     policy = template("broker.hcl").replace("LEASES", leases).replace("LISTINGS", listings)
     rotation = template("rotation.hcl")
     return policy + "".join(rotation.replace("PATH", path) for path in sorted(set(rotations)))

@@ -142,6 +142,16 @@ class GuardedBackend(Backend):
         )
         return self._plain("handle_is_live", live) or any(map(self._may_turn_up, lost))
 
+    def outlives(self, grant: Grant) -> int | None:
+        """Say how long it may live without its handle."""
+        try:
+            left_ms = self._inner.outlives(grant)
+        except Exception as error:
+            raise self._unknown("outlives", type(error).__name__) from error
+        if left_ms is not None and type(left_ms) is not int:
+            raise self._unknown("outlives", f"{type(left_ms).__name__} for milliseconds")
+        return left_ms
+
     def forget(self, task_id: str) -> None:
         """Drop what is kept in memory."""
         try:
@@ -229,7 +239,7 @@ def _is_minted(answer: object) -> bool:
     """Whether an answer can be recorded and delivered: one with a lease, all of its types."""
     return (
         isinstance(answer, Minted)
-        and _are((answer.lease, answer.type, answer.account), str)
+        and _are((answer.lease, answer.type, answer.account, answer.withheld), str)
         and bool(answer.lease)
         and type(answer.lifetime_ms) is int
         and answer.lifetime_ms >= 0

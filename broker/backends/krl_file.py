@@ -40,7 +40,8 @@ class KrlFile:
 
         Without one sshd lets nobody in.
         """
-        if await asyncio.to_thread(self._read) is None or not os.access(self._path.parent, os.W_OK):
+        folder = self._beside("").parent
+        if await asyncio.to_thread(self._read) is None or not os.access(folder, os.W_OK):
             await self._add({})
 
     async def add(self, serial: int, end: float) -> None:
@@ -114,15 +115,17 @@ class KrlFile:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-        fresh.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
+        fresh.replace(self._beside(""))
+        folder = os.open(fresh.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
 
     def _beside(self, suffix: str) -> Path:
-        return self._path.with_name(self._path.name + suffix)
+        """Return a path beside the file itself: whatever links name it, servers read that."""
+        file = self._path.resolve()
+        return file.with_name(file.name + suffix)
 
     def _trouble(self, what: str, error: OSError) -> BackendRefused:
         return BackendRefused(f"The KRL {self._path} can't be {what}: {error.strerror}.")

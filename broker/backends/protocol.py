@@ -41,6 +41,8 @@ class Minted:
 
     ``fields`` holds what the caller gets, secrets wrapped; ``lifetime_ms`` is how long the
     backend lets it live at most; ``account`` is what the target knows it by, where that has a name.
+    ``withheld`` says why nobody may have it, although it was made: it is not what its capability
+    promises. It goes on record as what can't be revoked, and is ended as far as it can be.
     """
 
     lease: str
@@ -48,6 +50,7 @@ class Minted:
     type: str
     fields: Mapping[str, str | Secret]
     account: str = ""
+    withheld: str = ""
 
 
 class Backend(Protocol):
@@ -123,6 +126,14 @@ class Backend(Protocol):
     async def handle_is_live(self, task: Task, handle: str, lost: Sequence[Grant]) -> bool:  # noqa: ARG002
         """Look a handle up, and with it the ``lost`` grants whose leases were never learnt."""
         return False
+
+    def outlives(self, grant: Grant) -> int | None:  # noqa: ARG002
+        """Return for how long what is gone with its handle may live all the same, in milliseconds.
+
+        None if it has no end. Asked of a grant whose lease was never learnt, once its handle is
+        confirmed gone.
+        """
+        return 0
 
     def forget(self, task_id: str) -> None:
         """Drop whatever is kept in memory for a task, under elevations too."""

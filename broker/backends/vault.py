@@ -17,6 +17,8 @@ from broker.backends.vault_api import VaultDeclined, VaultForbidden, VaultGone
 from broker.backends.vault_certificates import Certificates
 from broker.backends.vault_look import VaultLook
 from broker.backends.vault_tokens import NAME, Reach, TaskTokens
+from broker.catalog import Revocability
+from broker.engines import GENERIC
 from broker.errors import (
     BackendRefused,
     BackendUnavailable,
@@ -60,6 +62,7 @@ class VaultBackend(Backend):
         self._api = api
         ours = [c for c in capabilities if c.backend == NAME]
         self._policies = {c.name: f"{policy_prefix}{c.name}" for c in ours}
+        self._revocability = {c.name: c.revocability for c in ours}
         self._certificates = Certificates(api, ours, clock)
         self._clock = clock
         self.look = VaultLook(api, broker_id)
@@ -204,6 +207,18 @@ class VaultBackend(Backend):
         if lost and self._ended.setdefault(handle, now + SETTLE_S) > now:
             return True
         return any([await self._dying_below(path) for path in {grant.path for grant in lost}])
+
+    def outlives(self, grant: Grant) -> int | None:
+        """Until its own end, if it hangs from no token, or revoking does nothing at its target."""
+        engine = self._certificates.engine(grant) or GENERIC
+        said = self._revocability.get(grant.capability, engine.revocability)
+        if said is Revocability.NEVER:
+            return None
+        if engine.leased and said is Revocability.INSTANT:
+            return 0
+        # Asked for until the grant's end, or for the least that there is; in whole seconds.
+        ends_at = grant.expires_at + (engine.least_s + 1) * 1000
+        return max(0, math.ceil(ends_at - self._clock.now() * 1000))
 
     def forget(self, task_id: str) -> None:
         """Hang no further grant from the task's tokens."""

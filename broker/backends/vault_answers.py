@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 from broker.backends.protocol import Minted
 from broker.catalog import Revocability
-from broker.clock import to_rfc3339
 from broker.engines import Engine, Proof, Shape, engine_of
 from broker.errors import BackendRefused, BackendUnavailable
 from broker.secret import Secret
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
 
 UNLEASED: Final = "#"
 """In the handle of what has no lease in Vault; no path there has one (``config/fields.py``)."""
+
+_OURS: Final = frozenset({"type", "grant_id"})
+"""Members that an answer, or what is wrapped, has of its own: another so called would be lost."""
 
 _SERIALS: Final = {
     Proof.CRL: r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){0,31}",
@@ -53,8 +55,8 @@ def minted(
     """Return the credential in an answer; ``now_s`` is epoch seconds.
 
     Raises:
-        BackendRefused: it is empty, has no lease although it should, is one that can't be revoked
-            although its capability says that it can, or can't be delivered as it is.
+        BackendRefused: it is empty, has no lease although it should, or can't be delivered as it
+            is; nothing was made then.
         BackendUnavailable: it is no answer that can be read.
     """
     data: Mapping[str, Any] = answer.get("data") or {}
@@ -62,42 +64,45 @@ def minted(
         data = data.get(engine.inside) or {}
     if not data:
         raise BackendRefused(f"There is nothing in what Vault answers at {capability.path!r}.")
-    if engine.shape is Shape.STATIC and "type" in data:
-        msg = f"What is at {capability.path!r} has a member 'type', as the answer does: rename it."
+    if engine.shape is Shape.STATIC and (taken := _OURS & data.keys()):
+        name = min(taken)
+        msg = (
+            f"What is at {capability.path!r} has a member {name!r}, as the answer does: rename it."
+        )
         raise BackendRefused(msg)
     account = str(data.get(engine.account) or "") if engine.account else ""
     if engine.proof in _SERIALS and not re.fullmatch(_SERIALS[engine.proof], account):
         raise BackendUnavailable("Vault answered no certificate that could be revoked.")
-    lease = str(answer.get("lease_id") or "")
-    lifetime_ms = _lifetime_ms(engine, grant, answer, data, now_s)
+    lease = str(answer.get("lease_id") or "") if engine.leased else ""
+    withheld = _unfit(engine, capability, data, lease)
+    return Minted(
+        lease=lease or f"{capability.path}{UNLEASED}{account or grant.id}",
+        lifetime_ms=_lifetime_ms(engine, grant, answer, data, now_s),
+        type=engine.name or capability.path.partition("/")[0],
+        fields={} if withheld else _fields(data, engine, capability),
+        # Whoever has a certificate's serial number gets it from Vault, and may hold its key.
+        account="" if withheld else account,
+        withheld=withheld,
+    )
+
+
+def _unfit(engine: Engine, capability: Capability, data: Mapping[str, Any], lease: str) -> str:
+    """Say why what was made is for nobody: it isn't what was promised of it and decided on.
+
+    Raises:
+        BackendRefused: it is something that was there before.
+    """
     if engine.leased and not lease:
-        raise BackendRefused(_unleased(engine, capability, account, now_s + lifetime_ms / 1000))
+        msg = f"What is at {capability.path!r} has no lease, so it could never be revoked"
+        if engine.proof is not Proof.CRL:
+            raise BackendRefused(f"{msg}.")
+        return f"{msg}: set generate_lease = true on its role."
     if capability.revocability is Revocability.INSTANT and any(map(data.get, engine.session)):
-        # Nobody gets it; what was promised of it, and decided on, isn't true.
-        msg = (
+        return (
             f"What is at {capability.path!r} is a session, which can't be revoked: the capability "
             'has to say revocability = "ttl_only".'
         )
-        raise BackendRefused(msg)
-    return Minted(
-        lease=lease if engine.leased else f"{capability.path}{UNLEASED}{account or grant.id}",
-        lifetime_ms=lifetime_ms,
-        type=engine.name or capability.path.partition("/")[0],
-        fields=_fields(data, engine, capability),
-        account=account,
-    )
-
-
-def _unleased(engine: Engine, capability: Capability, account: str, end_s: float) -> str:
-    """Say why what was made is delivered to nobody; a certificate that was made is still good."""
-    msg = f"What is at {capability.path!r} has no lease, so it could never be revoked"
-    if engine.proof is not Proof.CRL:
-        return f"{msg}."
-    end = to_rfc3339(round(end_s) * 1000)
-    return (
-        f"{msg}: set generate_lease = true on its role. Nobody was given what it made, "
-        f"the certificate {account}, which ends at {end}."
-    )
+    return ""
 
 
 def _lifetime_ms(

@@ -14,7 +14,7 @@ from broker.backends.vault_answers import UNLEASED
 from broker.backends.vault_api import VaultGone
 from broker.catalog import Revocability
 from broker.certificates import is_on_list
-from broker.engines import Proof, engine_of, mount_of
+from broker.engines import ENGINES, GENERIC, Proof, engine_of, mount_of
 from broker.errors import BackendRefused, BackendUnavailable
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from broker.backends.vault_api import VaultApi
     from broker.catalog import Capability
     from broker.clock import Clock
+    from broker.engines import Engine
     from broker.grants import Grant
 
 EXPIRED: Final = "expired"
@@ -48,9 +49,21 @@ class Certificates:
 
     def proof(self, grant: Grant) -> Proof:
         """Say by what it is known that a grant's credential is dead."""
+        engine = self.engine(grant)
+        return engine.proof if engine else Proof.LEASE
+
+    def engine(self, grant: Grant) -> Engine | None:
+        """Return the row of what a grant is.
+
+        Its capability may have gone since, or be another: what has the serial number of an X.509
+        certificate, from a path that gives them, is one whatever the configuration says now.
+        """
         found = self._capabilities.get(grant.capability)
         engine = engine_of(grant.path, found.engine if found else "")
-        return engine.proof if engine else Proof.LEASE
+        if engine in (None, GENERIC) and ":" in grant.account:
+            rows = (row for row in ENGINES if row.proof is Proof.CRL)
+            return next((row for row in rows if mount_of(grant.path, row)), engine)
+        return engine
 
     async def ready(self, capability: Capability) -> None:
         """See that what is about to be signed could be revoked.
@@ -99,7 +112,7 @@ class Certificates:
 
     async def _is_on_crl(self, grant: Grant) -> bool:
         """Whether the issuer's list has it. Vault gives certificates and lists to anybody."""
-        engine = engine_of(grant.path, self._capabilities[grant.capability].engine)
+        engine = self.engine(grant)
         mount = mount_of(grant.path, engine) if engine else ""
         row = await self._read(f"{mount}/cert/{grant.account}")
         if not row.get("revocation_time"):

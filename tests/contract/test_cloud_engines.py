@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from broker.client.credential import Credential
 from broker.secret import REDACTED, Secret
+from tests.certificates import ssh_line
 from tests.http.test_canary import read_all
 from tests.loopback import Loopback
 from tests.vault_double import Endpoint, VaultDouble
+from tests.waiting import wait_until
 from tests.with_engines import with_capabilities
 from tests.world import World
 
@@ -123,8 +126,17 @@ ASSUMES: Final = Kind(
     {"access_key": "ASIAEXAMPLE", "arn": SESSION_ARN},
     ("secret_key", "session_token"),
 )
+SIGNS: Final = Kind(
+    "ssh/sign/agents",
+    method="POST",
+    parameters={"public_key": ssh_line(ed25519.Ed25519PrivateKey.generate())},
+    leased=False,
+)
+KEPT: Final = Kind("kv/data/key", leased=False)
 FURTHER: Final[list[dict[str, Any]]] = [
     ASSUMES.row,
+    SIGNS.row,
+    KEPT.row,
     {"name": "assumes-said", "path": ASSUMES.path, "revocability": "ttl_only"},
     *(
         {"name": path.replace("/", "-"), "path": path, "power": "operate", "parameters": parameters}
@@ -142,7 +154,7 @@ FURTHER: Final[list[dict[str, Any]]] = [
 @pytest.fixture
 def double() -> VaultDouble:
     """A Vault in which each capability's policy allows its path."""
-    kinds = (*KINDS, ASSUMES)
+    kinds = (*KINDS, ASSUMES, SIGNS, KEPT)
     policies = {kind.path: f"broker-cap-{kind.row['name']}" for kind in kinds}
     return VaultDouble({kind.path: kind.endpoint for kind in kinds}, policies)
 
@@ -227,6 +239,60 @@ async def test_a_credential_whose_answer_was_lost_is_ended_with_what_it_hangs_fr
     assert len(double.revoked) == 1
 
 
+@pytest.mark.parametrize(
+    ("path", "least_ms"),
+    [("gcp/roleset/reader/token", 3_600_000), ("aws/sts/deploy", 900_000), (SIGNS.path, 0)],
+)
+async def test_a_lost_credential_that_no_token_ends_is_not_called_dead_before_its_end(
+    world: World, double: VaultDouble, path: str, least_ms: int
+) -> None:
+    name = path.replace("/", "-")
+    task = await world.open(capabilities=[name])
+    double.losing = True
+    ask: dict[str, Any] = {"capability": name, "ttl": "1s"}
+    if path == SIGNS.path:
+        ask["parameters"] = dict(SIGNS.parameters)
+
+    answer = await world.call("orchestrator", "POST", f"/v1/tasks/{task['task_id']}/grants", ask)
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "backend_unavailable")
+    assert len(double.asked) == 1
+    await world.complete(task)
+    queries = world.app.pipeline.queries
+    [grant] = await queries.grants_of(task["task_id"], dead=True)
+    assert (grant.state, grant.attempts) == ("revoking", 0)
+    assert grant.due_at >= grant.expires_at + least_ms
+    assert double.leases == {}, "what hangs from the token is gone"
+    if least_ms:
+        return
+
+    async def dead() -> bool:
+        await world.sweep()
+        [grant] = await queries.grants_of(task["task_id"], dead=True)
+        return grant.state == "revoked"
+
+    await wait_until(dead, "its time is up")
+    closed = await queries.task(task["task_id"])
+    assert closed is not None
+    assert closed.closed_at
+
+
+async def test_a_lost_static_secret_is_not_called_revoked_either(
+    world: World, double: VaultDouble
+) -> None:
+    task = await world.open(capabilities=["kv-data-key"])
+    double.losing = True
+    path = f"/v1/tasks/{task['task_id']}/grants"
+
+    await world.call("orchestrator", "POST", path, {"capability": "kv-data-key"})
+
+    await world.complete(task)
+    [grant] = await world.app.pipeline.queries.grants_of(task["task_id"], dead=True)
+    assert len(double.asked) == 1
+    assert grant.state == "abandoned"
+    assert "static secret" in grant.evidence
+
+
 @pytest.mark.parametrize("path", ["azure/creds/reader", "gcp/roleset/reader/token"])
 async def test_an_answer_with_nothing_in_it_is_no_credential(
     world: World, double: VaultDouble, path: str
@@ -255,10 +321,10 @@ async def test_a_session_is_not_delivered_as_something_that_can_be_revoked(
     assert (answer.status_code, answer.json()["code"]) == (503, "backend_unavailable")
     assert "credential" not in answer.json()
     [grant] = await world.app.pipeline.queries.grants_of(task["task_id"], dead=True)
-    assert grant.state == "failed"
-    assert 'revocability = "ttl_only"' in grant.error
-    await world.complete(task)
-    assert double.leases == {}
+    assert grant.state == "revoking", "it lives on in the cloud, although nobody has it"
+    assert grant.dies_at > grant.expires_at
+    assert 'revocability = "ttl_only"' in grant.reason
+    assert double.leases == {}, "its lease isn't kept until its task ends"
 
     double.policies[ASSUMES.path] = "broker-cap-assumes-said"
     said = await world.open(capabilities=["assumes-said"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -16,7 +16,8 @@ from cryptography.x509.verification import PolicyBuilder, Store
 from broker.grants import GrantState
 from tests.certificates import authority, client_context, csr, key_pem, server_files, write_private
 from tests.svids import new_key
-from tests.vault_mounts import bootstrap, broker_with, documented, mounted, over
+from tests.vault_mounts import HOUR_MS, bootstrap, broker_with, documented, mounted, over
+from tests.world import World
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from broker.dev.stack import DevStack
     from broker.grants import Grant
     from tests.admin import Admin
-    from tests.world import World
 
 CAPABILITY, ROLE, MOUNT = documented("pki.md")
 NAME: Final = "worker.example.com"
@@ -186,19 +186,41 @@ async def test_a_certificate_whose_lease_is_gone_is_dead_once_it_is_in_the_crl(
     assert (ended.state, ended.evidence) == (GrantState.REVOKED, "crl")
 
 
+async def test_a_certificate_whose_capability_is_gone_is_looked_for_in_the_crl_all_the_same(
+    engines: tuple[DevStack, Config], world: World, pki: Admin
+) -> None:
+    """The mount isn't called pki, and nothing in the configuration says any more that it is one."""
+    task = await world.open(capabilities=["signed"])
+    await certify(world, task, "signed")
+    await pki.vault("POST", f"{MOUNT}/config/crl", {"auto_rebuild": True})
+    entries = tuple(c for c in world.config.capabilities if c.name not in PATHS)
+    forgetful = World(engines[0].issuer, world.config.model_copy(update={"capabilities": entries}))
+    try:
+        assert await over(forgetful, task) == (0, 1)
+        await pki.vault("GET", f"{MOUNT}/crl/rotate")
+        await forgetful.sweep(ahead_ms=HOUR_MS)
+    finally:
+        await forgetful.close()
+
+    ended = await the_grant(world, task)
+    assert (ended.state, ended.evidence) == (GrantState.REVOKED, "crl")
+
+
 async def test_what_the_role_does_not_allow_is_the_callers_mistake_and_nothing_is_made(
     world: World, pki: Admin
 ) -> None:
     task = await world.open(capabilities=["made"])
     before = await made_so_far(pki)
 
-    answer = await ask(world, task, "made", common_name="worker.elsewhere.com")
+    for name in ("worker.elsewhere.com", "*.example.com"):
+        answer = await ask(world, task, "made", common_name=name)
 
-    problem = answer.json()
-    assert (answer.status_code, problem["code"]) == (400, "invalid_request")
-    assert problem["field"] == "parameters"
-    assert "made" in problem["detail"]
-    assert (await the_grant(world, task)).state is GrantState.FAILED
+        problem = answer.json()
+        assert (answer.status_code, problem["code"]) == (400, "invalid_request")
+        assert problem["field"] == "parameters"
+        assert "made" in problem["detail"]
+    grants = await world.app.pipeline.queries.grants_of(task["task_id"], dead=True)
+    assert [grant.state for grant in grants] == [GrantState.FAILED] * 2
     assert await made_so_far(pki) == before
 
 
@@ -218,9 +240,10 @@ async def test_names_that_nobody_decided_on_are_not_signed(world: World, pki: Ad
     assert await made_so_far(pki) == before
 
 
-async def test_without_a_lease_nothing_is_delivered_and_it_is_said_what_was_made(
+async def test_a_certificate_without_a_lease_is_nobodys_and_on_record_until_its_end(
     world: World, pki: Admin
 ) -> None:
+    """Vault gives it to anybody who knows its number, and the agent has the key that it is for."""
     task = await world.open(capabilities=["unleased"])
     before = await made_so_far(pki)
     request = csr(new_key(), NAME)
@@ -233,11 +256,15 @@ async def test_without_a_lease_nothing_is_delivered_and_it_is_said_what_was_made
     [serial] = await made_so_far(pki) - before
     row = (await pki.vault("GET", f"{MOUNT}/cert/{serial}"))["data"]
     end = x509.load_pem_x509_certificate(row["certificate"].encode()).not_valid_after_utc
-    assert grant.state is GrantState.FAILED
-    assert "generate_lease = true" in grant.error
-    assert serial in grant.error
-    said = datetime.fromisoformat(grant.error.rpartition(" ")[2].rstrip("."))
-    assert said == end
+    assert "generate_lease = true" in grant.reason
+
+    assert await over(world, task) == (0, 1)
+
+    shown = await world.show_grant(grant.id)
+    assert shown["state"] == "revoking"
+    assert abs(datetime.fromisoformat(shown["ends_by_itself_at"]) - end) < timedelta(seconds=1)
+    assert serial not in repr(shown)
+    assert serial in repr(await world.events(task["task_id"])), "an admin finds it to revoke"
 
 
 async def test_bootstrap_says_which_role_makes_no_leases(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
 import pytest
 
 from broker.audit.record import TYPE_PREFIX
+from broker.backends.bootstrap import broker_policy
 from broker.backends.vault_api import VaultForbidden
 from broker.notify.news import Kind, Severity, news_of
+from tests.admin import Admin
 from tests.http.parties import assert_problem
 from tests.waiting import wait_until
-from tests.world import World, logs_in
+from tests.world import EXCHANGE, JWT, World, logs_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -107,6 +110,30 @@ async def test_it_is_opened_once_for_the_tasks_own_agent_and_works(world: World)
     assert_problem(again, 409, "credential_already_delivered")
     assert await logs_in(opened.json()["credential"])
     assert await alarms(world, grant) == []
+
+
+async def test_a_token_that_was_narrowed_neither_opens_it_nor_has_it_revoked(
+    world: World,
+) -> None:
+    task = await world.open(capabilities=["orders-read", "orders-api"])
+    grant = await wrapped(world, task)
+    detail = {"type": "broker_task", "task_id": task["task_id"], "capabilities": ["orders-api"]}
+    form = {
+        "grant_type": EXCHANGE,
+        "subject_token": world.identity("report-writer"),
+        "subject_token_type": JWT,
+        "resource": world.config.broker.issuer,
+        "authorization_details": json.dumps([detail]),
+    }
+    narrow = (await world.http.post("/oauth/token", data=form)).json()["access_token"]
+    path = f"/v1/grants/{grant['grant_id']}/unwrap"
+    headers = {"Authorization": f"Bearer {narrow}"}
+
+    for token in (grant["credential"]["token"], "s.of-somebody-else"):
+        answer = await world.http.post(path, json={"token": token}, headers=headers)
+        assert_problem(answer, 403, "access_denied")
+
+    assert (await unwrap(world, grant)).status_code == 200
 
 
 async def test_the_ledger_holds_neither_the_token_nor_what_is_in_it(
@@ -261,6 +288,22 @@ async def test_the_broker_puts_in_for_a_while_and_takes_nothing_out(world: World
         await vault.as_broker("put", "sys/leases/renew", {"lease_id": "database/creds/other/x"})
 
     assert (await unwrap(world, grant)).status_code == 200
+
+
+async def test_a_broker_that_reads_nothing_in_vault_reaches_nobodys_leases(
+    engines: tuple[DevStack, Config], carrier: Carrier
+) -> None:
+    """It has a Vault to wrap in, and no capability there: an empty list would allow any lease."""
+    admin = Admin(engines[0])
+    await admin.vault("PUT", "sys/policies/acl/idle", {"policy": broker_policy(())})
+    made = await admin.vault("POST", "auth/token/create", {"policies": ["idle"]})
+    token = made["auth"]["client_token"]
+
+    for verb in ("revoke", "renew"):
+        answer = await carrier.vault(
+            f"sys/leases/{verb}", token, json={"lease_id": "database/creds/orders-read/x"}
+        )
+        assert answer.status_code == 403, answer.text
 
 
 @pytest.fixture

@@ -59,6 +59,9 @@ class OddBackend(Backend):
     async def rotate(self, capability: Capability) -> bool:
         return await self._does("rotate", answer=True)
 
+    def outlives(self, grant: Grant) -> int | None:
+        return self.odd["outlives"]() if "outlives" in self.odd else len(grant.lease)
+
     def forget(self, task_id: str) -> None:
         if "forget" in self.odd:
             self.odd["forget"]()

@@ -1,4 +1,4 @@
-"""What Vault answers for a certificate: what can't be read or revoked is not handed on."""
+"""What Vault answers for a certificate or a session: what can't be revoked is not handed on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import SSHCertificateBuilder, 
 
 from broker.backends.vault_answers import engine_at, minted
 from broker.catalog import Capability, Power
-from broker.errors import BackendUnavailable
+from broker.errors import BackendRefused, BackendUnavailable
 from broker.grants import Grant, GrantState
 from tests.certificates import authority, pem, ssh_line
 from tests.svids import new_key
@@ -46,6 +46,23 @@ def test_how_long_it_lives_is_read_from_the_certificate() -> None:
     pki = read("pki/sign/a", PKI, lease_id="pki/sign/a/L", lease_duration=5)
     left = CA.certificate.not_valid_after_utc.timestamp() - (END - 60)
     assert abs(pki.lifetime_ms - max(1, left * 1000)) <= 1
+
+
+@pytest.mark.parametrize("name", ["type", "grant_id"])
+def test_a_member_in_whose_place_another_would_stand_is_not_lost_but_refused(name: str) -> None:
+    with pytest.raises(BackendRefused, match=f"a member '{name}'"):
+        read("kv/data/a", {"data": {"key": "s", name: "t"}})
+
+
+@pytest.mark.parametrize("path", ["aws/creds/a", "cloud/sts/a"])
+def test_a_session_is_withheld_also_of_an_engine_that_nobody_has_named(path: str) -> None:
+    """Revoking its lease does nothing in the cloud; a capability is instant unless it says more."""
+    session = {"access_key": "A", "secret_key": "s", "session_token": "t"}
+
+    made = read(path, session, lease_id=f"{path}/L", lease_duration=900)
+
+    assert (made.lease, made.lifetime_ms, made.fields) == (f"{path}/L", 900_000, {})
+    assert 'revocability = "ttl_only"' in made.withheld
 
 
 @pytest.mark.parametrize(

@@ -327,6 +327,14 @@ ENGINES: list[tuple[str, str]] = [
     ),
     (database('krl_file = "a.krl"', "#!"), "krl_file: has no use here | paths of engine ssh"),
     (
+        database('path = "kv/data/x"', 'revocability = "ttl_only"', "#!"),
+        'without a lease it can\'t be ttl_only | write "never"',
+    ),
+    (
+        database('path = "gcp/roleset/x/token"', 'revocability = "instant"', "#!"),
+        'without a lease it can\'t be instant | write "ttl_only"',
+    ),
+    (
         database('path = "ssh/sign/x"', 'revocability = "instant"', "#!"),
         'without krl_file it can\'t be instant | write "ttl_only"',
     ),

@@ -107,6 +107,12 @@ def test_no_row_calls_a_secret_public() -> None:
         ("pki/issue/a", {}, ["common_name"]),
         ("pki/issue/a", {"common_name": "a.b", "alt_names": "c.d,e.f"}, ["alt_names"]),
         ("pki/issue/a", {"common_name": "a.b", "alt_names": []}, ["alt_names"]),
+        ("pki/issue/a", {"common_name": "a.b", "uri_sans": ["spiffe://a/b", "spiffe://a/c-d"]}, []),
+        (
+            "pki/issue/a",
+            {"common_name": "a.b", "uri_sans": "spiffe://a/b,spiffe://c"},
+            ["uri_sans"],
+        ),
         ("pki/issue/a", {"common_name": ["a.b"]}, ["common_name"]),
         ("pki/issue/a", {"common_name": "a.b\n"}, ["common_name"]),
         ("pki/issue/a", {"common_name": "a.b", "ttl": "100h"}, ["ttl"]),

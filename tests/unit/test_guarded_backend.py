@@ -169,6 +169,18 @@ async def test_what_is_no_prepared_is_refused(ward: Ward, answer: object) -> Non
         await ward.guard.prepare(ward.task, KEY)
 
 
+@pytest.mark.parametrize("odd", [leak, lambda: "5", lambda: True], ids=["error", "text", "yes"])
+async def test_how_long_one_outlives_its_handle_is_a_number_or_nothing_is_known(
+    ward: Ward, odd: Callable[[], Any]
+) -> None:
+    assert ward.guard.outlives(ward.grant) == len(ward.grant.lease)
+    ward.inner.odd["outlives"] = lambda: None
+    assert ward.guard.outlives(ward.grant) is None
+    ward.inner.odd["outlives"] = odd
+    with pytest.raises(BackendUnavailable, match="outlives"):
+        ward.guard.outlives(ward.grant)
+
+
 async def test_a_handle_that_it_cannot_end_is_refused(ward: Ward) -> None:
     ward.inner.odd["prepare"] = lambda: Prepared(handle="h1")
     with pytest.raises(BackendRefused, match="doesn't say how they end"):

@@ -136,6 +136,19 @@ async def test_a_damaged_file_is_left_alone_and_the_error_says_what_to_do(tmp_pa
     assert [await file.has(serial) for serial in (1, 2, 3)] == [True, True, True]
 
 
+async def test_a_link_stays_one_and_the_file_that_servers_read_is_written(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    link, read = tmp_path / "krl", tmp_path / "etc" / "revoked"
+    link.symlink_to(read)
+    file = KrlFile(link, ManualClock())
+
+    await file.ready()
+    await asyncio.gather(file.add(1, NOW), KrlFile(read, ManualClock()).add(2, NOW))
+
+    assert link.is_symlink()
+    assert decode(read.read_bytes()).serials.keys() == {1, 2}
+
+
 @pytest.mark.parametrize(
     "said",
     [b"", b"x", b"-5", b"1" * 5000, "٣".encode()],
