@@ -74,11 +74,18 @@ class Closing:
         return GrantState.REVOKING
 
     async def later(
-        self, grant: Grant, error: str, *, least_ms: int = 0, counts: bool = True
+        self,
+        grant: Grant,
+        error: str,
+        *,
+        least_ms: int = 0,
+        most_ms: int | None = None,
+        counts: bool = True,
     ) -> GrantState:
         """Put a revocation off that didn't work, longer each time; what the grant counts as now."""
         limits = self._limits
-        delay = min(limits.backoff_ms * 2**grant.attempts, limits.max_backoff_ms)
+        longest_ms = limits.max_backoff_ms if most_ms is None else most_ms
+        delay = min(limits.backoff_ms * 2**grant.attempts, longest_ms)
         with contextlib.suppress(LedgerUnavailable):
             after = await self._ledger.retry_later(
                 grant,

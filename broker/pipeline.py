@@ -35,7 +35,7 @@ from broker.errors import (
     Unavailable,
 )
 from broker.grants import GrantState
-from broker.lanes import Circuits, Lanes
+from broker.lanes import LONGEST_S, Circuits, Lanes
 from broker.ledger.models import Changed, HandleRetired
 from broker.logs import get_logger
 from broker.refusals import cannot_issue, not_asked, replayed
@@ -98,7 +98,7 @@ class Pipeline:
             ledger=ledger, queries=queries, backends=backends, limits=self.limits, steps=steps
         )
         self.work = Work()
-        longest_s = self.limits.max_backoff_ms / 1000
+        longest_s = min(self.limits.max_backoff_ms / 1000, LONGEST_S)
         self.lanes = Lanes(clock, width=self.limits.lane_width, longest_s=longest_s)
         self.circuits = Circuits(clock, longest_s=longest_s, back=self._drain)
 
@@ -320,6 +320,7 @@ class Pipeline:
                 return await self.closing.later(
                     grant, "the backend doesn't answer", least_ms=int(shut_for * 1000)
                 )
+            before, most_ms = lane.failures, None
             try:
                 if not grant.lease:
                     return await self._revoke_lost(grant, lost=lost)
@@ -335,9 +336,10 @@ class Pipeline:
             except Unavailable as error:
                 if isinstance(error, BackendDown):
                     self.circuits.down(grant.backend)
-                if isinstance(error, BackendUnavailable) or error.retry_after:
-                    lane.failed()
-                return await self.closing.later(grant, error.detail)
+                nobody = isinstance(error, BackendUnavailable) or error.retry_after
+                if nobody and lane.failed(before):
+                    most_ms = math.ceil(lane.left * 1000)  # it is the next probe
+                return await self.closing.later(grant, error.detail, most_ms=most_ms)
             self.circuits.reached(grant.backend, grant.capability)
             if lane.answered():
                 self.work.spawn(self.ledger.hasten(grant.backend, grant.capability))
