@@ -1,6 +1,7 @@
 """Ways to a backend: shut for a while when nothing gets through, and then tried by one at a time.
 
-For revoking there is one lane per capability, of bounded width. A backend that hangs holds up its
+For revoking there is one lane per capability, of bounded width, and one for what tasks' credentials
+hang from. A backend that hangs holds up its
 own lane and no other; a lane that is shut is tried again by one probe at a time, and the first that
 gets through opens it for all that wait. Who shut it is the next probe: it is due again just when
 the lane takes one, while the others wait longer each time.
@@ -101,8 +102,8 @@ class Lanes:
         self._longest_s = longest_s
         self._lanes: dict[tuple[str, str], Lane] = {}
 
-    def of(self, backend: str, capability: str) -> Lane:
-        """Return the lane of a capability."""
+    def of(self, backend: str, capability: str = "") -> Lane:
+        """Return the lane of a capability, or the one of handles, which has no capability."""
         key = (backend, capability)
         if key not in self._lanes:
             self._lanes[key] = Lane(self._clock, self._width, self._longest_s)

@@ -94,13 +94,19 @@ class Pipeline:
         self.failing: Mapping[str, int] = {}  # by backend
         self._clock = clock
         self.steps = steps
-        self.closing = Closing(
-            ledger=ledger, queries=queries, backends=backends, limits=self.limits, steps=steps
-        )
         self.work = Work()
         longest_s = min(self.limits.max_backoff_ms / 1000, LONGEST_S)
         self.lanes = Lanes(clock, width=self.limits.lane_width, longest_s=longest_s)
         self.circuits = Circuits(clock, longest_s=longest_s, back=self._drain)
+        self.closing = Closing(
+            ledger=ledger,
+            queries=queries,
+            backends=backends,
+            limits=self.limits,
+            steps=steps,
+            lanes=self.lanes,
+            circuits=self.circuits,
+        )
 
     # Issue: steps 2 to 7.
 
@@ -313,7 +319,12 @@ class Pipeline:
         return outcome
 
     async def revoke_claimed(self, grant: Grant, *, lost: bool = False) -> GrantState:
-        """Take a claimed grant through steps 9 and 10; what it counts as then."""
+        """Take a claimed grant through steps 9 and 10; what it counts as then.
+
+        ``lost`` says that its minting is known to be over.
+        """
+        if not grant.lease:
+            return await self.closing.lost(grant, over=lost)
         lane = self.lanes.of(grant.backend, grant.capability)
         async with lane.turns.of(grant.task_id):
             if shut_for := lane.shut_for:
@@ -322,8 +333,6 @@ class Pipeline:
                 )
             before, most_ms = lane.failures, None
             try:
-                if not grant.lease:
-                    return await self._revoke_lost(grant, lost=lost)
                 backend = self.closing.backend(grant.backend)
                 with self.steps.metrics.revoking(grant.backend):
                     with self.steps.take(Step.REVOKE, grant=grant.id):
@@ -360,31 +369,6 @@ class Pipeline:
             return await self.closing.later(grant, waiting, least_ms=left_ms, counts=False)
         evidence = "expired" if grant.dies_at else backend.evidence(grant)
         return await self.closing.confirm(grant, evidence)
-
-    async def _revoke_lost(self, grant: Grant, *, lost: bool) -> GrantState:
-        """Revoke a grant whose lease was never learnt, by its handle.
-
-        Its handle goes only when nothing else hangs from it: then, or when its task has ended.
-        ``lost`` says that its minting is known to be over.
-        """
-        task = await self.queries.task(grant.task_id)
-        waiting = "its lease is not known; it goes with its task, or when its siblings are gone"
-        if task is None or task.ended_at:
-            if task is not None:
-                await self.ledger.postpone_task(task.id, delay_ms=0)
-            return await self.closing.later(grant, waiting, counts=False)
-        age_ms = self._clock.now() * 1000 - grant.created_at
-        if not lost and grant.reason != "abandoned" and age_ms < self.ledger.times.pending_ms:
-            return await self.closing.later(grant, "its minting may be under way", counts=False)
-        status = await self.ledger.handle(
-            task.id, "retire", grant.handle, backend=grant.backend, actor=_ACTOR
-        )
-        if status == "in_use":
-            return await self.closing.later(grant, waiting, counts=False)
-        self.closing.backend(grant.backend).forget(task.id)
-        if status != "unknown" and not await self.closing.end_handle(task, grant.handle, [grant]):
-            return await self.closing.later(grant, "its task token is not confirmed gone")
-        return await self.closing.confirm(grant, "handle_lookup")
 
     async def close(self, task: Task) -> bool:
         """Close an ended task: end its handles, and with them whatever was never delivered."""
