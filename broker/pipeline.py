@@ -92,7 +92,6 @@ class Pipeline:
         self.ledger_durable = True
         self.stuck: Mapping[str, int] = {}  # by capability
         self.failing: Mapping[str, int] = {}  # by backend
-        self._clock = clock
         self.steps = steps
         self.work = Work()
         longest_s = min(self.limits.max_backoff_ms / 1000, LONGEST_S)
@@ -363,7 +362,10 @@ class Pipeline:
         """Say what a grant is whose lease is gone; what it gave may work on at the target."""
         if grant.revocability == Revocability.NEVER:
             return await self.closing.abandon(grant, _STATIC)
-        left_ms = math.ceil(grant.dies_at - self._clock.now() * 1000)
+        try:  # by the clock that says when that is
+            left_ms = grant.dies_at - await self.queries.now() if grant.dies_at else 0
+        except LedgerUnavailable:
+            return GrantState.REVOKING
         if left_ms > 0:
             waiting = "it can't be revoked at its target; it ends when its time is up there"
             return await self.closing.later(grant, waiting, least_ms=left_ms, counts=False)

@@ -43,10 +43,11 @@ async def world(engines: tuple[DevStack, Config]) -> AsyncGenerator[World]:
     file = engines[0].data / FILE
     document: dict[str, Any] = tomllib.loads(file.read_text("utf-8"))
     dsn = next(row["dsn"] for row in document["capabilities"] if row.get("dsn"))
-    document["capabilities"].append({**LONG, "dsn": dsn})
+    lasting = {**LONG, "name": "orders-lasting", "revocability": "ttl_only"}
+    document["capabilities"] += [{**row, "dsn": dsn} for row in (LONG, lasting)]
     for principal in document["principals"]:
         if principal["name"] == "report-writer":
-            principal["capabilities"].append("orders-long")
+            principal["capabilities"] += ["orders-long", "orders-lasting"]
     config = parse_config(tomli_w.dumps(document), file)
     await give_rights(engines[0], config)
     made = World(engines[0].issuer, config)
@@ -97,6 +98,23 @@ async def test_renewed_it_lives_longer_in_the_ledger_and_at_vault(
     assert await logs_in(grant["credential"])
     await world.complete(task)
     assert not await logs_in(grant["credential"])
+
+
+async def test_what_cannot_be_revoked_is_not_made_to_live_longer_at_its_target(
+    world: World, engines: tuple[DevStack, Config]
+) -> None:
+    """Vault might do so, and its answer be lost: the ledger would have it dead while it lives."""
+    task = await world.open(capabilities=["orders-lasting"], ttl="4h")
+    grant = await world.grant(task, "orders-lasting")
+    before = await world.app.pipeline.queries.grant(grant["grant_id"])
+    assert before is not None
+
+    problem = assert_problem(await ask(world, grant, "renew", ttl="1h"), 409, "not_renewable")
+
+    assert "otate" in problem["detail"]
+    assert await world.app.pipeline.queries.grant(grant["grant_id"]) == before
+    lease = await Admin(engines[0]).vault("PUT", "sys/leases/lookup", {"lease_id": before.lease})
+    assert lease["data"]["last_renewal"] is None
 
 
 async def test_it_lives_no_longer_than_the_catalogue_lets_one_live_nor_than_its_task(
