@@ -22,15 +22,20 @@ BATCH: Final = 100
 """Items claimed per shard and round."""
 MAX_IN_FLIGHT: Final = 1000
 """Revocations under way in this process before it leaves the rest to others, or to later."""
+_LATER_MS: Final = 100
+"""Until then some of these are over."""
 
 
 @dataclass(frozen=True, slots=True)
 class SweepReport:
-    """What one sweep took on. ``next_due`` is when the next is needed (epoch ms), or None."""
+    """What one sweep took on. ``wait_ms`` is until the next is needed, or None.
+
+    By the ledger's clock: this replica's may say something else.
+    """
 
     tasks: int
     grants: int
-    next_due: int | None
+    wait_ms: int | None
 
 
 class Reaper:
@@ -61,10 +66,13 @@ class Reaper:
         tasks = grants = 0
         while True:
             due = await self._pipeline.queries.next_due()
-            horizon = horizon_ms or await self._pipeline.queries.now()
-            shards = [shard for shard, at in due.items() if at <= horizon]
-            if not shards or self._pipeline.work.in_flight >= MAX_IN_FLIGHT:
-                return SweepReport(tasks, grants, min(due.values(), default=None))
+            now = await self._pipeline.queries.now()
+            shards = [shard for shard, at in due.items() if at <= (horizon_ms or now)]
+            if not shards:
+                wait_ms = min(due.values()) - now if due else None
+                return SweepReport(tasks, grants, wait_ms)
+            if self._pipeline.work.in_flight >= MAX_IN_FLIGHT:
+                return SweepReport(tasks, grants, _LATER_MS)
             # What ends by itself belongs to no request: it has a trace of its own.
             with begin("sweep"):
                 claimed = await self._pipeline.ledger.claim_due(

@@ -119,8 +119,8 @@ class Scheduler:
         delay_ms = POLL_MS
         try:
             report = await self._reaper.sweep()
-            if report.next_due is not None:
-                delay_ms = min(POLL_MS, int(report.next_due - self._clock.now() * 1000))
+            if report.wait_ms is not None:
+                delay_ms = min(POLL_MS, report.wait_ms)
         except BrokerError as error:
             self._metrics.job_failed("sweep")
             log.warning("sweep failed", error=error.detail)

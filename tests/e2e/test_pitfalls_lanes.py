@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.app import build
-from broker.clock import SystemClock
 from tests.admin import Admin, own_stack, running
+from tests.clocks import Fast
 from tests.e2e.test_pitfalls_mass import SETTINGS, ask
 from tests.waiting import wait_until
 from tests.world import World, logs_in
@@ -51,13 +51,6 @@ backend = "token"
 resource = "https://orders.example.com"
 scope = "orders.read"
 """
-
-
-class Fast(SystemClock):
-    """The clock of a replica that is a day ahead."""
-
-    def now(self) -> float:
-        return super().now() + 86_400
 
 
 @pytest.fixture
