@@ -191,7 +191,7 @@ class Pipeline:
         except LedgerUnavailable:
             # The lease is known here and perhaps nowhere else: end it while we know it. The grant
             # stays on record, and a sweep comes to the same end without us.
-            self.work.spawn(backend.revoke(replace(grant, lease=minted.lease)))
+            self.work.spawn(backend.revoke(replace(grant, lease=minted.lease)), ends=True)
             raise
         if active.state is not GrantState.ACTIVE:
             await self.revoke_claimed(active)
@@ -293,13 +293,13 @@ class Pipeline:
             for marked in await self.ledger.begin_revoke(
                 [grant.id], reason="outcome_unknown", actor=_ACTOR
             ):
-                self.work.spawn(self.revoke_claimed(marked, lost=True))
+                self.work.spawn(self.revoke_claimed(marked, lost=True), ends=True)
 
     # Revoke: steps 9 and 10.
 
     async def revoke(self, grants: Iterable[Grant]) -> Outcome:
         """Revoke claimed grants; answer after ``wait_ms`` at most, the rest goes on behind it."""
-        jobs = [self.work.spawn(self.revoke_claimed(grant)) for grant in grants]
+        jobs = [self.work.spawn(self.revoke_claimed(grant), ends=True) for grant in grants]
         if not jobs:
             return Outcome()
         done, _ = await asyncio.wait(jobs, timeout=self.limits.wait_ms / 1000)
@@ -314,7 +314,7 @@ class Pipeline:
         """
         outcome = await self.revoke(claimed.grants)
         for task in claimed.tasks:
-            self.work.spawn(self.close(task))
+            self.work.spawn(self.close(task), ends=True)
         return outcome
 
     async def revoke_claimed(self, grant: Grant, *, lost: bool = False) -> GrantState:

@@ -21,7 +21,10 @@ log = get_logger("reaper")
 BATCH: Final = 100
 """Items claimed per shard and round."""
 MAX_IN_FLIGHT: Final = 1000
-"""Revocations under way in this process before it leaves the rest to others, or to later."""
+"""Revocations under way in this process before it leaves the rest to others, or to later.
+
+Nothing else counts: those who ask for credentials can't keep the sweep from ending them.
+"""
 _LATER_MS: Final = 100
 """Until then some of these are over."""
 
@@ -71,7 +74,7 @@ class Reaper:
             if not shards:
                 wait_ms = min(due.values()) - now if due else None
                 return SweepReport(tasks, grants, wait_ms)
-            if self._pipeline.work.in_flight >= MAX_IN_FLIGHT:
+            if self._pipeline.work.ending >= MAX_IN_FLIGHT:
                 return SweepReport(tasks, grants, _LATER_MS)
             # What ends by itself belongs to no request: it has a trace of its own.
             with begin("sweep"):
@@ -84,12 +87,13 @@ class Reaper:
 
     def _set_about(self, claimed: Claimed) -> None:
         self._metrics.claimed(tasks=len(claimed.tasks), grants=len(claimed.grants))
+        spawn = self._pipeline.work.spawn
         for grant in claimed.grants:
-            self._pipeline.work.spawn(self._pipeline.revoke_claimed(grant))
+            spawn(self._pipeline.revoke_claimed(grant), ends=True)
         for task in claimed.tasks:
-            self._pipeline.work.spawn(self._pipeline.close(task))
+            spawn(self._pipeline.close(task), ends=True)
         for task_id, elevation_id in claimed.elevations:
-            self._pipeline.work.spawn(self._elevations.finish(task_id, elevation_id))
+            spawn(self._elevations.finish(task_id, elevation_id), ends=True)
 
     async def look(self) -> dict[str, int]:
         """Notice new principals, finish reports left undone, and count what could not be revoked.
