@@ -11,6 +11,7 @@ import tomli_w
 
 from broker.config import parse_config
 from broker.dev.config import FILE
+from broker.steps import Step
 from tests.admin import Admin
 from tests.http.consenting import ConsentWorld, consent_config, give_rights
 from tests.http.parties import assert_problem
@@ -199,6 +200,32 @@ async def test_a_rotation_that_comes_to_nothing_leaves_the_old_one_as_it_was(wor
 
     assert await world.show_grant(grant["grant_id"]) == before
     assert await logs_in(grant["credential"])
+
+
+async def test_a_rotation_that_stops_before_delivery_leaves_two_that_the_ledger_ends(
+    world: World, engines: tuple[DevStack, Config]
+) -> None:
+    task = await world.open(capabilities=["orders-long"], ttl="4h")
+    grant = await world.grant(task, "orders-long")
+
+    def stop(step: Step) -> None:
+        if step is Step.DELIVER:
+            raise RuntimeError("stopped")
+
+    stopping = World(engines[0].issuer, world.config, before_step=stop)
+    assert (await ask(stopping, grant, "rotate")).status_code == 500
+    await stopping.close()
+
+    old = await world.show_grant(grant["grant_id"])
+    new = await world.show_grant(old["replaced_by"])
+    assert (old["state"], new["state"]) == ("active", "active")
+    assert old["expires_at"] == grant["expires_at"]
+    assert_problem(await ask(world, grant, "rotate"), 409, "conflict")
+    await world.sweep(ahead_ms=31 * 60_000)
+    rows = [await world.app.pipeline.queries.grant(g["grant_id"]) for g in (old, new)]
+    assert [row and row.state for row in rows] == ["revoked"] * 2
+    assert not {row.lease for row in rows if row} & await Admin(engines[0]).leases()
+    assert not await logs_in(grant["credential"])
 
 
 async def test_a_rotation_can_be_delivered_wrapped(world: World) -> None:
