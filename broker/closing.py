@@ -10,7 +10,13 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Final
 
-from broker.errors import BackendUnavailable, LedgerUnavailable, Unavailable
+from broker.errors import (
+    BackendDown,
+    BackendRefused,
+    BackendUnavailable,
+    LedgerUnavailable,
+    Unavailable,
+)
 from broker.grants import GrantState
 from broker.logs import get_logger
 from broker.steps import Limits, Step, Steps
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
 
     from broker.backends.protocol import Backend
     from broker.grants import Grant
+    from broker.lanes import Circuits, Lanes
     from broker.ledger.queries import Queries
     from broker.ledger.redis import RedisLedger
     from broker.tasks import Task
@@ -41,6 +48,8 @@ class Closing:
         backends: Mapping[str, Backend],
         limits: Limits,
         steps: Steps,
+        lanes: Lanes,
+        circuits: Circuits,
     ) -> None:
         """All of these are the pipeline's."""
         self._ledger = ledger
@@ -48,6 +57,8 @@ class Closing:
         self._backends = backends
         self._limits = limits
         self._steps = steps
+        self._lanes = lanes
+        self._circuits = circuits
 
     def backend(self, name: str) -> Backend:
         """Return a backend.
@@ -76,11 +87,18 @@ class Closing:
         return GrantState.REVOKING
 
     async def later(
-        self, grant: Grant, error: str, *, least_ms: int = 0, counts: bool = True
+        self,
+        grant: Grant,
+        error: str,
+        *,
+        least_ms: int = 0,
+        most_ms: int | None = None,
+        counts: bool = True,
     ) -> GrantState:
         """Put a revocation off that didn't work, longer each time; what the grant counts as now."""
         limits = self._limits
-        delay = min(limits.backoff_ms * 2**grant.attempts, limits.max_backoff_ms)
+        longest_ms = limits.max_backoff_ms if most_ms is None else most_ms
+        delay = min(limits.backoff_ms * 2**grant.attempts, longest_ms)
         with contextlib.suppress(LedgerUnavailable):
             after = await self._ledger.retry_later(
                 grant,
@@ -101,6 +119,39 @@ class Closing:
             return after.state
         return GrantState.REVOKING
 
+    async def lost(self, grant: Grant, *, over: bool) -> GrantState:
+        """Revoke a grant whose lease was never learnt, by its handle; what it counts as now.
+
+        ``over`` says that its minting is known to be.
+        """
+        try:
+            return await self._end_lost(grant, over=over)
+        except LedgerUnavailable:
+            return GrantState.REVOKING  # its claim runs out and a sweep takes it up again
+        except Unavailable as error:
+            return await self.later(grant, error.detail)
+
+    async def _end_lost(self, grant: Grant, *, over: bool) -> GrantState:
+        """End its handle when nothing else hangs from it, or leave that to the end of its task."""
+        task = await self._queries.task(grant.task_id)
+        waiting = "its lease is not known; it goes with its task, or when its siblings are gone"
+        if task is None or task.ended_at:
+            if task is not None:
+                await self._ledger.postpone_task(task.id, delay_ms=0)
+            return await self.later(grant, waiting, counts=False)
+        age_ms = await self._queries.now() - grant.created_at
+        if not over and grant.reason != "abandoned" and age_ms < self._ledger.times.pending_ms:
+            return await self.later(grant, "its minting may be under way", counts=False)
+        status = await self._ledger.handle(
+            task.id, "retire", grant.handle, backend=grant.backend, actor=_ACTOR
+        )
+        if status == "in_use":
+            return await self.later(grant, waiting, counts=False)
+        self.backend(grant.backend).forget(task.id)
+        if status != "unknown" and not await self.end_handle(task, grant.handle, [grant]):
+            return await self.later(grant, "its task token is not confirmed gone")
+        return await self.settle_lost(grant)
+
     async def end_handle(self, task: Task, handle: str, lost: Sequence[Grant]) -> bool:
         """End a handle, and the ``lost`` grants whose leases were never learnt; whether it is gone.
 
@@ -108,16 +159,36 @@ class Closing:
             Unavailable: a backend or the ledger doesn't answer.
         """
         name = str(task.handles.get(handle, {}).get("backend", "")) or lost[0].backend
+        lane = self._lanes.of(name)
+        async with lane.turns.of(task.id):
+            if lane.shut_for:
+                raise BackendRefused(f"backend {name!r} doesn't answer")  # so it isn't asked
+            before = lane.failures
+            try:
+                gone = await self._handle_gone(name, task, handle, lost)
+            except LedgerUnavailable:
+                raise
+            except Unavailable as error:
+                if isinstance(error, BackendDown):
+                    self._circuits.down(name)
+                if isinstance(error, BackendUnavailable) or error.retry_after:
+                    lane.failed(before)
+                raise
+            if lane.answered():
+                await self._ledger.hasten(name, "")
+        self._circuits.reached(name)
+        return (
+            gone
+            and await self._ledger.handle(task.id, "drop", handle, backend=name, actor=_ACTOR)
+            != "too_early"
+        )
+
+    async def _handle_gone(self, name: str, task: Task, handle: str, lost: Sequence[Grant]) -> bool:
         backend = self.backend(name)
         with self._steps.take(Step.REVOKE, task=task.id):
             await backend.revoke_handle(task, handle)
         with self._steps.take(Step.CONFIRM, task=task.id):
-            if await backend.handle_is_live(task, handle, lost):
-                return False
-        return (
-            await self._ledger.handle(task.id, "drop", handle, backend=name, actor=_ACTOR)
-            != "too_early"
-        )
+            return not await backend.handle_is_live(task, handle, lost)
 
     async def settle_lost(self, grant: Grant) -> GrantState:
         """Say what a grant is whose handle is gone and whose lease was never learnt.

@@ -1,8 +1,10 @@
 """Ways to a backend: shut for a while when nothing gets through, and then tried by one at a time.
 
-For revoking there is one lane per capability, of bounded width. A backend that hangs holds up its
+For revoking there is one lane per capability, of bounded width, and one for what tasks' credentials
+hang from. A backend that hangs holds up its
 own lane and no other; a lane that is shut is tried again by one probe at a time, and the first that
-gets through opens it for all that wait.
+gets through opens it for all that wait. Who shut it is the next probe: it is due again just when
+the lane takes one, while the others wait longer each time.
 
 For issuing there is a circuit per capability, and one for the backend as a whole: whoever asks is
 refused at once where nobody gets an answer. The whole is shut only by what says that the backend
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
     from broker.clock import Clock
 
+LONGEST_S: Final = 5.0
+"""How long a way is shut at most: soon after a backend is back, that is noticed."""
 _FIRST_S: Final = 1.0
 _WHOLE: Final = ""
 
@@ -31,7 +35,7 @@ class Way:
 
     def __init__(self, clock: Clock, longest_s: float) -> None:
         """Shut for ``longest_s`` seconds at most."""
-        self.failures = 0
+        self.failures: int = 0
         self._clock = clock
         self._longest_s = longest_s
         self._shut_s = 0.0
@@ -55,11 +59,18 @@ class Way:
         """Whether nothing got through lately; asking admits nobody."""
         return self._shut_s > 0
 
-    def failed(self) -> None:
-        """Nothing got through: shut it, longer each time."""
+    def failed(self, before: int | None = None) -> bool:
+        """Nothing got through: shut it, longer each time; whether that said anything new.
+
+        ``before`` is how many ``failures`` there were when the call began. Of calls that went side
+        by side, the first to fail shuts it.
+        """
+        if before is not None and before != self.failures:
+            return False
         self.failures += 1
         self._shut_s = min(max(self._shut_s * 2, _FIRST_S), self._longest_s)
         self._opens_at = self._clock.monotonic() + self._shut_s
+        return True
 
     def answered(self) -> bool:
         """Something got through: open it, and say whether it was shut."""
@@ -91,8 +102,8 @@ class Lanes:
         self._longest_s = longest_s
         self._lanes: dict[tuple[str, str], Lane] = {}
 
-    def of(self, backend: str, capability: str) -> Lane:
-        """Return the lane of a capability."""
+    def of(self, backend: str, capability: str = "") -> Lane:
+        """Return the lane of a capability, or the one of handles, which has no capability."""
         key = (backend, capability)
         if key not in self._lanes:
             self._lanes[key] = Lane(self._clock, self._width, self._longest_s)
@@ -155,21 +166,16 @@ class Circuits:
 
     @contextlib.contextmanager
     def watch(self, backend: str, capability: str, *, answers: bool = True) -> Generator[None]:
-        """Learn from how a call ends. With ``answers`` a good end means that the backend did.
-
-        Of calls that went side by side, the first to fail shuts it: the rest say nothing new.
-        """
+        """Learn from how a call ends. With ``answers`` a good end means that the backend did."""
         whole, own = self._of(backend, _WHOLE), self._of(backend, capability)
         before = whole.failures, own.failures
         try:
             yield
         except BackendDown:
-            if whole.failures == before[0]:
-                whole.failed()
+            whole.failed(before[0])
             raise
         except BackendUnavailable:
-            if own.failures == before[1]:
-                own.failed()
+            own.failed(before[1])
             raise
         except BackendRefused:
             self.reached(backend)

@@ -35,7 +35,7 @@ from broker.errors import (
     Unavailable,
 )
 from broker.grants import GrantState
-from broker.lanes import Circuits, Lanes
+from broker.lanes import LONGEST_S, Circuits, Lanes
 from broker.ledger.models import Changed, HandleRetired
 from broker.logs import get_logger
 from broker.refusals import cannot_issue, not_asked, replayed
@@ -91,15 +91,20 @@ class Pipeline:
         self.ledger_durable = True
         self.stuck: Mapping[str, int] = {}  # by capability
         self.failing: Mapping[str, int] = {}  # by backend
-        self._clock = clock
         self.steps = steps
-        self.closing = Closing(
-            ledger=ledger, queries=queries, backends=backends, limits=self.limits, steps=steps
-        )
         self.work = Work()
-        longest_s = self.limits.max_backoff_ms / 1000
+        longest_s = min(self.limits.max_backoff_ms / 1000, LONGEST_S)
         self.lanes = Lanes(clock, width=self.limits.lane_width, longest_s=longest_s)
         self.circuits = Circuits(clock, longest_s=longest_s, back=self._drain)
+        self.closing = Closing(
+            ledger=ledger,
+            queries=queries,
+            backends=backends,
+            limits=self.limits,
+            steps=steps,
+            lanes=self.lanes,
+            circuits=self.circuits,
+        )
 
     # Issue: steps 2 to 7.
 
@@ -187,7 +192,7 @@ class Pipeline:
         except LedgerUnavailable:
             # The lease is known here and perhaps nowhere else: end it while we know it. The grant
             # stays on record, and a sweep comes to the same end without us.
-            self.work.spawn(backend.revoke(replace(grant, lease=minted.lease)))
+            self.work.spawn(backend.revoke(replace(grant, lease=minted.lease)), ends=True)
             raise
         if active.state is not GrantState.ACTIVE:
             await self.revoke_claimed(active)
@@ -294,13 +299,13 @@ class Pipeline:
             for marked in await self.ledger.begin_revoke(
                 [grant.id], reason="outcome_unknown", actor=_ACTOR
             ):
-                self.work.spawn(self.revoke_claimed(marked, lost=True))
+                self.work.spawn(self.revoke_claimed(marked, lost=True), ends=True)
 
     # Revoke: steps 9 and 10.
 
     async def revoke(self, grants: Iterable[Grant]) -> Outcome:
         """Revoke claimed grants; answer after ``wait_ms`` at most, the rest goes on behind it."""
-        jobs = [self.work.spawn(self.revoke_claimed(grant)) for grant in grants]
+        jobs = [self.work.spawn(self.revoke_claimed(grant), ends=True) for grant in grants]
         if not jobs:
             return Outcome()
         done, _ = await asyncio.wait(jobs, timeout=self.limits.wait_ms / 1000)
@@ -315,20 +320,24 @@ class Pipeline:
         """
         outcome = await self.revoke(claimed.grants)
         for task in claimed.tasks:
-            self.work.spawn(self.close(task))
+            self.work.spawn(self.close(task), ends=True)
         return outcome
 
     async def revoke_claimed(self, grant: Grant, *, lost: bool = False) -> GrantState:
-        """Take a claimed grant through steps 9 and 10; what it counts as then."""
+        """Take a claimed grant through steps 9 and 10; what it counts as then.
+
+        ``lost`` says that its minting is known to be over.
+        """
+        if not grant.lease:
+            return await self.closing.lost(grant, over=lost)
         lane = self.lanes.of(grant.backend, grant.capability)
         async with lane.turns.of(grant.task_id):
             if shut_for := lane.shut_for:
                 return await self.closing.later(
                     grant, "the backend doesn't answer", least_ms=int(shut_for * 1000)
                 )
+            before, most_ms = lane.failures, None
             try:
-                if not grant.lease:
-                    return await self._revoke_lost(grant, lost=lost)
                 backend = self.closing.backend(grant.backend)
                 with self.steps.metrics.revoking(grant.backend):
                     with self.steps.take(Step.REVOKE, grant=grant.id):
@@ -341,9 +350,10 @@ class Pipeline:
             except Unavailable as error:
                 if isinstance(error, BackendDown):
                     self.circuits.down(grant.backend)
-                if isinstance(error, BackendUnavailable) or error.retry_after:
-                    lane.failed()
-                return await self.closing.later(grant, error.detail)
+                nobody = isinstance(error, BackendUnavailable) or error.retry_after
+                if nobody and lane.failed(before):
+                    most_ms = math.ceil(lane.left * 1000)  # it is the next probe
+                return await self.closing.later(grant, error.detail, most_ms=most_ms)
             self.circuits.reached(grant.backend, grant.capability)
             if lane.answered():
                 self.work.spawn(self.ledger.hasten(grant.backend, grant.capability))
@@ -358,37 +368,15 @@ class Pipeline:
         """Say what a grant is whose lease is gone; what it gave may work on at the target."""
         if grant.revocability == Revocability.NEVER:
             return await self.closing.abandon(grant, STATIC)
-        left_ms = math.ceil(grant.dies_at - self._clock.now() * 1000)
+        try:  # by the clock that says when that is
+            left_ms = grant.dies_at - await self.queries.now() if grant.dies_at else 0
+        except LedgerUnavailable:
+            return GrantState.REVOKING
         if left_ms > 0:
             waiting = "it can't be revoked at its target; it ends when its time is up there"
             return await self.closing.later(grant, waiting, least_ms=left_ms, counts=False)
         evidence = "expired" if grant.dies_at else backend.evidence(grant)
         return await self.closing.confirm(grant, evidence)
-
-    async def _revoke_lost(self, grant: Grant, *, lost: bool) -> GrantState:
-        """Revoke a grant whose lease was never learnt, by its handle.
-
-        Its handle goes only when nothing else hangs from it: then, or when its task has ended.
-        ``lost`` says that its minting is known to be over.
-        """
-        task = await self.queries.task(grant.task_id)
-        waiting = "its lease is not known; it goes with its task, or when its siblings are gone"
-        if task is None or task.ended_at:
-            if task is not None:
-                await self.ledger.postpone_task(task.id, delay_ms=0)
-            return await self.closing.later(grant, waiting, counts=False)
-        age_ms = self._clock.now() * 1000 - grant.created_at
-        if not lost and grant.reason != "abandoned" and age_ms < self.ledger.times.pending_ms:
-            return await self.closing.later(grant, "its minting may be under way", counts=False)
-        status = await self.ledger.handle(
-            task.id, "retire", grant.handle, backend=grant.backend, actor=_ACTOR
-        )
-        if status == "in_use":
-            return await self.closing.later(grant, waiting, counts=False)
-        self.closing.backend(grant.backend).forget(task.id)
-        if status != "unknown" and not await self.closing.end_handle(task, grant.handle, [grant]):
-            return await self.closing.later(grant, "its task token is not confirmed gone")
-        return await self.closing.settle_lost(grant)
 
     async def close(self, task: Task) -> bool:
         """Close an ended task: end its handles, and with them whatever was never delivered."""

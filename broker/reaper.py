@@ -21,16 +21,24 @@ log = get_logger("reaper")
 BATCH: Final = 100
 """Items claimed per shard and round."""
 MAX_IN_FLIGHT: Final = 1000
-"""Revocations under way in this process before it leaves the rest to others, or to later."""
+"""Revocations under way in this process before it leaves the rest to others, or to later.
+
+Nothing else counts: those who ask for credentials can't keep the sweep from ending them.
+"""
+_LATER_MS: Final = 100
+"""Until then some of these are over."""
 
 
 @dataclass(frozen=True, slots=True)
 class SweepReport:
-    """What one sweep took on. ``next_due`` is when the next is needed (epoch ms), or None."""
+    """What one sweep took on. ``wait_ms`` is until the next is needed, or None.
+
+    By the ledger's clock: this replica's may say something else.
+    """
 
     tasks: int
     grants: int
-    next_due: int | None
+    wait_ms: int | None
 
 
 class Reaper:
@@ -61,10 +69,13 @@ class Reaper:
         tasks = grants = 0
         while True:
             due = await self._pipeline.queries.next_due()
-            horizon = horizon_ms or await self._pipeline.queries.now()
-            shards = [shard for shard, at in due.items() if at <= horizon]
-            if not shards or self._pipeline.work.in_flight >= MAX_IN_FLIGHT:
-                return SweepReport(tasks, grants, min(due.values(), default=None))
+            now = await self._pipeline.queries.now()
+            shards = [shard for shard, at in due.items() if at <= (horizon_ms or now)]
+            if not shards:
+                wait_ms = min(due.values()) - now if due else None
+                return SweepReport(tasks, grants, wait_ms)
+            if self._pipeline.work.ending >= MAX_IN_FLIGHT:
+                return SweepReport(tasks, grants, _LATER_MS)
             # What ends by itself belongs to no request: it has a trace of its own.
             with begin("sweep"):
                 claimed = await self._pipeline.ledger.claim_due(
@@ -76,12 +87,13 @@ class Reaper:
 
     def _set_about(self, claimed: Claimed) -> None:
         self._metrics.claimed(tasks=len(claimed.tasks), grants=len(claimed.grants))
+        spawn = self._pipeline.work.spawn
         for grant in claimed.grants:
-            self._pipeline.work.spawn(self._pipeline.revoke_claimed(grant))
+            spawn(self._pipeline.revoke_claimed(grant), ends=True)
         for task in claimed.tasks:
-            self._pipeline.work.spawn(self._pipeline.close(task))
+            spawn(self._pipeline.close(task), ends=True)
         for task_id, elevation_id in claimed.elevations:
-            self._pipeline.work.spawn(self._elevations.finish(task_id, elevation_id))
+            spawn(self._elevations.finish(task_id, elevation_id), ends=True)
 
     async def look(self) -> dict[str, int]:
         """Notice new principals, finish reports left undone, and count what could not be revoked.

@@ -47,7 +47,8 @@ class Receipts:
         """Return a grant's receipt, signed now, and what it says.
 
         ``confirmed`` is true only when death was confirmed by ``evidence``. ``issued`` is null when
-        nobody knows whether there ever was a credential: then nothing that could be is left.
+        nobody knows whether there ever was a credential: nobody was given it, and what it would
+        hang from is gone.
 
         Raises:
             NotDeadYet: it lives, or is being revoked.

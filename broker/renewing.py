@@ -147,6 +147,10 @@ class Renewals:
         asked_at, needed_ms = now_ms(), ttl_ms + _MARGIN_MS
         if asked_at + needed_ms <= grant.lives_until or not grant.lives_until:
             return 0
+        if grant.dies_at:
+            # An answer that is lost would leave it alive when the ledger has it dead by itself.
+            msg = "It can't be revoked at its target, so it isn't made to live longer there. "
+            raise NotRenewable(msg + _ROTATE)
         try:
             lives_ms = await self._renewable(grant).renew(grant, needed_ms)
             return max(lives_ms - (now_ms() - asked_at), 1)

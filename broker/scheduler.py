@@ -1,7 +1,12 @@
-"""APScheduler around the reaper: thin jobs, and a sweep exactly when the next item is due."""
+"""APScheduler around the reaper: thin jobs, and a sweep exactly when the next item is due.
+
+APScheduler goes by the machine's clock. Where that is set back, what is scheduled would be as late
+as it was set back: all jobs are run then, and go on from there.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +32,8 @@ log = get_logger("scheduler")
 POLL_MS: Final = 1000
 """How late at most this replica notices what another replica has scheduled."""
 _SOONEST_MS: Final = 10
+_HEED_S: Final = 1.0
+"""How often the clock is looked at, and by how much less than before it was set back."""
 _PRUNE_S: Final = 600
 _REVIEW_S: Final = 60
 _TEND_S: Final = 30
@@ -62,6 +69,8 @@ class Scheduler:
         self._clock = clock
         # APScheduler has no types.
         self._jobs: Any = AsyncIOScheduler(timezone=UTC)
+        self._ahead_s = 0.0
+        self._heeding: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Start the jobs; the first sweep runs at once."""
@@ -94,13 +103,24 @@ class Scheduler:
                 **once,
             )
         self._jobs.start()
+        self._ahead_s = self._clock.now() - self._clock.monotonic()
+        self._heed()
+
+    def _heed(self) -> None:
+        now = self._clock.now()
+        before, self._ahead_s = self._ahead_s, now - self._clock.monotonic()
+        if (back_s := before - self._ahead_s) > _HEED_S:
+            log.warning("the clock was set back: all jobs are run now", seconds=round(back_s))
+            for job in self._jobs.get_jobs():
+                job.modify(next_run_time=datetime.fromtimestamp(now, UTC))
+        self._heeding = asyncio.get_running_loop().call_later(_HEED_S, self._heed)
 
     async def _sweep(self) -> None:
         delay_ms = POLL_MS
         try:
             report = await self._reaper.sweep()
-            if report.next_due is not None:
-                delay_ms = min(POLL_MS, int(report.next_due - self._clock.now() * 1000))
+            if report.wait_ms is not None:
+                delay_ms = min(POLL_MS, report.wait_ms)
         except BrokerError as error:
             self._metrics.job_failed("sweep")
             log.warning("sweep failed", error=error.detail)
@@ -138,6 +158,8 @@ class Scheduler:
 
     def stop(self) -> None:
         """Start no further job."""
+        if self._heeding is not None:
+            self._heeding.cancel()
         if self._jobs.running:
             self._jobs.shutdown(wait=False)
 

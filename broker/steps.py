@@ -134,11 +134,15 @@ class Work:
 
     def __init__(self) -> None:
         self._jobs: set[asyncio.Task[Any]] = set()
+        self._ending: set[asyncio.Task[Any]] = set()
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Start a piece of work."""
+    def spawn(self, work: Coroutine[Any, Any, Any], *, ends: bool = False) -> asyncio.Task[Any]:
+        """Start a piece of work; ``ends`` says that it ends a credential or what one hangs from."""
         job = asyncio.ensure_future(work)
         self._jobs.add(job)
+        if ends:
+            self._ending.add(job)
+            job.add_done_callback(self._ending.discard)
         job.add_done_callback(self._done)
         return job
 
@@ -152,6 +156,11 @@ class Work:
     def in_flight(self) -> int:
         """How many pieces are under way."""
         return len(self._jobs)
+
+    @property
+    def ending(self) -> int:
+        """How many of them end something; however much is issued, that isn't among these."""
+        return len(self._ending)
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for what is under way, and what that starts, so that little is left to sweep."""

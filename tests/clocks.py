@@ -1,6 +1,16 @@
-"""A clock that stands still until told otherwise."""
+"""A clock that stands still until told otherwise, and one that is wrong."""
 
 from __future__ import annotations
+
+from broker.clock import SystemClock
+
+
+class Fast(SystemClock):
+    """The clock of a replica that is a day ahead."""
+
+    def now(self) -> float:
+        """Wall-clock seconds since the epoch, and a day."""
+        return super().now() + 86_400
 
 
 class ManualClock:

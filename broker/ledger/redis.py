@@ -316,7 +316,10 @@ class RedisLedger(Endings):
         )
 
     async def hasten(self, backend: str, capability: str) -> int:
-        """A backend answers again: the capability's waiting revocations are due now."""
+        """A backend answers again: the capability's waiting revocations are due now.
+
+        Without a capability: those of grants whose leases were never learnt.
+        """
         args = {"backend": backend, "capability": capability, "actor": "reaper"}
         return sum(await self._redis.on_every_shard("hasten", args))
 

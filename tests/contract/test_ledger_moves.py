@@ -239,3 +239,16 @@ async def test_a_child_never_outlives_its_parent(bench: Bench) -> None:
     parent = await bench.open(ttl_ms=HOUR)
     child = await bench.open(parent, ttl_ms=2 * HOUR)
     assert child.expires_at == parent.expires_at
+
+
+async def test_what_a_backend_that_answers_again_makes_due(bench: Bench) -> None:
+    """A capability's lane says so of its own grants; that of handles of those without a lease."""
+    task = await bench.open()
+    known, lost = await bench.activate(await bench.reserve(task)), await bench.reserve(task)
+    for grant in await bench.revoke(known, lost):
+        assert (await bench.retry(grant, attempts=6)).due_at > await bench.queries.now()
+
+    assert await bench.ledger.hasten("vault", "orders-write") == 0
+    assert await bench.ledger.hasten("vault", "") == 1
+    assert (await bench.grant(lost)).due_at <= await bench.queries.now()
+    assert await bench.ledger.hasten("vault", "orders-read") == 2

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from broker.app import build
+from broker.reaper import MAX_IN_FLIGHT
 from tests.admin import running
+from tests.clocks import Fast
 from tests.waiting import wait_until
 from tests.world import World, logs_in
 
@@ -62,6 +65,30 @@ async def test_a_grant_dies_by_itself_when_its_time_is_up(replica: World) -> Non
     assert await logs_in(long["credential"])
     assert (await replica.show_task(task["task_id"]))["state"] == "active"
     await replica.complete(task)
+
+
+async def test_8_however_much_is_being_issued_what_is_due_is_revoked(world: World) -> None:
+    task = await world.open()
+    granted = await world.grant(task)
+    pipeline, answered = world.app.pipeline, asyncio.Event()
+    for _ in range(MAX_IN_FLIGHT):
+        pipeline.work.spawn(answered.wait())  # as a mint that Vault has yet to answer
+
+    await world.app.reaper.sweep(horizon_ms=await pipeline.queries.now() + 600_000)
+
+    await dead(world, granted)
+    answered.set()
+
+
+async def test_when_the_next_is_due_is_told_by_the_clock_that_it_is_due_by(
+    world: World, engines: tuple[DevStack, Config]
+) -> None:
+    await world.open(ttl="10m")
+    fast = build(engines[1], clock=Fast())
+    report = await fast.reaper.sweep()
+    await fast.close()
+    assert report.wait_ms is not None
+    assert 500_000 < report.wait_ms <= 600_000
 
 
 async def test_a_task_and_its_children_end_at_the_deadline(replica: World) -> None:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from broker.app import build
 from tests.admin import Admin, own_stack, running
+from tests.clocks import Fast
 from tests.e2e.test_pitfalls_mass import SETTINGS, ask
 from tests.waiting import wait_until
 from tests.world import World, logs_in
@@ -153,6 +155,12 @@ async def test_9_what_cannot_be_revoked_is_not_called_revoked_before_its_time(ow
     assert shown["state"] == "revoking"
     assert shown["ends_by_itself_at"] > shown["expires_at"]
     assert "can't be revoked" in shown["error"]
+
+    fast = build(own[1], clock=Fast())
+    row = await fast.pipeline.queries.grant(granted["grant_id"])
+    assert row is not None
+    assert await fast.pipeline.revoke_claimed(row) == "revoking"
+    await fast.close()
     await world.close()
 
 

@@ -11,6 +11,7 @@ import tomli_w
 
 from broker.config import parse_config
 from broker.dev.config import FILE
+from broker.steps import Step
 from tests.admin import Admin
 from tests.http.consenting import ConsentWorld, consent_config, give_rights
 from tests.http.parties import assert_problem
@@ -43,10 +44,11 @@ async def world(engines: tuple[DevStack, Config]) -> AsyncGenerator[World]:
     file = engines[0].data / FILE
     document: dict[str, Any] = tomllib.loads(file.read_text("utf-8"))
     dsn = next(row["dsn"] for row in document["capabilities"] if row.get("dsn"))
-    document["capabilities"].append({**LONG, "dsn": dsn})
+    lasting = {**LONG, "name": "orders-lasting", "revocability": "ttl_only"}
+    document["capabilities"] += [{**row, "dsn": dsn} for row in (LONG, lasting)]
     for principal in document["principals"]:
         if principal["name"] == "report-writer":
-            principal["capabilities"].append("orders-long")
+            principal["capabilities"] += ["orders-long", "orders-lasting"]
     config = parse_config(tomli_w.dumps(document), file)
     await give_rights(engines[0], config)
     made = World(engines[0].issuer, config)
@@ -97,6 +99,23 @@ async def test_renewed_it_lives_longer_in_the_ledger_and_at_vault(
     assert await logs_in(grant["credential"])
     await world.complete(task)
     assert not await logs_in(grant["credential"])
+
+
+async def test_what_cannot_be_revoked_is_not_made_to_live_longer_at_its_target(
+    world: World, engines: tuple[DevStack, Config]
+) -> None:
+    """Vault might do so, and its answer be lost: the ledger would have it dead while it lives."""
+    task = await world.open(capabilities=["orders-lasting"], ttl="4h")
+    grant = await world.grant(task, "orders-lasting")
+    before = await world.app.pipeline.queries.grant(grant["grant_id"])
+    assert before is not None
+
+    problem = assert_problem(await ask(world, grant, "renew", ttl="1h"), 409, "not_renewable")
+
+    assert "otate" in problem["detail"]
+    assert await world.app.pipeline.queries.grant(grant["grant_id"]) == before
+    lease = await Admin(engines[0]).vault("PUT", "sys/leases/lookup", {"lease_id": before.lease})
+    assert lease["data"]["last_renewal"] is None
 
 
 async def test_it_lives_no_longer_than_the_catalogue_lets_one_live_nor_than_its_task(
@@ -181,6 +200,32 @@ async def test_a_rotation_that_comes_to_nothing_leaves_the_old_one_as_it_was(wor
 
     assert await world.show_grant(grant["grant_id"]) == before
     assert await logs_in(grant["credential"])
+
+
+async def test_a_rotation_that_stops_before_delivery_leaves_two_that_the_ledger_ends(
+    world: World, engines: tuple[DevStack, Config]
+) -> None:
+    task = await world.open(capabilities=["orders-long"], ttl="4h")
+    grant = await world.grant(task, "orders-long")
+
+    def stop(step: Step) -> None:
+        if step is Step.DELIVER:
+            raise RuntimeError("stopped")
+
+    stopping = World(engines[0].issuer, world.config, before_step=stop)
+    assert (await ask(stopping, grant, "rotate")).status_code == 500
+    await stopping.close()
+
+    old = await world.show_grant(grant["grant_id"])
+    new = await world.show_grant(old["replaced_by"])
+    assert (old["state"], new["state"]) == ("active", "active")
+    assert old["expires_at"] == grant["expires_at"]
+    assert_problem(await ask(world, grant, "rotate"), 409, "conflict")
+    await world.sweep(ahead_ms=31 * 60_000)
+    rows = [await world.app.pipeline.queries.grant(g["grant_id"]) for g in (old, new)]
+    assert [row and row.state for row in rows] == ["revoked"] * 2
+    assert not {row.lease for row in rows if row} & await Admin(engines[0]).leases()
+    assert not await logs_in(grant["credential"])
 
 
 async def test_a_rotation_can_be_delivered_wrapped(world: World) -> None:

@@ -54,6 +54,12 @@ def test_it_is_shut_longer_each_time_up_to_the_longest(lane: Lane) -> None:
     assert seen == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
+def test_calls_that_fail_side_by_side_shut_it_once(lane: Lane) -> None:
+    before = lane.failures
+    assert [lane.failed(before) for _ in range(3)] == [True, False, False]
+    assert lane.shut_for == 1
+
+
 def test_the_first_answer_opens_it_for_all_and_says_so_once(lane: Lane, clock: ManualClock) -> None:
     lane.failed()
     lane.failed()

@@ -36,10 +36,17 @@ class Jobs:
         return nothing
 
 
-async def test_sweeps_go_on_however_late_the_loop_notices_that_one_is_over() -> None:
-    jobs: Any = Jobs()
-    clock = SystemClock()
-    scheduler = Scheduler(
+class Adjusted(SystemClock):
+    """A machine's clock that is ahead, until somebody sets it right."""
+
+    ahead_s = 3600.0
+
+    def now(self) -> float:
+        return super().now() + self.ahead_s
+
+
+def scheduler_of(jobs: Any, clock: SystemClock) -> Scheduler:
+    return Scheduler(
         cast("Reaper", jobs),
         clock,
         keys=cast("KeyRotation", jobs),
@@ -48,6 +55,11 @@ async def test_sweeps_go_on_however_late_the_loop_notices_that_one_is_over() -> 
         policy_s=60,
         reconcile=jobs,
     )
+
+
+async def test_sweeps_go_on_however_late_the_loop_notices_that_one_is_over() -> None:
+    jobs = Jobs()
+    scheduler = scheduler_of(jobs, SystemClock())
     scheduler.start()
     try:
         for _ in range(200):
@@ -58,6 +70,25 @@ async def test_sweeps_go_on_however_late_the_loop_notices_that_one_is_over() -> 
         async def more() -> bool:
             return jobs.sweeps > seen + 3
 
+        await wait_until(more, "sweeps go on")
+    finally:
+        scheduler.stop()
+
+
+async def test_sweeps_go_on_when_the_clock_is_set_back() -> None:
+    jobs, clock = Jobs(), Adjusted()
+    scheduler = scheduler_of(jobs, clock)
+    scheduler.start()
+    try:
+
+        async def first() -> bool:
+            return jobs.sweeps == 1
+
+        async def more() -> bool:
+            return jobs.sweeps > 3
+
+        await wait_until(first, "the next sweep is an hour away, by the clock of then")
+        clock.ahead_s = 0
         await wait_until(more, "sweeps go on")
     finally:
         scheduler.stop()

@@ -37,7 +37,6 @@ end
 grant.decision_id = A.decision_id
 grant.expires_at = ends
 grant.lives_until = lives_until
-if grant.dies_at then grant.dies_at = lives_until end
 save(GRANTS, grant)
 due('g', grant.id, ends)
 take(task, A.step)
