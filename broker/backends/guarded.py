@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 log = get_logger("backends")
-_CROWDED: Final = 1024
+_MINTING: Final = 3
+"""Time-outs from a grant's row to its mint's last trace: until it is asked, has to answer, and what
+it left under way has ended."""
 _TO_CALLERS: Final = (Unavailable, RequestError, AccessDenied)
 """What callers may be told when they ask for a credential."""
 
@@ -44,8 +46,9 @@ _TO_CALLERS: Final = (Unavailable, RequestError, AccessDenied)
 class GuardedBackend(Backend):
     """Passes every call on, for ``timeout_s`` at most.
 
-    What a mint that was given up makes all the same may turn up after it was revoked. So for as
-    long again nothing that is seen of it counts as its death, and it is revoked once more.
+    What a mint makes whose answer nobody heard may turn up after it was revoked. So nothing that is
+    seen of a grant without an answer counts as its death until its mint must be over, whichever
+    replica began it; and then it is revoked once more.
     """
 
     def __init__(self, inner: Backend, clock: Clock, *, timeout_s: float, origin: str = "") -> None:
@@ -55,8 +58,6 @@ class GuardedBackend(Backend):
         self._inner = inner
         self._clock = clock
         self._timeout_s = timeout_s
-        # Until when what was being minted under a lease, or a handle, may turn up.
-        self._late: dict[str, float] = {}
 
     def check(self, capability: Capability, parameters: Mapping[str, Any]) -> None:
         """Refuse what it refuses."""
@@ -88,15 +89,9 @@ class GuardedBackend(Backend):
 
     async def mint(self, grant: Grant, task: Task, capability: Capability) -> Minted:
         """Mint, and see that it can be recorded and delivered."""
-        try:
-            minted = await self._bounded(
-                "mint", lambda: self._inner.mint(grant, task, capability), _TO_CALLERS
-            )
-        except BackendRefused:
-            raise
-        except BaseException:
-            self._expect(grant)
-            raise
+        minted = await self._bounded(
+            "mint", lambda: self._inner.mint(grant, task, capability), _TO_CALLERS
+        )
         if not _is_minted(minted):
             raise self._unknown("mint", "no Minted")
         if minted.lease != (grant.lease or minted.lease):
@@ -204,14 +199,10 @@ class GuardedBackend(Backend):
             raise self._unknown(call, f"{type(answer).__name__} for a yes or no")
         return answer
 
-    def _expect(self, grant: Grant) -> None:
-        now = self._clock.monotonic()
-        if len(self._late) >= _CROWDED:
-            self._late = {key: until for key, until in self._late.items() if until > now}
-        self._late[grant.id] = now + self._timeout_s
-
     def _may_turn_up(self, grant: Grant) -> bool:
-        return self._late.get(grant.id, 0.0) > self._clock.monotonic()
+        """Whether a mint that was never heard of may be under way; the ledger knows of the rest."""
+        age_s = self._clock.now() - grant.created_at / 1000
+        return not grant.lives_until and age_s < _MINTING * self._timeout_s
 
 
 def _heard(job: asyncio.Future[Any]) -> None:
