@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -65,7 +66,7 @@ class GuardedBackend(Backend):
             self._inner.check(capability, parameters)
         except _TO_CALLERS:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._unknown("check", type(error).__name__) from error
 
     async def prepare(
@@ -116,9 +117,11 @@ class GuardedBackend(Backend):
         return False
 
     def evidence(self, grant: Grant) -> str:
-        """Say by what it knows."""
-        with contextlib.suppress(Exception):
-            return str(self._inner.evidence(grant))
+        """Say by what it knows: a word, as it goes into the log and into receipts."""
+        with contextlib.suppress(Exception, SystemExit):
+            said = cast("object", self._inner.evidence(grant))
+            if isinstance(said, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,63}", said):
+                return said
         return super().evidence(grant)
 
     async def rotate(self, capability: Capability) -> bool:
@@ -141,7 +144,7 @@ class GuardedBackend(Backend):
         """Drop what is kept in memory."""
         try:
             self._inner.forget(task_id)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.warning("backend failed", backend=self.name, call="forget", exc_info=error)
 
     async def health(self) -> str:
@@ -171,7 +174,10 @@ class GuardedBackend(Backend):
         """
 
         async def run() -> T:
-            return await work()
+            try:
+                return await work()
+            except SystemExit as error:  # asyncio would end the broker by it
+                raise self._unknown(call, type(error).__name__) from error
 
         job = asyncio.ensure_future(run())
         job.add_done_callback(_heard)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -100,6 +101,25 @@ async def test_an_error_of_its_own_is_nobody_knows_and_only_its_type_is_told(
     with pytest.raises(BackendUnavailable) as caught:
         await ward.calls()[call]()
     assert caught.value.detail == f"backend 'odd', {call}: RuntimeError"
+
+
+async def test_what_would_end_the_process_is_nobody_knows_too(ward: Ward) -> None:
+    """As libraries do that are made of command lines."""
+    for call in (*CALLS, "check", "forget", "evidence"):
+        ward.inner.odd[call] = sys.exit
+    for call, ask in ward.calls().items():
+        with pytest.raises(BackendUnavailable, match=f"{call}: SystemExit"):
+            await ask()
+    with pytest.raises(BackendUnavailable, match="check: SystemExit"):
+        ward.guard.check(KEY, {})
+    ward.guard.forget(ward.task.id)
+    assert ward.guard.evidence(ward.grant) == "lookup"
+
+
+@pytest.mark.parametrize("answer", [None, 7, "", f"GET says {SECRET}", "x" * 65])
+async def test_evidence_that_is_no_word_is_not_recorded(ward: Ward, answer: object) -> None:
+    ward.inner.odd["evidence"] = lambda: answer
+    assert ward.guard.evidence(ward.grant) == "lookup"
 
 
 @pytest.mark.parametrize("call", CALLS)
