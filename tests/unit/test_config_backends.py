@@ -93,3 +93,18 @@ def test_a_secret_in_the_file_is_refused_and_not_repeated(key: str) -> None:
     found = problem(f'{TABLE}{key} = "hunter2"')
     assert found["suggestion"].endswith(f"{key}_file")
     assert "hunter2" not in str(found)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        'auth = { user = "broker", password = "hunter2" }',
+        'hosts = [{ url = "https://keys.example", login = { token = "hunter2" } }]',
+        'Client-Secret = "hunter2"',
+    ],
+    ids=["table", "array", "spelling"],
+)
+def test_a_secret_is_refused_however_deep_it_is_and_however_it_is_spelt(own: str) -> None:
+    found = problem(TABLE + own)
+    assert "would be a secret in this file" in found["reason"]
+    assert "hunter2" not in str(found)
