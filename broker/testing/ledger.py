@@ -12,7 +12,7 @@ from broker.backends import HandleStore
 from broker.clock import SystemClock
 from broker.errors import TaskNotActive
 from broker.grants import Grant, GrantState
-from broker.ids import new_id
+from broker.ids import new_id, shard_of
 from broker.tasks import Task, TaskState
 
 if TYPE_CHECKING:
@@ -48,6 +48,25 @@ class Ledger(HandleStore, Protocol):
     async def end(self) -> None:
         """End the task."""
         ...
+
+
+def pending(task: Task, capability: Capability, prepared: Prepared) -> Grant:
+    """Return a grant as it is reserved; the ledger sets its times."""
+    return Grant(
+        id=new_id("grt", shard_of(task.id, "tsk") or 0),
+        state=GrantState.PENDING,
+        task_id=task.id,
+        agent=task.agent,
+        orchestrator=task.orchestrator,
+        capability=capability.name,
+        backend=capability.backend,
+        power=capability.power,
+        path=capability.path,
+        handle=prepared.handle,
+        lease=prepared.lease,
+        created_at=0,
+        expires_at=0,
+    )
 
 
 class MemoryLedger(Ledger):
@@ -90,20 +109,8 @@ class MemoryLedger(Ledger):
         if self._task.ended_at:
             raise TaskNotActive
         now = self._now()
-        grant = Grant(
-            id=new_id("grt", 0),
-            state=GrantState.PENDING,
-            task_id=self._task.id,
-            agent=self._task.agent,
-            orchestrator=self._task.orchestrator,
-            capability=capability.name,
-            backend=capability.backend,
-            power=capability.power,
-            path=capability.path,
-            handle=prepared.handle,
-            lease=prepared.lease,
-            created_at=now,
-            expires_at=now + GRANT_MS,
+        grant = replace(
+            pending(self._task, capability, prepared), created_at=now, expires_at=now + GRANT_MS
         )
         self._grants[grant.id] = grant
         return grant
