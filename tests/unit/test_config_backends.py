@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from broker.catalog import Revocability
 from broker.config import parse_config
 from broker.errors import ConfigError
 
@@ -57,6 +58,19 @@ def test_a_capability_names_it_and_its_path_and_parameters_are_free_text() -> No
     assert (capability.backend, capability.path) == ("tickets", "Projects/web & more")
     assert capability.parameters == {"size": "3 x 4"}
     assert config.backends["tickets"].kind == "keys"
+
+
+@pytest.mark.parametrize("path", ["kv/data/web", "aws/sts/deploy", "ssh/sign/web"])
+def test_its_path_is_no_secrets_engines_whatever_it_is_called(path: str) -> None:
+    """Else what it gives would be given up unconfirmed, as a static secret of Vault's is."""
+    text = SMALLEST + TABLE + CAPABILITY + f'path = "{path}"\n'
+    capabilities = parse_config(text, Path("/nowhere/config.toml")).catalog().capabilities
+    assert capabilities["tickets-key"].revocability is Revocability.INSTANT
+
+    (entry,) = parse_config(
+        f'{text}revocability = "instant"', Path("/nowhere/config.toml")
+    ).capabilities
+    assert entry.doubt() == ""
 
 
 @pytest.mark.parametrize(
