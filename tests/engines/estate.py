@@ -8,7 +8,7 @@ import subprocess
 import tomllib
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from broker.backends.bootstrap import Bootstrap
 from broker.clock import SystemClock
@@ -111,6 +111,14 @@ async def _bootstrap(api: VaultApi, config: Config) -> None:
     await bootstrap.policies(capabilities, on_progress=lambda _: None)
 
 
+class Mortal(Protocol):
+    """A server that can die and come back."""
+
+    def kill(self) -> None: ...
+
+    def start(self) -> None: ...
+
+
 class Struck:
     """A blow that falls before a step, once."""
 
@@ -140,6 +148,41 @@ async def stuck(world: World, task: dict[str, Any], granted: dict[str, Any], blo
     shown = await world.show_grant(granted["grant_id"])
     assert shown["ended_at"] is None
     assert shown["attempts"] >= IMPATIENT["attempts"]
+
+
+class Outage:
+    """A server dies with what it gave, and comes back; a module inherits this as ``TestOutage``."""
+
+    capability: str
+
+    def outlives_a_restart(self, server: Any) -> None:
+        """Have the server keep its accounts, if it doesn't by itself."""
+
+    def works(self, server: Any, credential: dict[str, Any]) -> bool:
+        """Whether the server has its account, and it can be used."""
+        raise NotImplementedError
+
+    def refused(self, server: Any, credential: dict[str, Any]) -> bool:
+        """Whether it is refused, and its account is gone."""
+        raise NotImplementedError
+
+    async def test_a_server_that_is_down_leaves_a_grant_revoking_until_it_is_back(
+        self, world: World, server: Mortal, struck: Struck
+    ) -> None:
+        task = await world.open(capabilities=[self.capability])
+        granted = await world.grant(task, self.capability)
+        self.outlives_a_restart(server)
+
+        try:
+            await stuck(world, task, granted, struck)
+        finally:
+            server.start()
+        assert self.works(server, granted["credential"])
+
+        await world.sweep(ahead_ms=600_000)
+
+        assert await how_it_ended(world, granted) == ("revoked", "lease_lookup")
+        assert self.refused(server, granted["credential"])
 
 
 async def how_it_ended(world: World, granted: dict[str, Any]) -> tuple[str, str | None]:
