@@ -17,7 +17,7 @@ from broker.secret import REDACTED, Secret
 from tests.http.test_canary import read_all
 from tests.loopback import Loopback
 from tests.vault_double import Endpoint, VaultDouble
-from tests.with_engines import with_capabilities
+from tests.vault_mounts import with_capabilities
 from tests.world import World
 
 if TYPE_CHECKING:

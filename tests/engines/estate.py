@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from broker.backends.bootstrap import Bootstrap
 from broker.clock import SystemClock
 from broker.dev.engines.process import ENVIRONMENT, wheel_file
 from broker.dev.vault import admin
 from broker.steps import Step
 from tests.admin import running
 from tests.docs.blocks import DOCS, configuration
+from tests.vault_mounts import bootstrap
 from tests.waiting import wait_until
 from tests.world import World
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
-    from broker.backends.vault_api import VaultApi
     from broker.config import Config
     from broker.dev.stack import DevStack
 
@@ -80,9 +79,9 @@ def set_up(
     config = _granted(configuration(stack, tomllib.loads(page.block("toml")), as_written=False))
     api = admin(bao, SystemClock())
     try:
-        asyncio.run(_bootstrap(api, config))
+        asyncio.run(bootstrap(stack, config.capabilities))
         yield config
-        asyncio.run(_bootstrap(api, before))
+        asyncio.run(bootstrap(stack, before.capabilities))
         asyncio.run(api.as_broker("delete", f"sys/mounts/{mount}"))
     finally:
         api.close()
@@ -97,18 +96,6 @@ def _granted(config: Config) -> Config:
     )
     revocation = config.revocation.model_copy(update=IMPATIENT)
     return config.model_copy(update={"principals": principals, "revocation": revocation})
-
-
-async def _bootstrap(api: VaultApi, config: Config) -> None:
-    assert config.vault is not None
-    bootstrap = Bootstrap(
-        api,
-        token_role=config.vault.token_role,
-        policy_prefix=config.vault.policy_prefix,
-        max_ttl_ms=config.tasks.max_ttl,
-    )
-    capabilities = config.catalog().capabilities.values()
-    await bootstrap.policies(capabilities, on_progress=lambda _: None)
 
 
 class Mortal(Protocol):
