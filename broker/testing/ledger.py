@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from broker.backends import HandleStore
 from broker.clock import SystemClock
 from broker.errors import TaskNotActive
-from broker.grants import Grant, GrantState
-from broker.ids import new_id, shard_of
+from broker.grants import GrantState
+from broker.ids import new_id
+from broker.steps import bare_grant
 from broker.tasks import Task, TaskState
 
 if TYPE_CHECKING:
     from broker.backends import Minted, Prepared
     from broker.catalog import Capability
     from broker.clock import Clock
+    from broker.grants import Grant
 
 TASK_MS: Final = 600_000
 GRANT_MS: Final = 60_000
@@ -48,25 +50,6 @@ class Ledger(HandleStore, Protocol):
     async def end(self) -> None:
         """End the task."""
         ...
-
-
-def pending(task: Task, capability: Capability, prepared: Prepared) -> Grant:
-    """Return a grant as it is reserved; the ledger sets its times."""
-    return Grant(
-        id=new_id("grt", shard_of(task.id, "tsk") or 0),
-        state=GrantState.PENDING,
-        task_id=task.id,
-        agent=task.agent,
-        orchestrator=task.orchestrator,
-        capability=capability.name,
-        backend=capability.backend,
-        power=capability.power,
-        path=capability.path,
-        handle=prepared.handle,
-        lease=prepared.lease,
-        created_at=0,
-        expires_at=0,
-    )
 
 
 class MemoryLedger(Ledger):
@@ -110,7 +93,7 @@ class MemoryLedger(Ledger):
             raise TaskNotActive
         now = self._now()
         grant = replace(
-            pending(self._task, capability, prepared), created_at=now, expires_at=now + GRANT_MS
+            bare_grant(self._task, capability, prepared), created_at=now, expires_at=now + GRANT_MS
         )
         self._grants[grant.id] = grant
         return grant

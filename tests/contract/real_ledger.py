@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from broker.steps import bare_grant
 from broker.tasks import TaskState
 from broker.testing import Ledger
-from broker.testing.ledger import pending
 from tests import windows
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class RealLedger(Ledger):
         return found
 
     async def reserve(self, capability: Capability, prepared: Prepared) -> Grant:
-        grant = pending(await self.task(), capability, prepared)
+        grant = bare_grant(await self.task(), capability, prepared)
         return await self._pipeline.ledger.reserve(
             grant, ttl_ms=60_000, max_live=20, decision={}, actor="test"
         )
