@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -176,15 +176,8 @@ def counted(yeses: Yeses | None) -> dict[str, int]:
     return {ANYBODY: yeses.total, **(yeses.groups or {})}
 
 
-def pending_grant(
-    caller: Caller,
-    task: Task,
-    capability: Capability,
-    ask: RequestGrant,
-    prepared: Prepared,
-    ruling: Ruling,
-) -> Grant:
-    """Return the grant as it is reserved; the ledger sets its times."""
+def bare_grant(task: Task, capability: Capability, prepared: Prepared) -> Grant:
+    """Return what any pending grant has; the ledger sets its times."""
     return Grant(
         id=new_id("grt", shard_of(task.id, "tsk") or 0),
         state=GrantState.PENDING,
@@ -199,6 +192,20 @@ def pending_grant(
         lease=prepared.lease,
         created_at=0,
         expires_at=0,
+    )
+
+
+def pending_grant(
+    caller: Caller,
+    task: Task,
+    capability: Capability,
+    ask: RequestGrant,
+    prepared: Prepared,
+    ruling: Ruling,
+) -> Grant:
+    """Return the grant as it is reserved."""
+    return replace(
+        bare_grant(task, capability, prepared),
         intent=ask.intent or "",
         parameters=ask.parameters or {},
         cnf=caller.cnf,

@@ -8,21 +8,25 @@ import re
 import tomllib
 from typing import TYPE_CHECKING, Any, Final
 
+import tomli_w
+
 from broker.backends.bootstrap import Bootstrap
 from broker.clock import SystemClock
-from broker.config.entries import CapabilityEntry
+from broker.config import parse_config
+from broker.dev.config import FILE
 from broker.dev.vault import admin
 from tests.admin import Admin
 from tests.docs.blocks import DOCS
 from tests.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
     from broker.config import Config
+    from broker.config.entries import CapabilityEntry
     from broker.dev.stack import DevStack
 
-HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 86_400_000
 
 
 def documented(page: str) -> tuple[dict[str, Any], dict[str, Any], str]:
@@ -33,6 +37,20 @@ def documented(page: str) -> tuple[dict[str, Any], dict[str, Any], str]:
     )
     [capability] = tomllib.loads(toml)["capabilities"]
     return capability, json.loads(role), capability["path"].partition("/")[0]
+
+
+def with_capabilities(
+    stack: DevStack, rows: Sequence[dict[str, Any]], **sections: dict[str, Any]
+) -> Config:
+    """What the agents may have besides; ``sections`` change settings."""
+    document: dict[str, Any] = tomllib.loads((stack.data / FILE).read_text("utf-8"))
+    document["capabilities"] += [{"power": "read", "backend": "vault", **row} for row in rows]
+    for principal in document["principals"]:
+        if principal["role"] == "agent":
+            principal["capabilities"] += [row["name"] for row in rows]
+    for name, changes in sections.items():
+        document[name] = {**document.get(name, {}), **changes}
+    return parse_config(tomli_w.dumps(document), stack.data / FILE)
 
 
 @contextlib.asynccontextmanager
@@ -56,7 +74,7 @@ async def bootstrap(
     api = admin(stack.openbao, SystemClock())
     try:
         writes = Bootstrap(
-            api, token_role="broker-task", policy_prefix="broker-cap-", max_ttl_ms=HOUR_MS
+            api, token_role="broker-task", policy_prefix="broker-cap-", max_ttl_ms=DAY_MS
         )
         await writes.policies([c.entry() for c in capabilities], on_progress=on_progress)
     finally:
@@ -71,23 +89,13 @@ async def broker_with(
 
     It tries again soon what it can't revoke, and is stuck after three times.
     """
-    stack, config = engines
-    entries = [
-        CapabilityEntry.model_validate({"power": "read", "backend": "vault", **fields})
-        for fields in capabilities
-    ]
-    names = tuple(entry.name for entry in entries)
-    principals = tuple(
-        p.model_copy(update={"capabilities": (*p.capabilities, *names)}) if p.role == "agent" else p
-        for p in config.principals
-    )
-    every = (*config.capabilities, *entries)
+    stack, _ = engines
+    config = with_capabilities(stack, capabilities)
     impatient = config.revocation.model_copy(
         update={"attempts": 3, "backoff": 50, "max_backoff": 200}
     )
-    more = {"capabilities": every, "principals": principals, "revocation": impatient}
-    await bootstrap(stack, every)
-    world = World(stack.issuer, config.model_copy(update=more))
+    await bootstrap(stack, config.capabilities)
+    world = World(stack.issuer, config.model_copy(update={"revocation": impatient}))
     await world.app.connection.command("FLUSHALL")
     try:
         yield world

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 log = get_logger("backends")
-_CROWDED: Final = 1024
+_MINTING: Final = 3
+"""Time-outs from a grant's row to its mint's last trace: until it is asked, has to answer, and what
+it left under way has ended."""
 _TO_CALLERS: Final = (Unavailable, RequestError, AccessDenied)
 """What callers may be told when they ask for a credential."""
 
@@ -44,8 +47,9 @@ _TO_CALLERS: Final = (Unavailable, RequestError, AccessDenied)
 class GuardedBackend(Backend):
     """Passes every call on, for ``timeout_s`` at most.
 
-    What a mint that was given up makes all the same may turn up after it was revoked. So for as
-    long again nothing that is seen of it counts as its death, and it is revoked once more.
+    What a mint makes whose answer nobody heard may turn up after it was revoked. So nothing that is
+    seen of a grant without an answer counts as its death until its mint must be over, whichever
+    replica began it; and then it is revoked once more.
     """
 
     def __init__(self, inner: Backend, clock: Clock, *, timeout_s: float, origin: str = "") -> None:
@@ -55,8 +59,6 @@ class GuardedBackend(Backend):
         self._inner = inner
         self._clock = clock
         self._timeout_s = timeout_s
-        # Until when what was being minted under a lease, or a handle, may turn up.
-        self._late: dict[str, float] = {}
 
     def check(self, capability: Capability, parameters: Mapping[str, Any]) -> None:
         """Refuse what it refuses."""
@@ -64,7 +66,7 @@ class GuardedBackend(Backend):
             self._inner.check(capability, parameters)
         except _TO_CALLERS:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._unknown("check", type(error).__name__) from error
 
     async def prepare(
@@ -88,15 +90,9 @@ class GuardedBackend(Backend):
 
     async def mint(self, grant: Grant, task: Task, capability: Capability) -> Minted:
         """Mint, and see that it can be recorded and delivered."""
-        try:
-            minted = await self._bounded(
-                "mint", lambda: self._inner.mint(grant, task, capability), _TO_CALLERS
-            )
-        except BackendRefused:
-            raise
-        except BaseException:
-            self._expect(grant)
-            raise
+        minted = await self._bounded(
+            "mint", lambda: self._inner.mint(grant, task, capability), _TO_CALLERS
+        )
         if not _is_minted(minted):
             raise self._unknown("mint", "no Minted")
         if minted.lease != (grant.lease or minted.lease):
@@ -121,9 +117,11 @@ class GuardedBackend(Backend):
         return False
 
     def evidence(self, grant: Grant) -> str:
-        """Say by what it knows."""
-        with contextlib.suppress(Exception):
-            return str(self._inner.evidence(grant))
+        """Say by what it knows: a word, as it goes into the log and into receipts."""
+        with contextlib.suppress(Exception, SystemExit):
+            said = cast("object", self._inner.evidence(grant))
+            if isinstance(said, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,63}", said):
+                return said
         return super().evidence(grant)
 
     async def rotate(self, capability: Capability) -> bool:
@@ -156,7 +154,7 @@ class GuardedBackend(Backend):
         """Drop what is kept in memory."""
         try:
             self._inner.forget(task_id)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.warning("backend failed", backend=self.name, call="forget", exc_info=error)
 
     async def health(self) -> str:
@@ -186,7 +184,10 @@ class GuardedBackend(Backend):
         """
 
         async def run() -> T:
-            return await work()
+            try:
+                return await work()
+            except SystemExit as error:  # asyncio would end the broker by it
+                raise self._unknown(call, type(error).__name__) from error
 
         job = asyncio.ensure_future(run())
         job.add_done_callback(_heard)
@@ -214,14 +215,10 @@ class GuardedBackend(Backend):
             raise self._unknown(call, f"{type(answer).__name__} for a yes or no")
         return answer
 
-    def _expect(self, grant: Grant) -> None:
-        now = self._clock.monotonic()
-        if len(self._late) >= _CROWDED:
-            self._late = {key: until for key, until in self._late.items() if until > now}
-        self._late[grant.id] = now + self._timeout_s
-
     def _may_turn_up(self, grant: Grant) -> bool:
-        return self._late.get(grant.id, 0.0) > self._clock.monotonic()
+        """Whether a mint that was never heard of may be under way; the ledger knows of the rest."""
+        age_s = self._clock.now() - grant.created_at / 1000
+        return not grant.lives_until and age_s < _MINTING * self._timeout_s
 
 
 def _heard(job: asyncio.Future[Any]) -> None:

@@ -148,7 +148,10 @@ class Backend(Protocol):
 
 @runtime_checkable
 class Renewable(Protocol):
-    """A backend that can let what it made live longer; one that can't hasn't this method."""
+    """A backend that can let what it made live longer; one that can't hasn't this method.
+
+    The broker's own alone are asked: what others made is rotated when its time at them is up.
+    """
 
     async def renew(self, grant: Grant, lifetime_ms: int) -> int:
         """Let a credential live for ``lifetime_ms`` from now; returns for how long it does.

@@ -21,7 +21,7 @@ from broker.config.problems import Fault
 from broker.config.table import Keys, Table, written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 _FILE: Final = "_file"
@@ -101,12 +101,24 @@ class BackendEntry(Table):
         return [item for key, item in self.options.items() if key.endswith(_FILE)]
 
 
+def _names_in(value: object) -> Iterator[str]:
+    """Return the keys of the tables in a value, however deep."""
+    if isinstance(value, dict):
+        for key, inside in cast("dict[str, object]", value).items():
+            yield key
+            yield from _names_in(inside)
+    elif isinstance(value, list):
+        for inside in cast("list[object]", value):
+            yield from _names_in(inside)
+
+
 def _option(key: str, value: object, info: ValidationInfo) -> object:
-    if _SECRET.fullmatch(key):
-        raise Fault(
-            f"{key} would be a secret in this file",
-            f"write it to a file of its own, and name that: {key}{_FILE}",
-        )
+    for name in (key, *_names_in(value)):
+        if _SECRET.fullmatch(name.lower().replace("-", "_")):
+            raise Fault(
+                f"{name} would be a secret in this file",
+                f"write it to a file of its own, and name that in [backends.NAME]: {name}{_FILE}",
+            )
     if not key.endswith(_FILE):
         return value
     try:

@@ -25,6 +25,7 @@ from broker.config.fields import (
     DurationMs,
     Effect,
     ExistingFile,
+    Host,
     Many,
     Name,
     RotationPath,
@@ -38,7 +39,6 @@ from broker.config.fields import (
     member_of,
     one_line,
     one_of,
-    pattern,
 )
 from broker.config.problems import Fault, did_you_mean, how_to_write, shown
 from broker.config.quotas import IssueRate  # noqa: TC001  as below
@@ -69,15 +69,6 @@ _SOURCE_KEYS: Final[Mapping[str, Keys]] = {
 }
 """The ways to verify an issuer's tokens, and the keys that go with each."""
 
-_Host = Annotated[
-    str,
-    pattern(
-        r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?",
-        "is not a host",
-        'write host or host:port in lower case, such as "keys.example.com"',
-    ),
-]
-
 
 class IssuerEntry(Table):
     """``[[identity.issuers]]``: somebody whose workload tokens are believed, and its keys."""
@@ -96,7 +87,7 @@ class IssuerEntry(Table):
     token_file: ExistingFile | None = Field(
         None, examples=['"/var/run/secrets/kubernetes.io/serviceaccount/token"']
     )
-    jwks_hosts: Many[_Host] = ()
+    jwks_hosts: Many[Host] = ()
     claims: ClaimRules | None = None
     leeway: Annotated[WholeSeconds, at_most("5m")] = written("30s")
     max_lifetime: WholeSeconds = written("24h")
@@ -362,9 +353,13 @@ class CapabilityEntry(Table):
     def _ttl_within_max(cls, value: int, info: ValidationInfo) -> int:
         return cls._check_order(value, info, "max_ttl")
 
+    def _engine_path(self) -> str:
+        """Return the path if it is a secrets engine's: what another backend's means it knows."""
+        return self.path or "" if self.backend == "vault" else ""
+
     def doubt(self) -> str:
         """Return what speaks against the ``revocability`` that is written here; maybe nothing."""
-        engine = self.path and not self.krl_file and engine_of(self.path, self.engine or "")
+        engine = None if self.krl_file else engine_of(self._engine_path(), self.engine or "")
         return engine.doubt(self.revocability) if engine and self.revocability else ""
 
     def entry(self) -> Capability:
@@ -387,7 +382,7 @@ class CapabilityEntry(Table):
             data_class=self.data_class,
             effects=frozenset(self.effects),
             revocability=self.revocability
-            or revocability_of(self.path or "", self.engine or "", has_krl=bool(self.krl_file)),
+            or revocability_of(self._engine_path(), self.engine or "", has_krl=bool(self.krl_file)),
             max_live=self.max_live,
             max_live_total=self.max_live_total or 0,
             issue_rate=self.issue_rate,

@@ -197,6 +197,15 @@ ToolName = Annotated[
     ),
 ]
 
+Host = Annotated[
+    str,
+    pattern(
+        r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?",
+        "is not a host",
+        'write host or host:port in lower case, such as "keys.example.com"',
+    ),
+]
+
 VaultName = Annotated[
     str,
     pattern(

@@ -97,6 +97,14 @@ def delivered(issued: Issued, status: int) -> Response:
     return JSONResponse(body, status, NO_STORE)
 
 
+ISSUED: Final = answers(
+    201,
+    shapes.IssuedGrant,
+    *(400, 403, 404, 409, 422, 429),
+    links={"grant_id": ("show_grant", "revoke_grant")},
+) | answers(202, approval_shapes.Waiting)
+"""What is answered where a credential is issued, or may have to be approved first."""
+
 _TASK_CALLS = ("show_task", "heartbeat", "request_grant", "complete")
 
 
@@ -145,17 +153,7 @@ async def complete(broker: The, caller: By, task_id: TaskId, ask: CompleteTask) 
     return {"state": state, "grants": outcome.as_json()}
 
 
-@router.post(
-    "/tasks/{task_id}/grants",
-    status_code=201,
-    responses=answers(
-        201,
-        shapes.IssuedGrant,
-        *(400, 403, 404, 409, 422, 429),
-        links={"grant_id": ("show_grant", "revoke_grant")},
-    )
-    | answers(202, approval_shapes.Waiting),
-)
+@router.post("/tasks/{task_id}/grants", status_code=201, responses=ISSUED)
 async def request_grant(
     broker: The, caller: By, key: Key, task_id: TaskId, ask: RequestGrant
 ) -> Response:

@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse
 
 from broker.errors import ApprovalRequired
 from broker.http import approval_shapes, shapes
-from broker.http.api import GrantId, Key, accepted, delivered
+from broker.http.api import ISSUED, GrantId, Key, accepted, delivered
 from broker.http.callers import By, The
 from broker.http.openapi import answers
 from broker.http.shapes import Words
@@ -45,17 +45,7 @@ async def renew_grant(broker: The, caller: By, grant_id: GrantId, ask: RenewGran
     return JSONResponse({**grant_json(grant), "notes": list(notes)})
 
 
-@router.post(
-    "/grants/{grant_id}/rotate",
-    status_code=201,
-    responses=answers(
-        201,
-        shapes.IssuedGrant,
-        *(400, 403, 404, 409, 422, 429),
-        links={"grant_id": ("show_grant", "revoke_grant")},
-    )
-    | answers(202, approval_shapes.Waiting),
-)
+@router.post("/grants/{grant_id}/rotate", status_code=201, responses=ISSUED)
 async def rotate_grant(
     broker: The, caller: By, key: Key, grant_id: GrantId, ask: RotateGrant
 ) -> Response:

@@ -43,7 +43,7 @@ class LiveTokens:
         """Write a token before it is handed out.
 
         Raises:
-            TaskNotActive: its task isn't active.
+            TaskNotActive: its task isn't active, or the grant that it is for is over.
             InvalidToken: an ancestor has ended.
             PrincipalSuspended: whoever it is for, or hangs from, is suspended or has no owner.
         """
@@ -53,6 +53,8 @@ class LiveTokens:
                 return
             case b"ancestor_ended":
                 raise InvalidToken("The token this one is to be exchanged from has ended.")
+            case b"grant_ended":
+                raise TaskNotActive("The grant was ended while its token was being made.")
             case mark if b":" in mark:
                 raise stopped_by(mark)
             case _:

@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from broker.backends.token import NAME as TOKEN
 from broker.errors import ConfigError, Unavailable
 from broker.grants import LIVE, GrantState
 from broker.reconcile.compare import LedgerView, TargetView, VaultView
@@ -80,6 +81,8 @@ class Survey:
         """
         problems: list[str] = []
         asked = backend in ("", self._vault)
+        if not asked and backend != TOKEN:  # whose credentials are the ledger's own
+            problems.append(f"{backend}: it doesn't list what it made, so nothing was compared")
         listed, accounts = await asyncio.gather(
             self._list(problems) if asked else _nothing(), self._accounts(problems, asked=asked)
         )

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from broker.backends import HandleStore
 from broker.clock import SystemClock
 from broker.errors import TaskNotActive
-from broker.grants import Grant, GrantState
+from broker.grants import GrantState
 from broker.ids import new_id
+from broker.steps import bare_grant
 from broker.tasks import Task, TaskState
 
 if TYPE_CHECKING:
     from broker.backends import Minted, Prepared
     from broker.catalog import Capability
     from broker.clock import Clock
+    from broker.grants import Grant
 
 TASK_MS: Final = 600_000
 GRANT_MS: Final = 60_000
@@ -90,20 +92,8 @@ class MemoryLedger(Ledger):
         if self._task.ended_at:
             raise TaskNotActive
         now = self._now()
-        grant = Grant(
-            id=new_id("grt", 0),
-            state=GrantState.PENDING,
-            task_id=self._task.id,
-            agent=self._task.agent,
-            orchestrator=self._task.orchestrator,
-            capability=capability.name,
-            backend=capability.backend,
-            power=capability.power,
-            path=capability.path,
-            handle=prepared.handle,
-            lease=prepared.lease,
-            created_at=now,
-            expires_at=now + GRANT_MS,
+        grant = replace(
+            bare_grant(self._task, capability, prepared), created_at=now, expires_at=now + GRANT_MS
         )
         self._grants[grant.id] = grant
         return grant

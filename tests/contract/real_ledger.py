@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from broker.grants import Grant, GrantState
-from broker.ids import new_id, shard_of
+from broker.steps import bare_grant
 from broker.tasks import TaskState
 from broker.testing import Ledger
 from tests import windows
@@ -13,6 +12,7 @@ from tests import windows
 if TYPE_CHECKING:
     from broker.backends import Minted, Prepared
     from broker.catalog import Capability
+    from broker.grants import Grant
     from broker.tasks import Task
     from tests.world import World
 
@@ -31,22 +31,7 @@ class RealLedger(Ledger):
         return found
 
     async def reserve(self, capability: Capability, prepared: Prepared) -> Grant:
-        task = await self.task()
-        grant = Grant(
-            id=new_id("grt", shard_of(task.id, "tsk") or 0),
-            state=GrantState.PENDING,
-            task_id=task.id,
-            agent=task.agent,
-            orchestrator=task.orchestrator,
-            capability=capability.name,
-            backend=capability.backend,
-            power=capability.power,
-            path=capability.path,
-            handle=prepared.handle,
-            lease=prepared.lease,
-            created_at=0,
-            expires_at=0,
-        )
+        grant = bare_grant(await self.task(), capability, prepared)
         return await self._pipeline.ledger.reserve(
             grant, ttl_ms=60_000, max_live=20, decision={}, actor="test"
         )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 
-from broker.errors import BrokerError
+from broker.errors import BrokerError, TaskNotActive
+from broker.grants import GrantState
 from broker.ids import new_id, shard_of
 from broker.ledger import keys
 from broker.testing import BackendContract, Ledger, Session, Target
@@ -174,3 +175,18 @@ class TestToken(OfOurs):
     async def target(self, engines: Engines, world: World) -> AsyncGenerator[Target]:
         async for target in started(TokenTarget(engines, world, "orders-api")):
             yield target
+
+    async def test_nothing_is_made_for_a_grant_that_was_ended_and_confirmed_meanwhile(
+        self, case: Case
+    ) -> None:
+        """Else a crash before it is recorded would leave a token alive under a dead grant."""
+        assert isinstance(case.target, TokenTarget)
+        grant = await case.reserve()
+        pipeline = case.target.world.app.pipeline
+        ended = await pipeline.ledger.begin_revoke([grant.id], reason="over", actor="test")
+        assert [await pipeline.revoke_claimed(each) for each in ended] == [GrantState.REVOKED]
+
+        with pytest.raises(TaskNotActive, match="The grant was ended"):
+            await case.mint(grant)
+
+        assert not await case.backend.is_live(grant)

@@ -19,8 +19,8 @@ from tests.certificates import ssh_line
 from tests.http.test_canary import read_all
 from tests.loopback import Loopback
 from tests.vault_double import Endpoint, VaultDouble
+from tests.vault_mounts import with_capabilities
 from tests.waiting import wait_until
-from tests.with_engines import with_capabilities
 from tests.world import World
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from tests.http.consenting import give_rights
 from tests.http.test_canary import read_all
 from tests.kubernetes_api import ENGINE, LEAST_S, KubernetesApi
 from tests.loopback import Loopback, private_tls
+from tests.vault_mounts import with_capabilities
 from tests.waiting import wait_until
-from tests.with_engines import with_capabilities
 from tests.world import World
 
 if TYPE_CHECKING:

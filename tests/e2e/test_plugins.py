@@ -134,6 +134,14 @@ async def test_what_cannot_be_revoked_is_not_forgotten_and_dies_when_it_can(
     assert SECRET not in str(await world.events(task["task_id"]))
 
 
+async def test_what_nobody_can_list_is_not_said_to_agree(world: OddWorld) -> None:
+    ask = {"backend": "odd"}
+    report = (await world.call("operator", "POST", "/v1/reconciliations", ask)).json()
+
+    assert not report["agreement"]
+    assert report["problems"] == ["odd: it doesn't list what it made, so nothing was compared"]
+
+
 @pytest.mark.parametrize(
     ("kind", "said"),
     [

@@ -44,7 +44,7 @@ async def ssh(engines: tuple[DevStack, Config]) -> AsyncGenerator[Admin]:
 
 @pytest.fixture
 async def world(engines: tuple[DevStack, Config], ssh: Admin, krl: Path) -> AsyncGenerator[World]:
-    listed = {**CAPABILITY, "name": "listed", "krl_file": krl}
+    listed = {**CAPABILITY, "name": "listed", "krl_file": str(krl)}
     timed = {key: value for key, value in CAPABILITY.items() if key != "krl_file"}
     both = listed, {**timed, "name": "timed"}
     async with broker_with(engines, *both) as made:

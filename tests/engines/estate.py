@@ -8,15 +8,15 @@ import subprocess
 import tomllib
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from broker.backends.bootstrap import Bootstrap
 from broker.clock import SystemClock
 from broker.dev.engines.process import ENVIRONMENT, wheel_file
 from broker.dev.vault import admin
 from broker.steps import Step
 from tests.admin import running
 from tests.docs.blocks import DOCS, configuration
+from tests.vault_mounts import bootstrap
 from tests.waiting import wait_until
 from tests.world import World
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
-    from broker.backends.vault_api import VaultApi
     from broker.config import Config
     from broker.dev.stack import DevStack
 
@@ -80,9 +79,9 @@ def set_up(
     config = _granted(configuration(stack, tomllib.loads(page.block("toml")), as_written=False))
     api = admin(bao, SystemClock())
     try:
-        asyncio.run(_bootstrap(api, config))
+        asyncio.run(bootstrap(stack, config.capabilities))
         yield config
-        asyncio.run(_bootstrap(api, before))
+        asyncio.run(bootstrap(stack, before.capabilities))
         asyncio.run(api.as_broker("delete", f"sys/mounts/{mount}"))
     finally:
         api.close()
@@ -99,16 +98,12 @@ def _granted(config: Config) -> Config:
     return config.model_copy(update={"principals": principals, "revocation": revocation})
 
 
-async def _bootstrap(api: VaultApi, config: Config) -> None:
-    assert config.vault is not None
-    bootstrap = Bootstrap(
-        api,
-        token_role=config.vault.token_role,
-        policy_prefix=config.vault.policy_prefix,
-        max_ttl_ms=config.tasks.max_ttl,
-    )
-    capabilities = config.catalog().capabilities.values()
-    await bootstrap.policies(capabilities, on_progress=lambda _: None)
+class Mortal(Protocol):
+    """A server that can die and come back."""
+
+    def kill(self) -> None: ...
+
+    def start(self) -> None: ...
 
 
 class Struck:
@@ -140,6 +135,41 @@ async def stuck(world: World, task: dict[str, Any], granted: dict[str, Any], blo
     shown = await world.show_grant(granted["grant_id"])
     assert shown["ended_at"] is None
     assert shown["attempts"] >= IMPATIENT["attempts"]
+
+
+class Outage:
+    """A server dies with what it gave, and comes back; a module inherits this as ``TestOutage``."""
+
+    capability: str
+
+    def outlives_a_restart(self, server: Any) -> None:
+        """Have the server keep its accounts, if it doesn't by itself."""
+
+    def works(self, server: Any, credential: dict[str, Any]) -> bool:
+        """Whether the server has its account, and it can be used."""
+        raise NotImplementedError
+
+    def refused(self, server: Any, credential: dict[str, Any]) -> bool:
+        """Whether it is refused, and its account is gone."""
+        raise NotImplementedError
+
+    async def test_a_server_that_is_down_leaves_a_grant_revoking_until_it_is_back(
+        self, world: World, server: Mortal, struck: Struck
+    ) -> None:
+        task = await world.open(capabilities=[self.capability])
+        granted = await world.grant(task, self.capability)
+        self.outlives_a_restart(server)
+
+        try:
+            await stuck(world, task, granted, struck)
+        finally:
+            server.start()
+        assert self.works(server, granted["credential"])
+
+        await world.sweep(ahead_ms=600_000)
+
+        assert await how_it_ended(world, granted) == ("revoked", "lease_lookup")
+        assert self.refused(server, granted["credential"])
 
 
 async def how_it_ended(world: World, granted: dict[str, Any]) -> tuple[str, str | None]:

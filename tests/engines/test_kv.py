@@ -34,14 +34,6 @@ def config(
 
 
 @pytest.fixture
-async def statics(engines: tuple[DevStack, Config], config: Config) -> AsyncGenerator[World]:
-    made = World(engines[0].issuer, config)
-    await made.app.connection.command("FLUSHALL")
-    yield made
-    await made.close()
-
-
-@pytest.fixture
 async def admin(engines: tuple[DevStack, Config], config: Config) -> AsyncGenerator[Admin]:
     """Vault's admin, who puts the secret back afterwards."""
     assert config.capabilities
@@ -57,40 +49,40 @@ async def ask(world: World, task: dict[str, Any]) -> httpx2.Response:
 
 
 async def test_it_is_delivered_and_given_up_with_the_statement_that_it_works_on(
-    statics: World,
+    world: World,
 ) -> None:
-    task = await statics.open(capabilities=["geocoder"])
-    granted = await statics.grant(task, "geocoder")
+    task = await world.open(capabilities=["geocoder"])
+    granted = await world.grant(task, "geocoder")
     assert granted["credential"] == {"type": "kv", "api_key": SECRET}
 
-    await statics.complete(task)
+    await world.complete(task)
 
-    shown = await statics.show_grant(granted["grant_id"])
+    shown = await world.show_grant(granted["grant_id"])
     assert (shown["state"], shown["revocability"]) == ("abandoned", "never")
     assert shown["evidence"] is None
     assert "works at its target until it is changed" in shown["statement"]
     path = f"/v1/grants/{granted['grant_id']}/receipt"
-    receipt = (await statics.call("operator", "GET", path)).json()
+    receipt = (await world.call("operator", "GET", path)).json()
     assert receipt["claims"]["confirmed"] is False
-    events = await statics.events(task["task_id"])
+    events = await world.events(task["task_id"])
     assert {e["type"] for e in events} >= {"grant.abandoned"}
     assert not {e["type"] for e in events} & {"grant.revoked"}
     assert SECRET not in json.dumps([shown, receipt, events])
-    assert (await statics.show_task(task["task_id"]))["closed_at"] is not None
+    assert (await world.show_task(task["task_id"]))["closed_at"] is not None
 
 
-async def test_members_that_are_not_text_are_json(statics: World, admin: Admin) -> None:
+async def test_members_that_are_not_text_are_json(world: World, admin: Admin) -> None:
     nested = {"hosts": ["a", "b"], "limits": {"rps": 5}, "enabled": True}
     await admin.vault("POST", PATH, {"data": nested})
-    task = await statics.open(capabilities=["geocoder"])
+    task = await world.open(capabilities=["geocoder"])
 
-    credential = (await statics.grant(task, "geocoder"))["credential"]
+    credential = (await world.grant(task, "geocoder"))["credential"]
 
     assert credential["hosts"] == "a\nb"
     assert {name: json.loads(credential[name]) for name in ("limits", "enabled")} == {
         name: nested[name] for name in ("limits", "enabled")
     }
-    await statics.complete(task)
+    await world.complete(task)
 
 
 @pytest.mark.parametrize(
@@ -103,21 +95,21 @@ async def test_members_that_are_not_text_are_json(statics: World, admin: Admin) 
     ids=["deleted", "empty", "type"],
 )
 async def test_what_can_not_be_delivered_fails_and_says_why(
-    statics: World, admin: Admin, written: dict[str, str] | None, why: str
+    world: World, admin: Admin, written: dict[str, str] | None, why: str
 ) -> None:
     if written is None:
         await admin.vault("DELETE", PATH)
     else:
         await admin.vault("POST", PATH, {"data": written})
-    task = await statics.open(capabilities=["geocoder"])
+    task = await world.open(capabilities=["geocoder"])
 
-    answer = await ask(statics, task)
+    answer = await ask(world, task)
 
     assert (answer.status_code, answer.json()["code"]) == (503, "backend_unavailable")
-    (failed,) = await statics.app.pipeline.queries.grants_of(task["task_id"], dead=True)
+    (failed,) = await world.app.pipeline.queries.grants_of(task["task_id"], dead=True)
     assert failed.state == "failed"
     assert why in failed.error
-    await statics.complete(task)
+    await world.complete(task)
 
 
 async def test_above_power_read_policy_refuses_it(

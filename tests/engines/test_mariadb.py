@@ -10,60 +10,45 @@ import pymysql
 import pytest
 
 from broker.steps import Step
-from tests.engines.estate import Page, Struck, how_it_ended, set_up, stuck
+from tests.engines.estate import Outage, Page, Struck, how_it_ended, set_up
 from tests.servers.mariadb import MariaDB
 from tests.waiting import wait_until
-from tests.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import Generator
 
     from pymysql.connections import Connection
 
     from broker.config import Config
     from broker.dev.stack import DevStack
+    from tests.world import World
 
 ENDED = "Connection was killed|Lost connection"
 
 
 @pytest.fixture(scope="module")
-def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Generator[MariaDB]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[MariaDB]:
     with MariaDB(tmp_path_factory.mktemp("mariadb")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def config(
-    engines: tuple[DevStack, Config], mariadb: MariaDB, tmp_path_factory: pytest.TempPathFactory
+    engines: tuple[DevStack, Config], server: MariaDB, tmp_path_factory: pytest.TempPathFactory
 ) -> Generator[Config]:
-    page = Page("database.md", "MariaDB", {"mariadb.example:3306": mariadb.place})
-    mariadb.as_admin(page.block("sql"))
+    page = Page("database.md", "MariaDB", {"mariadb.example:3306": server.place})
+    server.as_admin(page.block("sql"))
     with set_up(engines, page, tmp_path_factory.mktemp("set-up"), "mariadb") as made:
         yield made
 
 
-@pytest.fixture
-def struck(mariadb: MariaDB) -> Struck:
-    return Struck(mariadb.kill)
-
-
-@pytest.fixture
-async def stock(
-    engines: tuple[DevStack, Config], config: Config, struck: Struck
-) -> AsyncGenerator[World]:
-    made = World(engines[0].issuer, config, before_step=struck)
-    await made.app.connection.command("FLUSHALL")
-    yield made
-    await made.close()
-
-
-def login(mariadb: MariaDB, credential: dict[str, Any]) -> Connection[Any]:
+def login(server: MariaDB, credential: dict[str, Any]) -> Connection[Any]:
     """Log in by the DSN alone."""
     dsn = urlsplit(str(credential["dsn"]))
     assert dsn.scheme == "mysql"
-    assert dsn.netloc.rpartition("@")[2] == mariadb.place
+    assert dsn.netloc.rpartition("@")[2] == server.place
     user, password = unquote(dsn.username or ""), unquote(dsn.password or "")
-    return mariadb.login(user, password, dsn.path.removeprefix("/"))
+    return server.login(user, password, dsn.path.removeprefix("/"))
 
 
 def ask(connection: Connection[Any], query: str) -> list[tuple[Any, ...]]:
@@ -76,72 +61,63 @@ def pieces(connection: Connection[Any]) -> list[tuple[Any, ...]]:
     return ask(connection, "SELECT pieces FROM items WHERE name = 'bolt'")
 
 
-def refused(mariadb: MariaDB, credential: dict[str, Any]) -> bool:
+def refused(server: MariaDB, credential: dict[str, Any]) -> bool:
     with pytest.raises(pymysql.err.OperationalError, match="Access denied"):
-        login(mariadb, credential)
-    return credential["username"] not in mariadb.accounts()
+        login(server, credential)
+    return credential["username"] not in server.accounts()
 
 
 async def test_with_its_task_a_credential_and_its_open_connections_end(
-    stock: World, mariadb: MariaDB
+    world: World, server: MariaDB
 ) -> None:
-    task, other = [await stock.open(capabilities=["stock-read"]) for _ in "12"]
-    granted = await stock.grant(task, "stock-read")
-    bystander = await stock.grant(other, "stock-read")
+    task, other = [await world.open(capabilities=["stock-read"]) for _ in "12"]
+    granted = await world.grant(task, "stock-read")
+    bystander = await world.grant(other, "stock-read")
     credential = granted["credential"]
     assert credential["type"] == "database"
-    with login(mariadb, bystander["credential"]) as theirs:
-        idle, busy = login(mariadb, credential), login(mariadb, credential)
+    with login(server, bystander["credential"]) as theirs:
+        idle, busy = login(server, credential), login(server, credential)
         assert pieces(idle) == pieces(busy) == [(12,)]
         working = asyncio.create_task(asyncio.to_thread(ask, busy, "SELECT SLEEP(600)"))
 
         async def at_work() -> bool:
-            return credential["username"] in mariadb.at_work()
+            return credential["username"] in server.at_work()
 
         await wait_until(at_work, "a statement is running")
 
-        assert (await stock.complete(task))["grants"]["revoked"] == 1
+        assert (await world.complete(task))["grants"]["revoked"] == 1
 
-        assert credential["username"] not in mariadb.sessions()
+        assert credential["username"] not in server.sessions()
         with pytest.raises(pymysql.err.OperationalError, match=ENDED):
             pieces(idle)
         with pytest.raises(pymysql.err.OperationalError, match=ENDED):
             await working
-        assert refused(mariadb, credential)
+        assert refused(server, credential)
         assert pieces(theirs) == [(12,)]
-    assert await how_it_ended(stock, granted) == ("revoked", "lease_lookup")
-    await stock.complete(other)
+    assert await how_it_ended(world, granted) == ("revoked", "lease_lookup")
+    await world.complete(other)
 
 
-async def test_a_server_that_is_down_leaves_a_grant_revoking_until_it_is_back(
-    stock: World, mariadb: MariaDB, struck: Struck
-) -> None:
-    task = await stock.open(capabilities=["stock-read"])
-    granted = await stock.grant(task, "stock-read")
+class TestOutage(Outage):
+    capability = "stock-read"
 
-    try:
-        await stuck(stock, task, granted, struck)
-    finally:
-        mariadb.start()
-    assert granted["credential"]["username"] in mariadb.accounts()
-    with login(mariadb, granted["credential"]) as connection:
-        assert pieces(connection) == [(12,)]
+    def works(self, server: MariaDB, credential: dict[str, Any]) -> bool:
+        with login(server, credential) as connection:
+            return credential["username"] in server.accounts() and pieces(connection) == [(12,)]
 
-    await stock.sweep(ahead_ms=600_000)
-
-    assert await how_it_ended(stock, granted) == ("revoked", "lease_lookup")
-    assert refused(mariadb, granted["credential"])
+    def refused(self, server: MariaDB, credential: dict[str, Any]) -> bool:
+        return refused(server, credential)
 
 
 async def test_what_was_revoked_stays_so_when_the_server_dies_before_it_is_confirmed(
-    stock: World, mariadb: MariaDB, struck: Struck
+    world: World, server: MariaDB, struck: Struck
 ) -> None:
-    task = await stock.open(capabilities=["stock-read"])
-    granted = await stock.grant(task, "stock-read")
+    task = await world.open(capabilities=["stock-read"])
+    granted = await world.grant(task, "stock-read")
     struck.at = Step.CONFIRM
 
-    await stock.complete(task)
-    mariadb.start()
+    await world.complete(task)
+    server.start()
 
-    assert await how_it_ended(stock, granted) == ("revoked", "lease_lookup")
-    assert refused(mariadb, granted["credential"])
+    assert await how_it_ended(world, granted) == ("revoked", "lease_lookup")
+    assert refused(server, granted["credential"])

@@ -12,7 +12,7 @@ from tests.engines.estate import Page, how_it_ended, set_up
 from tests.world import World, logs_in
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import Generator
 
     from broker.config import Config
     from broker.dev.stack import DevStack
@@ -34,28 +34,20 @@ def config(
             connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
 
 
-@pytest.fixture
-async def sales(engines: tuple[DevStack, Config], config: Config) -> AsyncGenerator[World]:
-    made = World(engines[0].issuer, config)
-    await made.app.connection.command("FLUSHALL")
-    yield made
-    await made.close()
-
-
 async def test_with_its_task_a_credential_and_its_open_connections_end(
-    sales: World, engines: tuple[DevStack, Config]
+    world: World, engines: tuple[DevStack, Config]
 ) -> None:
-    task = await sales.open(capabilities=["sales-read"])
-    granted = await sales.grant(task, "sales-read")
+    task = await world.open(capabilities=["sales-read"])
+    granted = await world.grant(task, "sales-read")
     credential: dict[str, Any] = granted["credential"]
     assert credential["type"] == "database"
     mine = await psycopg.AsyncConnection.connect(credential["dsn"], autocommit=True)
     await mine.execute("SELECT count(*) FROM orders")
 
-    assert (await sales.complete(task))["grants"]["revoked"] == 1
+    assert (await world.complete(task))["grants"]["revoked"] == 1
 
     with pytest.raises(psycopg.OperationalError):
         await mine.execute("SELECT 1")
     assert not await logs_in(credential)
     assert credential["username"] not in await Admin(engines[0]).roles()
-    assert await how_it_ended(sales, granted) == ("revoked", "lease_lookup")
+    assert await how_it_ended(world, granted) == ("revoked", "lease_lookup")

@@ -8,58 +8,43 @@ import pika
 import pika.exceptions
 import pytest
 
-from tests.engines.estate import Page, Struck, how_it_ended, set_up, stuck
+from tests.engines.estate import Outage, Page, how_it_ended, set_up
 from tests.servers.rabbitmq import ADMIN, ADMIN_PASSWORD, RabbitMQ
 from tests.waiting import wait_until
-from tests.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import Generator
 
     from broker.config import Config
     from broker.dev.stack import DevStack
+    from tests.world import World
 
 QUEUE = "invoices"
 
 
 @pytest.fixture(scope="module")
-def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Generator[RabbitMQ]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[RabbitMQ]:
     with RabbitMQ(tmp_path_factory.mktemp("rabbitmq")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def config(
-    engines: tuple[DevStack, Config], rabbitmq: RabbitMQ, tmp_path_factory: pytest.TempPathFactory
+    engines: tuple[DevStack, Config], server: RabbitMQ, tmp_path_factory: pytest.TempPathFactory
 ) -> Generator[Config]:
     places = {
-        "http://rabbitmq.example:15672": rabbitmq.api,
-        "rabbitmq.example:5672": rabbitmq.place,
+        "http://rabbitmq.example:15672": server.api,
+        "rabbitmq.example:5672": server.place,
     }
     page = Page("rabbitmq.md", "Setting it up", places)
-    rabbitmq.as_admin(page.block("text"))
-    with connect(f"amqp://{ADMIN}:{ADMIN_PASSWORD}@{rabbitmq.place}/%2F") as connection:
+    server.as_admin(page.block("text"))
+    with connect(f"amqp://{ADMIN}:{ADMIN_PASSWORD}@{server.place}/%2F") as connection:
         channel = connection.channel()
         channel.queue_declare(QUEUE, durable=True)
         channel.confirm_delivery()
         channel.basic_publish("", QUEUE, b"42.00", pika.BasicProperties(delivery_mode=2))
     with set_up(engines, page, tmp_path_factory.mktemp("set-up"), "rabbitmq") as made:
         yield made
-
-
-@pytest.fixture
-def struck(rabbitmq: RabbitMQ) -> Struck:
-    return Struck(rabbitmq.kill)
-
-
-@pytest.fixture
-async def queues(
-    engines: tuple[DevStack, Config], config: Config, struck: Struck
-) -> AsyncGenerator[World]:
-    made = World(engines[0].issuer, config, before_step=struck)
-    await made.app.connection.command("FLUSHALL")
-    yield made
-    await made.close()
 
 
 def connect(dsn: str) -> pika.BlockingConnection:
@@ -74,18 +59,18 @@ def peek(connection: pika.BlockingConnection) -> bytes | None:
     return found[2]
 
 
-def refused(rabbitmq: RabbitMQ, credential: dict[str, Any]) -> bool:
+def refused(server: RabbitMQ, credential: dict[str, Any]) -> bool:
     with pytest.raises(pika.exceptions.ProbableAuthenticationError, match="ACCESS_REFUSED"):
         connect(credential["dsn"])
-    return credential["username"] not in rabbitmq.users()
+    return credential["username"] not in server.users()
 
 
 async def test_with_its_task_a_credential_and_its_open_connections_end(
-    queues: World, rabbitmq: RabbitMQ
+    world: World, server: RabbitMQ
 ) -> None:
-    task, other = [await queues.open(capabilities=["invoices-read"]) for _ in "12"]
-    granted = await queues.grant(task, "invoices-read")
-    bystander = await queues.grant(other, "invoices-read")
+    task, other = [await world.open(capabilities=["invoices-read"]) for _ in "12"]
+    granted = await world.grant(task, "invoices-read")
+    bystander = await world.grant(other, "invoices-read")
     credential = granted["credential"]
     assert credential["type"] == "rabbitmq"
     with connect(bystander["credential"]["dsn"]) as theirs:
@@ -94,7 +79,7 @@ async def test_with_its_task_a_credential_and_its_open_connections_end(
         with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="ACCESS_REFUSED"):
             mine.channel().queue_purge("others")
 
-        assert (await queues.complete(task))["grants"]["revoked"] == 1
+        assert (await world.complete(task))["grants"]["revoked"] == 1
 
         async def closed() -> bool:
             try:
@@ -104,27 +89,18 @@ async def test_with_its_task_a_credential_and_its_open_connections_end(
             return False
 
         await wait_until(closed, "RabbitMQ has closed the connection")
-        assert refused(rabbitmq, credential)
+        assert refused(server, credential)
         assert peek(theirs) == b"42.00"
-    assert await how_it_ended(queues, granted) == ("revoked", "lease_lookup")
-    await queues.complete(other)
+    assert await how_it_ended(world, granted) == ("revoked", "lease_lookup")
+    await world.complete(other)
 
 
-async def test_a_server_that_is_down_leaves_a_grant_revoking_until_it_is_back(
-    queues: World, rabbitmq: RabbitMQ, struck: Struck
-) -> None:
-    task = await queues.open(capabilities=["invoices-read"])
-    granted = await queues.grant(task, "invoices-read")
+class TestOutage(Outage):
+    capability = "invoices-read"
 
-    try:
-        await stuck(queues, task, granted, struck)
-    finally:
-        rabbitmq.start()
-    assert granted["credential"]["username"] in rabbitmq.users()
-    with connect(granted["credential"]["dsn"]) as connection:
-        assert peek(connection) == b"42.00"
+    def works(self, server: RabbitMQ, credential: dict[str, Any]) -> bool:
+        with connect(credential["dsn"]) as connection:
+            return credential["username"] in server.users() and peek(connection) == b"42.00"
 
-    await queues.sweep(ahead_ms=600_000)
-
-    assert await how_it_ended(queues, granted) == ("revoked", "lease_lookup")
-    assert refused(rabbitmq, granted["credential"])
+    def refused(self, server: RabbitMQ, credential: dict[str, Any]) -> bool:
+        return refused(server, credential)

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import redis
 
-from tests.engines.estate import Page, Struck, how_it_ended, set_up, stuck
+from tests.engines.estate import Outage, Page, how_it_ended, set_up
 from tests.servers.valkey import TargetValkey
-from tests.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import Generator
 
     from broker.config import Config
     from broker.dev.stack import DevStack
+    from tests.world import World
 
 
 @pytest.fixture(scope="module")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Generator[TargetValkey]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[TargetValkey]:
     with TargetValkey(tmp_path_factory.mktemp("valkey")) as server:
         yield server
 
@@ -27,34 +27,19 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Generator[TargetValkey]:
 @pytest.fixture(scope="module")
 def config(
     engines: tuple[DevStack, Config],
-    valkey: TargetValkey,
+    server: TargetValkey,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Generator[Config]:
     places = {
-        "valkey.example port=6379": f"127.0.0.1 port={valkey.port}",
-        "valkey.example:6379": valkey.place,
+        "valkey.example port=6379": f"127.0.0.1 port={server.port}",
+        "valkey.example:6379": server.place,
     }
     page = Page("database.md", "Valkey", places)
-    valkey.ask(*page.block("text").split())
-    valkey.ask("SET", "cart:7", "3 bolts")
+    server.ask(*page.block("text").split())
+    server.ask("SET", "cart:7", "3 bolts")
     with set_up(engines, page, tmp_path_factory.mktemp("set-up"), "valkey") as made:
-        valkey.ask("ACL", "SAVE")  # Vault's own user outlives a restart
+        server.ask("ACL", "SAVE")  # Vault's own user outlives a restart
         yield made
-
-
-@pytest.fixture
-def struck(valkey: TargetValkey) -> Struck:
-    return Struck(valkey.kill)
-
-
-@pytest.fixture
-async def carts(
-    engines: tuple[DevStack, Config], config: Config, struck: Struck
-) -> AsyncGenerator[World]:
-    made = World(engines[0].issuer, config, before_step=struck)
-    await made.app.connection.command("FLUSHALL")
-    yield made
-    await made.close()
 
 
 class Session:
@@ -73,18 +58,18 @@ class Session:
         self._client.close()
 
 
-def refused(valkey: TargetValkey, credential: dict[str, Any]) -> bool:
+def refused(server: TargetValkey, credential: dict[str, Any]) -> bool:
     with pytest.raises(redis.AuthenticationError):
         Session(credential["dsn"]).ask("GET", "cart:7")
-    return credential["username"] not in valkey.users()
+    return credential["username"] not in server.users()
 
 
 async def test_with_its_task_a_credential_and_its_open_connections_end(
-    carts: World, valkey: TargetValkey
+    world: World, server: TargetValkey
 ) -> None:
-    task, other = [await carts.open(capabilities=["carts-read"]) for _ in "12"]
-    granted = await carts.grant(task, "carts-read")
-    bystander = await carts.grant(other, "carts-read")
+    task, other = [await world.open(capabilities=["carts-read"]) for _ in "12"]
+    granted = await world.grant(task, "carts-read")
+    bystander = await world.grant(other, "carts-read")
     credential = granted["credential"]
     assert credential["type"] == "database"
     mine, theirs = Session(credential["dsn"]), Session(bystander["credential"]["dsn"])
@@ -93,50 +78,46 @@ async def test_with_its_task_a_credential_and_its_open_connections_end(
         with pytest.raises(redis.ResponseError, match=r"(?i)no permissions"):
             mine.ask(*beyond)
 
-    assert (await carts.complete(task))["grants"]["revoked"] == 1
+    assert (await world.complete(task))["grants"]["revoked"] == 1
 
-    assert f"user={credential['username']}" not in str(valkey.ask("CLIENT", "LIST"))
+    assert f"user={credential['username']}" not in str(server.ask("CLIENT", "LIST"))
     with pytest.raises(redis.ConnectionError):
         mine.ask("GET", "cart:7")
-    assert refused(valkey, credential)
+    assert refused(server, credential)
     assert theirs.ask("GET", "cart:7") == "3 bolts"
     theirs.close()
-    assert await how_it_ended(carts, granted) == ("revoked", "lease_lookup")
-    await carts.complete(other)
+    assert await how_it_ended(world, granted) == ("revoked", "lease_lookup")
+    await world.complete(other)
 
 
-async def test_a_server_that_is_down_leaves_a_grant_revoking_until_it_is_back(
-    carts: World, valkey: TargetValkey, struck: Struck
-) -> None:
-    task = await carts.open(capabilities=["carts-read"])
-    granted = await carts.grant(task, "carts-read")
-    valkey.ask("ACL", "SAVE")  # or its end would be the account's too
+class TestOutage(Outage):
+    capability = "carts-read"
 
-    try:
-        await stuck(carts, task, granted, struck)
-    finally:
-        valkey.start()
-    assert granted["credential"]["username"] in valkey.users()
-    session = Session(granted["credential"]["dsn"])
-    assert session.ask("GET", "cart:7") == "3 bolts"
-    session.close()
+    def outlives_a_restart(self, server: TargetValkey) -> None:
+        server.ask("ACL", "SAVE")
 
-    await carts.sweep(ahead_ms=600_000)
+    def works(self, server: TargetValkey, credential: dict[str, Any]) -> bool:
+        session = Session(credential["dsn"])
+        try:
+            known = credential["username"] in server.users()
+            return known and session.ask("GET", "cart:7") == "3 bolts"
+        finally:
+            session.close()
 
-    assert await how_it_ended(carts, granted) == ("revoked", "lease_lookup")
-    assert refused(valkey, granted["credential"])
+    def refused(self, server: TargetValkey, credential: dict[str, Any]) -> bool:
+        return refused(server, credential)
 
 
 async def test_an_account_that_a_restart_has_ended_is_confirmed_gone(
-    carts: World, valkey: TargetValkey
+    world: World, server: TargetValkey
 ) -> None:
-    task = await carts.open(capabilities=["carts-read"])
-    granted = await carts.grant(task, "carts-read")
-    valkey.kill()
-    valkey.start()
-    assert refused(valkey, granted["credential"])
+    task = await world.open(capabilities=["carts-read"])
+    granted = await world.grant(task, "carts-read")
+    server.kill()
+    server.start()
+    assert refused(server, granted["credential"])
 
-    await carts.complete(task)
-    await carts.sweep(ahead_ms=600_000)  # Vault's own connection ended with the server, too
+    await world.complete(task)
+    await world.sweep(ahead_ms=600_000)  # Vault's own connection ended with the server, too
 
-    assert await how_it_ended(carts, granted) == ("revoked", "lease_lookup")
+    assert await how_it_ended(world, granted) == ("revoked", "lease_lookup")

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from broker.catalog import Revocability
 from broker.config import parse_config
 from broker.errors import ConfigError
 
@@ -59,6 +60,19 @@ def test_a_capability_names_it_and_its_path_and_parameters_are_free_text() -> No
     assert config.backends["tickets"].kind == "keys"
 
 
+@pytest.mark.parametrize("path", ["kv/data/web", "aws/sts/deploy", "ssh/sign/web"])
+def test_its_path_is_no_secrets_engines_whatever_it_is_called(path: str) -> None:
+    """Else what it gives would be given up unconfirmed, as a static secret of Vault's is."""
+    text = SMALLEST + TABLE + CAPABILITY + f'path = "{path}"\n'
+    capabilities = parse_config(text, Path("/nowhere/config.toml")).catalog().capabilities
+    assert capabilities["tickets-key"].revocability is Revocability.INSTANT
+
+    (entry,) = parse_config(
+        f'{text}revocability = "instant"', Path("/nowhere/config.toml")
+    ).capabilities
+    assert entry.doubt() == ""
+
+
 @pytest.mark.parametrize(
     ("text", "key", "said"),
     [
@@ -92,4 +106,19 @@ def test_what_is_refused(text: str, key: str, said: str) -> None:
 def test_a_secret_in_the_file_is_refused_and_not_repeated(key: str) -> None:
     found = problem(f'{TABLE}{key} = "hunter2"')
     assert found["suggestion"].endswith(f"{key}_file")
+    assert "hunter2" not in str(found)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        'auth = { user = "broker", password = "hunter2" }',
+        'hosts = [{ url = "https://keys.example", login = { token = "hunter2" } }]',
+        'Client-Secret = "hunter2"',
+    ],
+    ids=["table", "array", "spelling"],
+)
+def test_a_secret_is_refused_however_deep_it_is_and_however_it_is_spelt(own: str) -> None:
+    found = problem(TABLE + own)
+    assert "would be a secret in this file" in found["reason"]
     assert "hunter2" not in str(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,8 +42,12 @@ class Ward:
     inner: OddBackend
     guard: GuardedBackend
     clock: ManualClock
+    ledger: MemoryLedger
     task: Task
     grant: Grant
+
+    def replica(self) -> GuardedBackend:
+        return GuardedBackend(self.inner, self.clock, timeout_s=TIMEOUT_S)
 
     def calls(self) -> dict[str, Callable[[], Awaitable[Any]]]:
         return {
@@ -63,7 +68,7 @@ async def ward() -> Ward:
     ledger = MemoryLedger(KEY, clock)
     guard = GuardedBackend(inner, clock, timeout_s=TIMEOUT_S)
     task = await ledger.task()
-    return Ward(inner, guard, clock, task, await ledger.reserve(KEY, PREPARED))
+    return Ward(inner, guard, clock, ledger, task, await ledger.reserve(KEY, PREPARED))
 
 
 def test_every_call_of_a_backend_is_guarded() -> None:
@@ -77,9 +82,10 @@ async def test_what_is_as_it_should_be_passes(ward: Ward) -> None:
     assert await ward.guard.prepare(ward.task, KEY) == PREPARED
     minted = await ward.guard.mint(ward.grant, ward.task, KEY)
     assert minted.lease == "odd-1"
-    assert await ward.guard.is_live(ward.grant) is True
-    await ward.guard.revoke(ward.grant)
-    assert await ward.guard.is_live(ward.grant) is False
+    active = await ward.ledger.activate(ward.grant, minted)
+    assert await ward.guard.is_live(active) is True
+    await ward.guard.revoke(active)
+    assert await ward.guard.is_live(active) is False
     assert ward.guard.evidence(ward.grant) == "odd_lookup"
     assert await ward.guard.rotate(KEY) is True
     assert await ward.guard.health() == "ok"
@@ -95,6 +101,25 @@ async def test_an_error_of_its_own_is_nobody_knows_and_only_its_type_is_told(
     with pytest.raises(BackendUnavailable) as caught:
         await ward.calls()[call]()
     assert caught.value.detail == f"backend 'odd', {call}: RuntimeError"
+
+
+async def test_what_would_end_the_process_is_nobody_knows_too(ward: Ward) -> None:
+    """As libraries do that are made of command lines."""
+    for call in (*CALLS, "check", "forget", "evidence"):
+        ward.inner.odd[call] = sys.exit
+    for call, ask in ward.calls().items():
+        with pytest.raises(BackendUnavailable, match=f"{call}: SystemExit"):
+            await ask()
+    with pytest.raises(BackendUnavailable, match="check: SystemExit"):
+        ward.guard.check(KEY, {})
+    ward.guard.forget(ward.task.id)
+    assert ward.guard.evidence(ward.grant) == "lookup"
+
+
+@pytest.mark.parametrize("answer", [None, 7, "", f"GET says {SECRET}", "x" * 65])
+async def test_evidence_that_is_no_word_is_not_recorded(ward: Ward, answer: object) -> None:
+    ward.inner.odd["evidence"] = lambda: answer
+    assert ward.guard.evidence(ward.grant) == "lookup"
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -219,6 +244,7 @@ async def test_a_credential_under_another_lease_than_was_prepared_is_revoked(war
 
 
 async def test_what_turns_up_after_its_mint_was_given_up_is_seen_and_revoked(ward: Ward) -> None:
+    """By any replica: which of them began the mint isn't known to the one that revokes."""
     late, landed = Hanging(), asyncio.Event()
 
     async def mint() -> Minted:
@@ -228,33 +254,39 @@ async def test_what_turns_up_after_its_mint_was_given_up_is_seen_and_revoked(war
         landed.set()
         return MINTED
 
+    replicas = ward.guard, ward.replica()
     ward.inner.odd["mint"] = mint
     with pytest.raises(BackendUnavailable):
         await ward.guard.mint(ward.grant, ward.task, KEY)
-    await ward.guard.revoke(ward.grant)
-    with pytest.raises(BackendRefused, match="may turn up yet"):
-        await ward.guard.is_live(ward.grant)
-    assert await ward.guard.handle_is_live(ward.task, "", [ward.grant])
+    ward.clock.advance(2 * TIMEOUT_S)
+    for guard in replicas:
+        await guard.revoke(ward.grant)
+        with pytest.raises(BackendRefused, match="may turn up yet"):
+            await guard.is_live(ward.grant)
+        assert await guard.handle_is_live(ward.task, "", [ward.grant])
 
     await late.let_go()
     await landed.wait()
     assert await ward.guard.is_live(ward.grant) is True
-    ward.clock.advance(TIMEOUT_S)
+    ward.clock.advance(TIMEOUT_S + 0.001)
     await ward.guard.revoke(ward.grant)
 
-    assert await ward.guard.is_live(ward.grant) is False
-    assert not await ward.guard.handle_is_live(ward.task, "", [ward.grant])
+    for guard in replicas:
+        assert await guard.is_live(ward.grant) is False
+        assert not await guard.handle_is_live(ward.task, "", [ward.grant])
 
 
-async def test_what_it_refused_to_mint_cannot_turn_up(ward: Ward) -> None:
-    def refuse() -> Any:
-        ward.inner.accounts.clear()
-        raise BackendRefused("no more keys")
-
-    ward.inner.odd["mint"] = refuse
-    with pytest.raises(BackendRefused, match="no more keys"):
-        await ward.guard.mint(ward.grant, ward.task, KEY)
-    assert await ward.guard.is_live(ward.grant) is False
+async def test_what_is_revoked_while_it_is_being_minted_may_turn_up(ward: Ward) -> None:
+    """Its task has ended, say, and then the mint's answer is lost."""
+    ward.inner.odd["mint"] = late = Hanging()
+    minting = asyncio.ensure_future(ward.guard.mint(ward.grant, ward.task, KEY))
+    await ward.guard.revoke(ward.grant)
+    ward.inner.accounts.clear()
+    seen = await asyncio.gather(ward.guard.is_live(ward.grant), return_exceptions=True)
+    with pytest.raises(BackendUnavailable):
+        await minting
+    await late.let_go()
+    assert [type(answer) for answer in seen] == [BackendRefused]
 
 
 async def test_what_is_wrong_with_its_configuration_is_no_matter_of_the_callers(
