@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pika
 import pika.exceptions
 import pytest
 
+from broker.errors import BackendRefused
+from broker.secret import Secret
+from broker.targets.rabbitmq import RabbitMQ as Management
 from tests.engines.estate import Page, Struck, how_it_ended, set_up, stuck
 from tests.servers.rabbitmq import ADMIN, ADMIN_PASSWORD, RabbitMQ
 from tests.waiting import wait_until
@@ -128,3 +132,32 @@ async def test_a_server_that_is_down_leaves_a_grant_revoking_until_it_is_back(
 
     assert await how_it_ended(queues, granted) == ("revoked", "lease_lookup")
     assert refused(rabbitmq, granted["credential"])
+
+
+async def test_reconciling_ends_an_account_there_and_takes_no_404_for_an_empty_list(
+    rabbitmq: RabbitMQ,
+) -> None:
+    account, url = "v-token-br/stray", rabbitmq.api.replace("//", f"//{ADMIN}:{ADMIN_PASSWORD}@")
+    rabbitmq.http.put(f"users/{quote(account, safe='')}", json={"password": "x", "tags": ""})
+    rabbitmq.http.put(
+        f"permissions/%2F/{quote(account, safe='')}",
+        json={"configure": "", "write": "", "read": ".*"},
+    )
+    target = Management(lambda: Secret(url))
+    assert account in await target.accounts()
+    with pytest.raises(BackendRefused, match="404"):
+        await Management(lambda: Secret(f"{url}/elsewhere")).accounts()
+
+    mine = connect(f"amqp://{quote(account, safe='')}:x@{rabbitmq.place}/%2F")
+    await target.end(account)
+
+    async def closed() -> bool:
+        try:
+            mine.process_data_events(0)
+        except pika.exceptions.AMQPConnectionError:
+            return True
+        return False
+
+    await wait_until(closed, "RabbitMQ has closed the connection")
+    assert account not in await target.accounts()
+    await target.end(account)  # gone is success
