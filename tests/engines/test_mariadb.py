@@ -9,9 +9,11 @@ from urllib.parse import unquote, urlsplit
 import pymysql
 import pytest
 
+from broker.secret import Secret
 from broker.steps import Step
+from broker.targets.mysql import MySQL
 from tests.engines.estate import Page, Struck, how_it_ended, set_up, stuck
-from tests.servers.mariadb import MariaDB
+from tests.servers.mariadb import ADMIN_PASSWORD, MariaDB
 from tests.waiting import wait_until
 from tests.world import World
 
@@ -145,3 +147,28 @@ async def test_what_was_revoked_stays_so_when_the_server_dies_before_it_is_confi
 
     assert await how_it_ended(stock, granted) == ("revoked", "lease_lookup")
     assert refused(mariadb, granted["credential"])
+
+
+async def test_reconciling_ends_an_account_there_from_every_host_with_its_sessions(
+    mariadb: MariaDB,
+) -> None:
+    account = "v-token-br'\\stray"
+    named = "'v-token-br''\\\\stray'"
+    for host in ("%", "127.0.0.1"):
+        mariadb.as_admin(
+            f"CREATE USER {named}@'{host}' IDENTIFIED BY 'x';"
+            f"GRANT SELECT ON stock.* TO {named}@'{host}'"
+        )
+    target = MySQL(lambda: Secret(f"mysql://root:{ADMIN_PASSWORD}@{mariadb.place}"))
+    assert account in await target.accounts()
+    mine = mariadb.login(account, "x")
+    assert pieces(mine) == [(12,)]
+
+    await target.end(account)
+
+    with pytest.raises(pymysql.err.OperationalError, match=ENDED):
+        pieces(mine)
+    with pytest.raises(pymysql.err.OperationalError, match="Access denied"):
+        mariadb.login(account, "x")
+    assert account not in await target.accounts()
+    await target.end(account)  # gone is success
