@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from broker.audit.head import Head
 from broker.backends.vault_look import VaultLook
 from broker.config.targets import TargetEntry, TargetKind
+from broker.ledger import keys
 from broker.ledger.quarantine import QuarantineTable
 from broker.reconcile.desk import ReconcileDesk, ReconcileRules
 from tests.http.parties import assert_problem
@@ -81,6 +83,25 @@ async def test_nothing_is_concluded_from_a_target_that_does_not_answer(
         assert granted["grant_id"] not in str(report["findings"])
         assert not report["agreement"]
         await blind.close()
+
+
+async def test_a_replica_that_does_not_write_the_log_notices_a_ledger_that_was_set_back(
+    world: World,
+) -> None:
+    audit, quarantine = world.app.audit, QuarantineTable(world.app.connection)
+    assert audit is not None
+    heads = [Head(size, "a" * 64, ("b" * 64,) * size.bit_count()) for size in (4, 2)]
+    for head in heads:
+        assert await quarantine.standing() is None
+        await world.app.connection.command("HSET", keys.head(), "head", head.to_json())
+        await audit.look()
+    held = await quarantine.standing()
+    assert held is not None
+    assert "has 4 records" in held.why
+    # Once it was released it isn't set again for the same reason.
+    assert await quarantine.release(actor="operator", reason="known")
+    await audit.look()
+    assert await quarantine.standing() is None
 
 
 async def test_the_job_shows_and_holds_and_ends_what_it_has_shown_only_once_it_may(
