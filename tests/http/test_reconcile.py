@@ -13,6 +13,7 @@ from broker.ledger import keys
 from broker.ledger.quarantine import QuarantineTable
 from broker.reconcile.desk import ReconcileDesk, ReconcileRules
 from tests.http.parties import assert_problem
+from tests.risk_world import RiskWorld, risk_config
 from tests.waiting import wait_until
 from tests.world import World, logs_in
 
@@ -83,6 +84,34 @@ async def test_nothing_is_concluded_from_a_target_that_does_not_answer(
         assert granted["grant_id"] not in str(report["findings"])
         assert not report["agreement"]
         await blind.close()
+
+
+async def test_who_may_not_release_does_not_lift_a_quarantine_by_applying_either(
+    engines: tuple[DevStack, Config], tmp_path: Path
+) -> None:
+    policy = (
+        '@id("others-release")\nforbid (principal, action == Action::"operate", '
+        'resource == Operation::"release");\n'
+    )
+    (tmp_path / "own.cedar").write_text(policy, "utf-8")
+    world = RiskWorld(engines[0].issuer, risk_config(engines[0], tmp_path))
+    await world.app.connection.command("FLUSHALL")
+    await QuarantineTable(world.app.connection).set("a test")
+
+    async def agreed() -> dict[str, Any] | None:
+        report = (await world.call("operator", "POST", PATH, {"apply": True})).json()
+        return report if report["agreement"] else None
+
+    report = await wait_until(agreed, "what other tests have left is ended")
+    assert report is not None
+    assert report["quarantine"]["why"] == "a test"
+
+    (tmp_path / "own.cedar").write_text(f"{policy[:-2]} when {{ false }};\n", "utf-8")
+    await world.app.oversight.policing.keep_up()
+    report = await agreed()
+    assert report is not None
+    assert report["quarantine"] is None
+    await world.close()
 
 
 async def test_a_replica_that_does_not_write_the_log_notices_a_ledger_that_was_set_back(
