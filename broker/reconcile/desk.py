@@ -76,7 +76,8 @@ class ReconcileDesk:
         """Compare, end what was shown before if that is asked, and lift a quarantine.
 
         Raises:
-            Conflict: the ledger isn't in quarantine, so it can't be released.
+            Conflict: the ledger isn't in quarantine, so it can't be released; or what is to be
+                applied isn't what the last run has shown.
             InvalidRequest: there is no such backend.
         """
         must_operate(caller)
@@ -93,7 +94,7 @@ class ReconcileDesk:
                 raise Conflict("The ledger is not in quarantine.")
         shown_ms = self.rules.shown_ms if ask.apply else 0
         result = await self._reconciliation.run(
-            ask.backend or "", actor=caller.name, shown_ms=shown_ms
+            ask.backend or "", actor=caller.name, shown_ms=shown_ms, shown_at=ask.shown or ""
         )
         # Not one that was set meanwhile: what was compared may be from before it.
         if held is not None and held == await self._quarantine.standing():

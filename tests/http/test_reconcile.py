@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from broker.dev.stack import DevStack
 
 PATH: Final = "/v1/reconciliations"
-OURS: Final = {"backend": "token"}
+OURS: Final[dict[str, Any]] = {"backend": "token"}
 
 
 async def test_operators_reconcile_auditors_read_and_nobody_else(world: World) -> None:
@@ -36,6 +36,15 @@ async def test_operators_reconcile_auditors_read_and_nobody_else(world: World) -
     for name in ("operator", "auditor"):
         assert (await world.call(name, "GET", PATH)).json() == done.json()
     assert_problem(await world.call("orchestrator", "GET", PATH), 403, "access_denied")
+
+
+async def test_what_is_applied_is_what_was_looked_at(world: World) -> None:
+    first, second = [(await world.call("operator", "POST", PATH, OURS)).json() for _ in "12"]
+    apply = {**OURS, "apply": True}
+    late = await world.call("operator", "POST", PATH, {**apply, "shown": first["at"]})
+    assert_problem(late, 409, "conflict")
+    done = await world.call("operator", "POST", PATH, {**apply, "shown": second["at"]})
+    assert done.status_code == 200, done.text
 
 
 @pytest.mark.parametrize(
