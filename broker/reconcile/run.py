@@ -101,7 +101,7 @@ class Reconciliation:
         async with self._one_at_a_time:
             shown = await self._shown(shown_ms, shown_at) if shown_ms else frozenset[str]()
             seen = await self._survey.see(backend)
-            found = compare(seen.ledger, seen.vault, seen.targets)
+            found = compare(seen.ledger, seen.vault, seen.targets, seen.unread)
             found.sort(key=lambda finding: finding.action is Action.NONE)  # these never hide others
             again = {view.name: view.accounts for view in seen.targets}
             problems = list(seen.problems)
