@@ -12,6 +12,7 @@ from broker.config.targets import TargetEntry, TargetKind
 from broker.ledger import keys
 from broker.ledger.quarantine import QuarantineTable
 from broker.reconcile.desk import ReconcileDesk, ReconcileRules
+from tests.admin import Admin
 from tests.http.parties import assert_problem
 from tests.risk_world import RiskWorld, risk_config
 from tests.waiting import wait_until
@@ -140,6 +141,19 @@ async def test_a_replica_that_does_not_write_the_log_notices_a_ledger_that_was_s
     assert await quarantine.release(actor="operator", reason="known")
     await audit.look()
     assert await quarantine.standing() is None
+
+
+async def test_a_token_that_somebody_else_made_is_not_ours_whatever_its_metadata_says(
+    engines: tuple[DevStack, Config], world: World
+) -> None:
+    assert world.app.vault is not None
+    look = VaultLook(world.app.vault, world.config.broker.issuer)
+    await world.grant(await world.open())
+    ours = {token.handle async for token in look.task_tokens()}
+    assert ours
+    meta = {"broker": world.config.broker.issuer, "task": "tsk_1", "handle": "theirs"}
+    await Admin(engines[0]).vault("POST", "auth/token/create", {"meta": meta, "ttl": "1m"})
+    assert {token.handle async for token in look.task_tokens()} == ours
 
 
 async def test_the_job_shows_and_holds_and_ends_what_it_has_shown_only_once_it_may(
