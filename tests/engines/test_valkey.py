@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import redis
 
+from broker.secret import Secret
+from broker.targets.valkey import Valkey as Accounts
 from tests.engines.estate import Page, Struck, how_it_ended, set_up, stuck
-from tests.servers.valkey import TargetValkey
+from tests.servers.valkey import ADMIN_PASSWORD, TargetValkey
 from tests.world import World
 
 if TYPE_CHECKING:
@@ -140,3 +142,19 @@ async def test_an_account_that_a_restart_has_ended_is_confirmed_gone(
     await carts.sweep(ahead_ms=600_000)  # Vault's own connection ended with the server, too
 
     assert await how_it_ended(carts, granted) == ("revoked", "lease_lookup")
+
+
+async def test_an_account_that_reconciling_ends_stays_away_when_the_server_is_restarted(
+    valkey: TargetValkey,
+) -> None:
+    account = "v-token-br-stray"
+    valkey.ask("ACL", "SETUSER", account, "on", ">x", "+@all", "~*")
+    valkey.ask("ACL", "SAVE")
+    target = Accounts(lambda: Secret(f"redis://admin:{ADMIN_PASSWORD}@{valkey.place}"))
+    assert account in await target.accounts()
+
+    await target.end(account)
+    valkey.kill()
+    valkey.start()
+
+    assert account not in await target.accounts()
