@@ -67,6 +67,7 @@ class AuditLog:
         for channel in config.channels:
             self._feeds.append(self._channel(channel, config.broker.issuer, clock, metrics))
         self._metrics = metrics
+        self._size = 0  # what the ledger is known to have remembered
         self._tasks: list[asyncio.Task[None]] = []
         self._drain = Drain(
             self._outbox,
@@ -104,11 +105,19 @@ class AuditLog:
         return await self._drain.run_once()
 
     async def look(self) -> None:
-        """See how far the log lags, and goes, whoever writes it: a job."""
+        """See how far the log lags, and goes, whoever writes it: a job.
+
+        A ledger that says less than it has said was set back.
+        """
         await self.guard.refresh()
+        before = self._size
         text = (await self._outbox.point()).head
         with suppress(HeadUnreadable):
-            self._committed(Head.from_json(text).size if text else 0)
+            size = Head.from_json(text).size if text else 0
+            if size < before:  # whoever writes it now may have come after
+                await self._hold(before)
+                self._size = size
+            self._committed(size)
 
     async def drained(self) -> list[str]:
         """Return for each shard the last event in the log: later ones mustn't be pruned."""
@@ -159,6 +168,7 @@ class AuditLog:
         )
 
     def _committed(self, size: int) -> None:
+        self._size = max(size, self._size)
         self._metrics.audit_size(size)
         for feed in self._feeds:
             feed.committed(size)

@@ -72,6 +72,8 @@ async def examine(config: Config, clock: Clock | None = None) -> AsyncGenerator[
             api.close()
     async for finding in _backends(config, clock):
         yield finding
+    async for finding in _targets(config):
+        yield finding
 
 
 def _files(config: Config) -> Iterator[Finding]:
@@ -86,6 +88,7 @@ def _files(config: Config) -> Iterator[Finding]:
     secrets += [file for sink in audit.sinks for file in (sink.token_file, sink.secret_file)]
     secrets += [file for channel in config.channels for file in channel.secret_files]
     secrets += [file for entry in config.backends.values() for file in entry.secret_files]
+    secrets += [entry.dsn_file for entry in config.targets]
     found = [path for path in secrets if path is not None and path.exists()]
     found += sorted(path for path in keys.glob("*") if path.is_file()) if keys.is_dir() else []
     open_ones = [path for path in found if _others_can_read(path)]
@@ -239,6 +242,22 @@ async def _backends(config: Config, clock: Clock) -> AsyncGenerator[Finding]:
         else:
             advice = f"check [backends.{name}], and what it is for"
             yield Finding(check, Verdict.FAILED, detail, advice)
+
+
+async def _targets(config: Config) -> AsyncGenerator[Finding]:
+    """Each target says which accounts it has."""
+    for target in settings.targets(config):
+        check = f"target {target.name}"
+        try:
+            accounts = await target.accounts()
+        except BrokerError as error:
+            advice = (
+                "check its dsn_file, and what docs/operations/reconcile.md says its user may do"
+            )
+            yield Finding(check, Verdict.FAILED, error.detail, advice)
+        else:
+            detail = f"answers; {len(accounts)} of its accounts are called {target.pattern}"
+            yield Finding(check, Verdict.OK, detail)
 
 
 def _needed(vault: VaultSection, paths: list[str]) -> dict[str, str]:

@@ -35,7 +35,7 @@ SIGNER: Final = Signer("broker.example.com/audit", Ed25519PrivateKey.from_privat
 
 
 class Replica:
-    """One replica's part in the log. ``on_commit`` collects what it was told."""
+    """One replica's part in the log. ``committed`` and ``set_back`` collect what it told."""
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class Replica:
         clock = clock or SystemClock()
         self.guard = Guard(self.outbox, clock, max_lag_ms=max_lag_ms)
         self.committed: list[int] = []
+        self.set_back: list[int] = []
         self.drain = Drain(
             self.outbox,
             SIGNER,
@@ -59,8 +60,12 @@ class Replica:
             self.guard,
             DrainSettings(folder=folder, source=SOURCE, **settings),
             on_commit=self.committed.append,
+            on_set_back=self._told,
             before_step=before_step,
         )
+
+    async def _told(self, size: int) -> None:
+        self.set_back.append(size)
 
 
 class Log:

@@ -69,7 +69,7 @@ class VaultDouble:
         answer = _refused(404)
         match method, path.split("/"):
             case "POST", ["auth", "token", "create", _]:
-                answer = self._create(body)
+                answer = self._create({**body, "path": path})
             case "POST", ["auth", "token", ("lookup-accessor" | "revoke-accessor") as verb]:
                 answer = self._by_accessor(verb, body["accessor"])
             case "LIST", ["auth", "token", "accessors"]:

@@ -150,6 +150,7 @@ class Drain:
         self._holder = False
         self._asked = self._failed = self._signed = self._forgot = float("-inf")
         self._running: asyncio.Future[DrainReport] | None = None
+        self._last = Head()  # what this replica has committed, and the ledger must remember
 
     async def run_once(self) -> DrainReport:
         """Drain what there is, if this replica is the one to do it.
@@ -223,12 +224,16 @@ class Drain:
         if point is None or point.fence != self._fence:
             raise _Replaced
         head = Head.from_json(point.head) if point.head else None
+        if self._last.size > (head.size if head else 0):
+            await self._set_back(self._last, point)
+            head = self._last
         try:
             writer = await self._in_thread(self._opened, head)
         except LedgerBehindLog as error:
             if error.head is None:
                 raise
-            writer = await self._set_back(error.head, point)
+            await self._set_back(error.head, point)
+            writer = await self._in_thread(self._opened, error.head)
         self._writer = writer
         if writer.cut is not None:
             log.warning("records that were never committed were cut off", kept_in=str(writer.cut))
@@ -237,13 +242,15 @@ class Drain:
         self._on_commit(writer.head.size)
         return writer
 
-    async def _set_back(self, head: Head, point: CommitPoint) -> LogWriter:
-        """Go on from what the log has signed: the ledger has forgotten it, or was restored."""
-        log.error("the ledger was set back behind the audit log", signed=head.size)
-        if self._on_set_back is not None:
-            await self._on_set_back(head.size)
+    async def _set_back(self, head: Head, point: CommitPoint) -> None:
+        """Have the ledger remember what the log holds: it has forgotten it, or was restored."""
+        await self._tell(head.size)
         await self._commit(head, point.at)
-        return await self._in_thread(self._opened, head)
+
+    async def _tell(self, size: int) -> None:
+        log.error("the ledger was set back behind the audit log", size=size)
+        if self._on_set_back is not None:
+            await self._on_set_back(size)
 
     def _opened(self, head: Head | None) -> LogWriter:
         return LogWriter.open(
@@ -265,6 +272,8 @@ class Drain:
             if count:
                 self._before_step(DrainStep.APPEND)
                 await self._in_thread(self._append, writer, batch)  # 4
+            if any(gap.why == "reset" for gap in batch.gaps):  # some of its shards were
+                await self._tell(writer.head.size)
             if count or self._clock.monotonic() - self._asked > _RENEW_S:
                 await self._commit(writer.head, batch.at)  # 5
             drained += count
@@ -285,6 +294,7 @@ class Drain:
         point = CommitPoint(self._fence, head.to_json(), at)
         if not await self._outbox.commit(self.owner, point, head.cursor):
             raise _Replaced
+        self._last = head
         self._asked = self._clock.monotonic()
         self._on_commit(head.size)
 

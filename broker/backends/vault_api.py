@@ -300,6 +300,11 @@ def _mapped_errors(method: str, path: str) -> Any:  # noqa: ANN401, C901
     try:
         yield
     except vault_errors.InvalidPath as error:
+        if not _vaults_own(error):
+            # Of what is in Vault's place, a proxy with nothing behind it: it knows of no lease.
+            raise BackendUnavailable(
+                f"{what}: 404, and not from Vault", retry_after=_RETRY_AFTER
+            ) from error
         raise VaultGone(f"{what}: 404") from error
     except vault_errors.Forbidden as error:
         if "invalid accessor" in _text(error):  # what HashiCorp Vault answers; OpenBao says 400
@@ -328,6 +333,12 @@ def _mapped_errors(method: str, path: str) -> Any:  # noqa: ANN401, C901
 
 def _wrapped(seconds: int) -> dict[str, str]:
     return {"X-Vault-Wrap-TTL": f"{seconds}s"}
+
+
+def _vaults_own(error: vault_errors.VaultError) -> bool:
+    """Whether an answer is Vault's by its shape: errors, or an envelope that says what is gone."""
+    said: Any = error.json  # hvac says that it is text
+    return isinstance(said, dict) and ("errors" in said or "request_id" in said)
 
 
 def _text(error: vault_errors.VaultError) -> str:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from broker.backends.vault_api import VaultApi
 
 _LOOKUPS: Final = 16
+_THROUGH_A_ROLE: Final = "auth/token/create/"
+"""Where all of our tokens were made. Whoever may make tokens of their own can write into metadata
+what they like; they make them elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,9 @@ class VaultLook:
             rows = await asyncio.gather(*map(self.token, some))
             for accessor, row in zip(some, rows, strict=True):
                 meta: Mapping[str, str] = (row or {}).get("meta") or {}
-                if row is not None and meta.get("broker") == self._broker_id:
+                if row is None or not str(row.get("path", "")).startswith(_THROUGH_A_ROLE):
+                    continue
+                if meta.get("broker") == self._broker_id:
                     yield TaskToken(
                         accessor,
                         str(meta.get("task", "")),

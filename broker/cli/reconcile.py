@@ -70,6 +70,7 @@ def reconcile(
         raise UsageError("--release needs --reason")
     if apply and not yes and (connection.json or not confirming.person_is_there()):
         raise UsageError("--apply needs --yes where nobody can be asked")
+    shown = None
     with connection.client() as broker:
         if last:
             _show(broker.last_reconciliation(), connection)
@@ -81,7 +82,9 @@ def reconcile(
             if not yes and doable:
                 _table(shown, aside=True)
                 confirming.must_type("yes", f"This ends {plural(len(doable), 'of them')}.")
-        found = broker.reconcile(apply=apply, backend=backend, release=release, reason=reason)
+        found = broker.reconcile(
+            apply=apply, shown=shown, backend=backend, release=release, reason=reason
+        )
     _show(found, connection)
 
 

@@ -17,7 +17,7 @@ from broker.grants import LIVE, Grant, GrantState
 from broker.reconcile.findings import Action, Finding, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from broker.backends.vault_look import Lease, TaskToken
     from broker.tasks import Task
@@ -68,9 +68,15 @@ class TargetView:
 
 
 def compare(
-    ledger: LedgerView, vault: VaultView | None, targets: Iterable[TargetView]
+    ledger: LedgerView,
+    vault: VaultView | None,
+    targets: Sequence[TargetView],
+    unread: frozenset[str] = frozenset(),
 ) -> list[Finding]:
-    """Return everything that the views disagree on. Pending grants are never part of it."""
+    """Return everything that the views disagree on. Pending grants are never part of it.
+
+    ``unread`` are capabilities that have accounts at a target besides, which didn't answer.
+    """
     found: list[Finding] = []
     doubts = _doubts(ledger, vault)
     if vault is not None:
@@ -80,7 +86,7 @@ def compare(
     ending = {finding.grant_id for finding in found}
     for target in targets:
         found += _accounts(ledger, vault, target, doubts)
-        found += _missing(ledger, target, ending)
+    found += _missing(ledger, targets, unread, ending)
     return found
 
 
@@ -205,19 +211,28 @@ def _accounts(
         )
 
 
-def _missing(ledger: LedgerView, target: TargetView, ending: set[str]) -> Iterator[Finding]:
+def _missing(
+    ledger: LedgerView, targets: Sequence[TargetView], unread: frozenset[str], ending: set[str]
+) -> Iterator[Finding]:
     for grant in ledger.grants:
-        if (
-            grant.state is GrantState.ACTIVE
-            and grant.expires_at > ledger.now
-            and grant.capability in target.capabilities
+        # Where a capability has several targets, such as the nodes of one system, it is at one.
+        places = [
+            target
+            for target in targets
+            if grant.capability in target.capabilities
             and fnmatchcase(grant.account, target.pattern)
-            and grant.account not in target.accounts
+        ]
+        if (
+            places
+            and grant.state is GrantState.ACTIVE
+            and grant.expires_at > ledger.now
+            and grant.capability not in unread
+            and not any(grant.account in target.accounts for target in places)
             and grant.id not in ending
         ):
             yield Finding(
                 Kind.ACCOUNT_GONE,
-                target.name,
+                places[0].name,
                 grant.id,
                 f"active until {to_rfc3339(grant.expires_at)}: no account {grant.account} there",
                 Action.REVOKE_GRANT,

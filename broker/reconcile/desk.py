@@ -7,11 +7,12 @@ it where Vault has what this ledger must have lost.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.clock import to_rfc3339
-from broker.errors import Conflict, InvalidRequest, NotFound
+from broker.errors import AccessDenied, Conflict, InvalidRequest, NotFound
 from broker.ledger.quarantine import QuarantineTable
 from broker.ledger.reconciling import Reconciling
 from broker.logs import get_logger
@@ -75,7 +76,8 @@ class ReconcileDesk:
         """Compare, end what was shown before if that is asked, and lift a quarantine.
 
         Raises:
-            Conflict: the ledger isn't in quarantine, so it can't be released.
+            Conflict: the ledger isn't in quarantine, so it can't be released; or what is to be
+                applied isn't what the last run has shown.
             InvalidRequest: there is no such backend.
         """
         must_operate(caller)
@@ -85,20 +87,28 @@ class ReconcileDesk:
         if ask.backend is not None and ask.backend not in self._pipeline.backends:
             known = ", ".join(sorted(self._pipeline.backends))
             raise InvalidRequest(f"backend: one of {known}", field="backend")
+        held = await self._quarantine.standing()
         if ask.release:
             await judge.operate(caller, "release")
-            if await self._quarantine.standing() is None:
+            if held is None:
                 raise Conflict("The ledger is not in quarantine.")
         shown_ms = self.rules.shown_ms if ask.apply else 0
         result = await self._reconciliation.run(
-            ask.backend or "", actor=caller.name, shown_ms=shown_ms
+            ask.backend or "", actor=caller.name, shown_ms=shown_ms, shown_at=ask.shown or ""
         )
-        reason = ask.reason if ask.release else None
-        if ask.apply and ask.backend is None and result.agrees:
-            reason = reason or _AGREED
-        if reason is not None:
-            await self._quarantine.release(actor=caller.name, reason=reason)
+        # Not one that was set meanwhile: what was compared may be from before it.
+        if held is not None and held == await self._quarantine.standing():
+            await self._lift(caller, ask, agreed=ask.backend is None and result.agrees)
         return _answer(report_json(result), await self._quarantine.standing())
+
+    async def _lift(self, caller: Caller, ask: Reconcile, *, agreed: bool) -> None:
+        """End the quarantine, if that is asked, or applying found nothing and its asker may."""
+        if ask.release:
+            await self._quarantine.release(actor=caller.name, reason=ask.reason or "")
+        elif ask.apply and agreed:
+            with suppress(AccessDenied):  # it is logged; the quarantine in the answer says it, too
+                await self._pipeline.judge.operate(caller, "release")
+                await self._quarantine.release(actor=caller.name, reason=_AGREED)
 
     async def last(self, caller: Caller) -> dict[str, Any]:
         """Return what the last run found, whoever asked for it.

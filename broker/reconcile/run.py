@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.clock import to_rfc3339
-from broker.errors import ConfigError, Unavailable
+from broker.errors import ConfigError, Conflict, Unavailable
 from broker.grants import GrantState
 from broker.logs import get_logger
 from broker.reconcile.compare import compare
@@ -87,19 +87,21 @@ class Reconciliation:
         *,
         actor: str,
         shown_ms: int = 0,
+        shown_at: str = "",
         spare: frozenset[Kind] = frozenset(),
     ) -> Result:
         """Compare, and with ``shown_ms`` end what a run in the last so many milliseconds showed.
 
-        ``spare`` are kinds that are only shown.
+        ``shown_at`` says which run that must have been. ``spare`` are kinds that are only shown.
 
         Raises:
+            Conflict: it was another run, so that nothing was compared.
             LedgerUnavailable: nothing was compared, or not all of it is known to be done.
         """
         async with self._one_at_a_time:
-            shown = await self._shown(shown_ms) if shown_ms else frozenset[str]()
+            shown = await self._shown(shown_ms, shown_at) if shown_ms else frozenset[str]()
             seen = await self._survey.see(backend)
-            found = compare(seen.ledger, seen.vault, seen.targets)
+            found = compare(seen.ledger, seen.vault, seen.targets, seen.unread)
             found.sort(key=lambda finding: finding.action is Action.NONE)  # these never hide others
             again = {view.name: view.accounts for view in seen.targets}
             problems = list(seen.problems)
@@ -125,9 +127,11 @@ class Reconciliation:
             await self._table.finished(report_json(result), counts_json(result), actor=actor)
             return result
 
-    async def _shown(self, within_ms: int) -> frozenset[str]:
+    async def _shown(self, within_ms: int, at: str) -> frozenset[str]:
         """Return what the last run showed, if that isn't too long ago."""
         last = await self._table.last()
+        if at and (last is None or last["at"] != at):
+            raise Conflict("Another run has come in between: look at what that one has found.")
         if last is None or await self._pipeline.queries.now() - last["at_ms"] > within_ms:
             return frozenset()
         return frozenset(last["keys"])

@@ -37,6 +37,8 @@ class Seen:
     ledger: LedgerView
     vault: VaultView | None
     targets: Sequence[TargetView]
+    unread: frozenset[str]
+    """Capabilities that have accounts at a target that didn't answer."""
     problems: Sequence[str]
 
 
@@ -105,6 +107,7 @@ class Survey:
             ),
             vault=vault,
             targets=accounts,
+            unread=self._unread({view.name for view in accounts}),
             problems=problems,
         )
 
@@ -114,6 +117,10 @@ class Survey:
             for c in self._capabilities
             if c.backend == self._vault and (names is None or c.name in names)
         )
+
+    def _unread(self, read: set[str]) -> frozenset[str]:
+        blind = (target.capabilities for target in self._targets if target.name not in read)
+        return frozenset[str]().union(*blind)
 
     async def _list(self, problems: list[str]) -> _Listed | None:
         assert self._look is not None or not self._paths()  # noqa: S101  the configuration says so

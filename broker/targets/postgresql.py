@@ -17,9 +17,9 @@ _TIMEOUT_MS: Final = int(CALL_S * 1000)
 _ENDING: Final = (
     # Committed before sessions are ended, or a new one slips in between.
     "ALTER ROLE {} NOLOGIN",
-    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = {literal}",
-    # What it owns can be handed over only by a member of it; a superuser needs no such thing.
+    # Only a member ends its sessions and hands over what it owns; a superuser needs no such thing.
     "GRANT {} TO CURRENT_USER",
+    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = {literal}",
     "REASSIGN OWNED BY {} TO CURRENT_USER",
     "DROP OWNED BY {}",
     "DROP ROLE {}",

@@ -76,6 +76,11 @@ class Target:
                 return await work
         except TimeoutError as error:
             raise BackendUnavailable(f"target {self.name} doesn't answer") from error
+        except (OSError, ValueError) as error:
+            # Its file holds no URL, or whom it trusts can't be read. What the error says may hold
+            # parts of the URL, so it ends here.
+            why = f"target {self.name} can't be asked: {type(error).__name__}"
+            raise BackendRefused(f"{why}; look at its dsn_file and ca_file") from None
 
 
 def not_installed(package: str) -> BackendRefused:

@@ -32,14 +32,17 @@ class RabbitMQ:
     async def accounts(self) -> frozenset[str]:
         """Return the names of all users."""
         async with self._api() as api:
-            return frozenset(str(row["name"]) for row in await _call(api, "GET", "/api/users"))
+            users = await _call(api, "GET", "/api/users")
+        if users is None:  # where there is no such list there is no RabbitMQ
+            raise BackendRefused("RabbitMQ: 404 for its list of users")
+        return frozenset(str(row["name"]) for row in users)
 
     async def end(self, account: str) -> None:
         """Delete a user, and close what connections it has."""
         name = quote(account, safe="")
         async with self._api() as api:
             await _call(api, "DELETE", f"/api/users/{name}")
-            for row in await _call(api, "GET", f"/api/connections/username/{name}"):
+            for row in await _call(api, "GET", f"/api/connections/username/{name}") or ():
                 connection = quote(str(row["name"]), safe="")
                 await _call(api, "DELETE", f"/api/connections/{connection}")
 
@@ -58,14 +61,15 @@ class RabbitMQ:
                 trust_env=False,
             ) as api:
                 yield api
-        except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, KeyError, TypeError) as error:
             raise BackendUnavailable(f"RabbitMQ: {type(error).__name__}") from error
 
 
-async def _call(api: httpx2.AsyncClient, method: str, path: str) -> list[dict[str, Any]]:
+async def _call(api: httpx2.AsyncClient, method: str, path: str) -> list[dict[str, Any]] | None:
+    """Return what there is, or None where there is no such thing."""
     answer = await api.request(method, path)
     if answer.status_code == _GONE:
-        return []
+        return None
     if answer.is_client_error:
         raise BackendRefused(f"RabbitMQ: {answer.status_code}")
     answer.raise_for_status()

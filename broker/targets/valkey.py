@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from broker.secret import Secret
+
+
+_NO_FILE: Final = "not configured to use an ACL file"
 
 
 class Valkey:
@@ -32,9 +35,17 @@ class Valkey:
         return frozenset(names)
 
     async def end(self, account: str) -> None:
-        """Delete an ACL user, which ends its connections too."""
+        """Delete an ACL user, which ends its connections too.
+
+        Also from the ACL file, if there is one: the server would have it again once restarted.
+        """
         async with self._session() as session:
             await session.acl_deluser(account)
+            try:
+                await session.acl_save()
+            except ResponseError as error:
+                if _NO_FILE not in str(error):
+                    raise
 
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncGenerator[Any]:

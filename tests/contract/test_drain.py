@@ -267,6 +267,36 @@ async def test_a_ledger_restored_from_a_backup_doesnt_shorten_the_log(
     assert len({event["id"] for event in after}) == len(after)
 
 
+@pytest.mark.parametrize("what", ["all of it", "all, and it has to begin anew", "one shard"])
+async def test_a_ledger_that_is_set_back_under_its_writer_is_noticed_and_the_log_goes_on(
+    bench: Bench, tmp_path: Path, what: str
+) -> None:
+    """Nothing of what it forgets was signed; but this writer knows that it was committed."""
+    replica = Replica(bench, tmp_path)
+    await emit(bench, 8)
+    await drained(bench, replica)
+    shards = (5,) if what == "one shard" else range(8)
+    names = [keys.table(shard, "audit") for shard in shards]
+    if what != "one shard":
+        names.append(keys.head())
+    backup = {name: await bench.connection.command("DUMP", name) for name in names}
+    await emit(bench, 8)
+    await drained(bench, replica)
+    before = records(tmp_path)
+    assert replica.set_back == []
+    for name, content in backup.items():
+        await bench.connection.command("RESTORE", name, "0", content, "REPLACE")
+    if what.endswith("anew"):
+        await bench.connection.command("HINCRBY", keys.head(), "fence", 1)
+
+    await emit(bench, 1)
+    await wait_until(lambda: _size(replica, 16 + 1 + len(shards)), "the log goes on")
+
+    assert replica.set_back
+    assert records(tmp_path)[:16] == before
+    await replica.drain.stop()
+
+
 async def test_a_commit_point_that_is_no_such_thing_stops_the_log(
     bench: Bench, tmp_path: Path
 ) -> None:

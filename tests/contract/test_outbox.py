@@ -23,6 +23,7 @@ from tests.contract.outbox_bench import (
     settled,
     stream,
 )
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -230,3 +231,22 @@ async def test_a_shard_restored_from_a_backup_is_noticed_and_nothing_read_twice(
     fields = {"type": "test", "task": "", "grant": "", "principal": "", "data": "{}"}
     await add(bench, 3, f"{ids[-1].split('-')[0]}-9", **fields)
     assert len((await drain(outbox, cursor))[0]) == 1
+
+
+async def test_a_clock_that_was_set_back_and_catches_up_makes_no_gap(
+    bench: Bench, outbox: Outbox
+) -> None:
+    """Events whose ids are ahead are read at once; they aren't missed while they become young."""
+    seconds, micros = await bench.connection.command("TIME")
+    ahead = int(seconds) * 1000 + int(micros) // 1000 + 1400
+    await add(bench, 3, f"{ahead}-0", type="test", data="{}")
+    events, gaps, cursor = await drain(outbox)
+    assert (len(events), gaps) == (1, [])
+
+    async def caught_up() -> bool:
+        batch = await outbox.read(cursor)
+        gaps.extend(batch.gaps)
+        return batch.at > ahead
+
+    await wait_until(caught_up, "the clock has caught up")
+    assert gaps == []

@@ -346,6 +346,27 @@ def test_a_claim_to_be_revocable_that_the_engine_speaks_against_is_warned_of(
     assert not [check for check in found if check == "capability orders-read"]
 
 
+def test_a_target_is_asked_and_its_file_is_nobody_elses(patient: Patient, tmp_path: Path) -> None:
+    assert patient.stack.postgres is not None
+    dsn = tmp_path / "dsn"
+    dsn.write_text(patient.stack.postgres.admin_dsn.reveal())
+    target = (
+        f'[[targets]]\nname = "orders"\nkind = "postgresql"\ndsn_file = "{dsn}"\n'
+        'accounts = "v-token-br*"\ncapabilities = ["orders-read"]\n'
+    )
+    other = patient.changed("[redis]", f"{target}[redis]")
+    dsn.chmod(0o644)
+    _, found = patient.examine(other)
+    assert found["file modes"][0]["advice"] == f"run: chmod 600 {dsn}"
+    assert found["target orders"][0]["verdict"] == "ok"
+
+    dsn.write_text("postgresql://u:hunter2@127.0.0.1:1/x")
+    code, found = patient.examine(other)
+    assert code == 1
+    assert found["target orders"][0]["verdict"] == "failed"
+    assert "hunter2" not in str(found)
+
+
 async def _signing_key(patient: Patient) -> None:
     """A replica that has started has made its signing key."""
     await build(load_config(patient.file)).close()

@@ -9,9 +9,11 @@ from urllib.parse import unquote, urlsplit
 import pymysql
 import pytest
 
+from broker.secret import Secret
 from broker.steps import Step
+from broker.targets.mysql import MySQL
 from tests.engines.estate import Outage, Page, Struck, how_it_ended, set_up
-from tests.servers.mariadb import MariaDB
+from tests.servers.mariadb import ADMIN_PASSWORD, MariaDB
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -121,3 +123,28 @@ async def test_what_was_revoked_stays_so_when_the_server_dies_before_it_is_confi
 
     assert await how_it_ended(world, granted) == ("revoked", "lease_lookup")
     assert refused(server, granted["credential"])
+
+
+async def test_reconciling_ends_an_account_there_from_every_host_with_its_sessions(
+    server: MariaDB,
+) -> None:
+    account = "v-token-br'\\stray"
+    named = "'v-token-br''\\\\stray'"
+    for host in ("%", "127.0.0.1"):
+        server.as_admin(
+            f"CREATE USER {named}@'{host}' IDENTIFIED BY 'x';"
+            f"GRANT SELECT ON stock.* TO {named}@'{host}'"
+        )
+    target = MySQL(lambda: Secret(f"mysql://root:{ADMIN_PASSWORD}@{server.place}"))
+    assert account in await target.accounts()
+    mine = server.login(account, "x")
+    assert pieces(mine) == [(12,)]
+
+    await target.end(account)
+
+    with pytest.raises(pymysql.err.OperationalError, match=ENDED):
+        pieces(mine)
+    with pytest.raises(pymysql.err.OperationalError, match="Access denied"):
+        server.login(account, "x")
+    assert account not in await target.accounts()
+    await target.end(account)  # gone is success

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
+from broker.secret import Secret
+from broker.targets.postgresql import PostgreSQL
 from tests.admin import Admin
 from tests.engines.estate import Page, how_it_ended, set_up
 from tests.world import World, logs_in
@@ -51,3 +54,36 @@ async def test_with_its_task_a_credential_and_its_open_connections_end(
     assert not await logs_in(credential)
     assert credential["username"] not in await Admin(engines[0]).roles()
     assert await how_it_ended(world, granted) == ("revoked", "lease_lookup")
+
+
+async def test_its_accounts_are_ended_by_the_role_that_makes_them(
+    engines: tuple[DevStack, Config],
+) -> None:
+    """No superuser, as the page allows; and an account whose name wants quoting."""
+    postgres, account = engines[0].postgres, "v-x'\"y"
+    assert postgres is not None
+    place = f"{postgres.host}:{postgres.port}/orders"
+    named = sql.Identifier(account)
+    with psycopg.connect(postgres.admin_dsn.reveal(), autocommit=True) as admin:
+        admin.execute("CREATE ROLE maker LOGIN CREATEROLE PASSWORD 'm'")
+        admin.execute("GRANT CONNECT ON DATABASE orders TO maker WITH GRANT OPTION")
+        try:
+            with psycopg.connect(f"postgresql://maker:m@{place}", autocommit=True) as maker:
+                maker.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x'").format(named))
+                maker.execute(sql.SQL("GRANT CONNECT ON DATABASE orders TO {}").format(named))
+            mine = await psycopg.AsyncConnection.connect(
+                f"postgresql://{place}", user=account, password="x", autocommit=True
+            )
+            target = PostgreSQL(lambda: Secret(f"postgresql://maker:m@{place}"))
+            assert account in await target.accounts()
+
+            await target.end(account)
+
+            with pytest.raises(psycopg.OperationalError):
+                await mine.execute("SELECT 1")
+            assert account not in await target.accounts()
+            await target.end(account)  # gone is success
+        finally:
+            for role in (*({account} & await Admin(engines[0]).roles()), "maker"):
+                text = sql.SQL("DROP OWNED BY {0} CASCADE; DROP ROLE {0}")
+                admin.execute(text.format(sql.Identifier(role)))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pika
 import pika.exceptions
 import pytest
 
+from broker.errors import BackendRefused
+from broker.secret import Secret
+from broker.targets.rabbitmq import RabbitMQ as Management
 from tests.engines.estate import Outage, Page, how_it_ended, set_up
 from tests.servers.rabbitmq import ADMIN, ADMIN_PASSWORD, RabbitMQ
 from tests.waiting import wait_until
@@ -104,3 +108,32 @@ class TestOutage(Outage):
 
     def refused(self, server: RabbitMQ, credential: dict[str, Any]) -> bool:
         return refused(server, credential)
+
+
+async def test_reconciling_ends_an_account_there_and_takes_no_404_for_an_empty_list(
+    server: RabbitMQ,
+) -> None:
+    account, url = "v-token-br/stray", server.api.replace("//", f"//{ADMIN}:{ADMIN_PASSWORD}@")
+    server.http.put(f"users/{quote(account, safe='')}", json={"password": "x", "tags": ""})
+    server.http.put(
+        f"permissions/%2F/{quote(account, safe='')}",
+        json={"configure": "", "write": "", "read": ".*"},
+    )
+    target = Management(lambda: Secret(url))
+    assert account in await target.accounts()
+    with pytest.raises(BackendRefused, match="404"):
+        await Management(lambda: Secret(f"{url}/elsewhere")).accounts()
+
+    mine = connect(f"amqp://{quote(account, safe='')}:x@{server.place}/%2F")
+    await target.end(account)
+
+    async def closed() -> bool:
+        try:
+            mine.process_data_events(0)
+        except pika.exceptions.AMQPConnectionError:
+            return True
+        return False
+
+    await wait_until(closed, "RabbitMQ has closed the connection")
+    assert account not in await target.accounts()
+    await target.end(account)  # gone is success

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import redis
 
+from broker.secret import Secret
+from broker.targets.valkey import Valkey as Accounts
 from tests.engines.estate import Outage, Page, how_it_ended, set_up
-from tests.servers.valkey import TargetValkey
+from tests.servers.valkey import ADMIN_PASSWORD, TargetValkey
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -121,3 +123,19 @@ async def test_an_account_that_a_restart_has_ended_is_confirmed_gone(
     await world.sweep(ahead_ms=600_000)  # Vault's own connection ended with the server, too
 
     assert await how_it_ended(world, granted) == ("revoked", "lease_lookup")
+
+
+async def test_an_account_that_reconciling_ends_stays_away_when_the_server_is_restarted(
+    server: TargetValkey,
+) -> None:
+    account = "v-token-br-stray"
+    server.ask("ACL", "SETUSER", account, "on", ">x", "+@all", "~*")
+    server.ask("ACL", "SAVE")
+    target = Accounts(lambda: Secret(f"redis://admin:{ADMIN_PASSWORD}@{server.place}"))
+    assert account in await target.accounts()
+
+    await target.end(account)
+    server.kill()
+    server.start()
+
+    assert account not in await target.accounts()

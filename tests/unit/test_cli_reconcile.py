@@ -68,7 +68,7 @@ def test_what_is_ended_was_shown_first(fake: FakeBroker, run: Run) -> None:
     fake.on(f"POST {PATH}", 200, REPORT)
     fake.on(f"POST {PATH}", 200, {**REPORT, "applied": True})
     assert run("reconcile", "--apply", "--yes", "--json").json["applied"]
-    assert [seen.json for seen in fake.seen] == [{}, {"apply": True}]
+    assert [seen.json for seen in fake.seen] == [{}, {"apply": True, "shown": REPORT["at"]}]
 
 
 def test_a_release_says_why(fake: FakeBroker, run: Run) -> None:

@@ -187,3 +187,13 @@ def test_an_account_that_the_pattern_does_not_match_is_not_missed() -> None:
     assert not findings(GRANT, target=replace(bare, pattern="w-*"))
     assert not findings(GRANT, target=replace(bare, capabilities=frozenset({"other"})))
     assert not findings(replace(GRANT, expires_at=NOW), target=bare)
+
+
+def test_an_account_is_missed_only_where_no_target_of_its_capability_has_it() -> None:
+    first = replace(TARGET, name="first", accounts=frozenset())
+    second = replace(TARGET, name="second")
+    ledger = LedgerView(NOW, [GRANT], {TASK.id: TASK}, 60_000, 0)
+    assert not compare(ledger, None, [first, second])
+    bare = replace(second, accounts=frozenset())
+    assert shown(compare(ledger, None, [first, bare])) == [(Kind.ACCOUNT_GONE, Action.REVOKE_GRANT)]
+    assert not compare(ledger, None, [first], first.capabilities)

@@ -11,7 +11,10 @@ local top, younger = string.format('%.0f', A.top), 0
 if tonumber(string.match(last, '^%d+')) > A.top + 1000 then
   top = '+'  -- the clock was set back since, or this node's is ahead: ids say nothing of age here
 else
-  younger = #redis.call('XRANGE', AUDIT, string.format('%.0f-0', A.top + 1), '+')
+  -- What was read already counts as read, however young: the clock may have been set back.
+  local from = string.format('%.0f-0', A.top + 1)
+  if tonumber(string.match(A.after, '^%d+')) > A.top then from = '(' .. A.after end
+  younger = #redis.call('XRANGE', AUDIT, from, '+')
 end
 local parts = {}
 local function add(word)
