@@ -11,7 +11,7 @@ from tests.contract.test_cloud_engines import KINDS
 from tests.issuers import Answer
 from tests.loopback import Loopback
 from tests.vault_double import VaultDouble
-from tests.with_engines import with_capabilities
+from tests.vault_mounts import with_capabilities
 from tests.world import World
 
 if TYPE_CHECKING:

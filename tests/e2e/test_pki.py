@@ -16,7 +16,7 @@ from cryptography.x509.verification import PolicyBuilder, Store
 from broker.grants import GrantState
 from tests.certificates import authority, client_context, csr, key_pem, server_files, write_private
 from tests.svids import new_key
-from tests.vault_mounts import HOUR_MS, bootstrap, broker_with, documented, mounted, over
+from tests.vault_mounts import DAY_MS, bootstrap, broker_with, documented, mounted, over
 from tests.world import World
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ async def test_a_certificate_whose_capability_is_gone_is_looked_for_in_the_crl_a
     try:
         assert await over(forgetful, task) == (0, 1)
         await pki.vault("GET", f"{MOUNT}/crl/rotate")
-        await forgetful.sweep(ahead_ms=HOUR_MS)
+        await forgetful.sweep(ahead_ms=DAY_MS)
     finally:
         await forgetful.close()
 
