@@ -19,9 +19,7 @@ _BY_STATUS: Final[dict[int, type[BrokerClientError]]] = {
     403: errors.Denied,
     404: errors.NotFound,
     409: errors.Conflict,
-    413: reasons.PayloadTooLarge,
     429: errors.RateLimited,
-    500: reasons.InternalError,
 }
 
 _SAID: Final[tuple[type[BrokerClientError], ...]] = (

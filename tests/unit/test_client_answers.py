@@ -18,15 +18,18 @@ from broker.client import (
     ConnectionFailed,
     Credential,
     Denied,
+    IdentityRefused,
+    InvalidAuthorizationDetails,
     InvalidRequest,
+    InvalidTarget,
     NotFound,
     RateLimited,
     Task,
     Unauthenticated,
     Unavailable,
     UnexpectedAnswer,
+    answers,
     calls,
-    errors,
     token_file,
     transport,
 )
@@ -73,7 +76,7 @@ def ok(document: object, status: int = 200) -> Response:
 )
 def test_every_status_has_its_error(status: int, kind: type[BrokerClientError]) -> None:
     document = {"code": "a_code", "title": "T", "detail": "Why.", "status": 1, "decision_id": "d"}
-    error = errors.from_response(
+    error = answers.from_response(
         Response(status, {"retry-after": "7"}, json.dumps(document).encode())
     )
     assert type(error) is kind
@@ -84,7 +87,7 @@ def test_every_status_has_its_error(status: int, kind: type[BrokerClientError]) 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"detail": [1]}', b"\xff"])
 def test_an_error_that_is_no_problem_document_still_says_something(body: bytes) -> None:
-    error = errors.from_response(Response(502, {"retry-after": "soon"}, body))
+    error = answers.from_response(Response(502, {"retry-after": "soon"}, body))
     assert type(error) is Unavailable
     assert (error.code, error.retry_after) == ("http_502", None)
     assert "HTTP 502" in error.detail
@@ -93,15 +96,15 @@ def test_an_error_that_is_no_problem_document_still_says_something(body: bytes) 
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        ("invalid_request", Unauthenticated),
-        ("invalid_authorization_details", Denied),
-        ("invalid_target", InvalidRequest),
+        ("invalid_request", IdentityRefused),
+        ("invalid_authorization_details", InvalidAuthorizationDetails),
+        ("invalid_target", InvalidTarget),
         ("temporarily_unavailable", Unavailable),
         ("something_new", InvalidRequest),
     ],
 )
 def test_oauth_errors_become_the_clients(code: str, kind: type[BrokerClientError]) -> None:
-    error = errors.from_token_response(ok({"error": code, "error_description": "Since."}, 400))
+    error = answers.from_token_response(ok({"error": code, "error_description": "Since."}, 400))
     assert type(error) is kind
     assert error.code == code
     assert "Since." in error.detail
