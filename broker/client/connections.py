@@ -6,8 +6,9 @@ for each step, and one that comes a byte at a time would go on for ever.
 
 from __future__ import annotations
 
+import ssl
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
 import httpx2
@@ -78,7 +79,8 @@ class Connections(httpx2.BaseTransport):
         until = _until(request)
         if (gone := self._renewed.renew()) is not None:
             gone.close()
-        response = self._renewed.now.handle_request(request)
+        with _tls_told():
+            response = self._renewed.now.handle_request(request)
         response.stream = _Limited(cast("httpx2.SyncByteStream", response.stream), until)
         return response
 
@@ -100,7 +102,8 @@ class AsyncConnections(httpx2.AsyncBaseTransport):
         until = _until(request)
         if (gone := self._renewed.renew()) is not None:
             await gone.aclose()
-        response = await self._renewed.now.handle_async_request(request)
+        with _tls_told():
+            response = await self._renewed.now.handle_async_request(request)
         response.stream = _AsyncLimited(cast("httpx2.AsyncByteStream", response.stream), until)
         return response
 
@@ -115,6 +118,18 @@ def _until(request: httpx2.Request) -> float | None:
     return None if within is None else _CLOCK.monotonic() + within
 
 
+@contextmanager
+def _tls_told() -> Iterator[None]:
+    """Turn an alert into an error of httpx2, which lets it through where it comes while reading.
+
+    By TLS 1.3 a server says only after the handshake that it doesn't want our certificate.
+    """
+    try:
+        yield
+    except ssl.SSLError as error:
+        raise httpx2.ReadError(f"TLS: {error.reason or 'it failed'}") from error
+
+
 def _check(until: float | None) -> None:
     if until is not None and _CLOCK.monotonic() >= until:
         raise httpx2.ReadTimeout("the answer took too long")
@@ -125,9 +140,10 @@ class _Limited(httpx2.SyncByteStream):
         self._stream, self._until = stream, until
 
     def __iter__(self) -> Iterator[bytes]:
-        for part in self._stream:
-            yield part
-            _check(self._until)
+        with _tls_told():
+            for part in self._stream:
+                yield part
+                _check(self._until)
 
     def close(self) -> None:
         self._stream.close()
@@ -138,9 +154,10 @@ class _AsyncLimited(httpx2.AsyncByteStream):
         self._stream, self._until = stream, until
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for part in self._stream:
-            yield part
-            _check(self._until)
+        with _tls_told():
+            async for part in self._stream:
+                yield part
+                _check(self._until)
 
     async def aclose(self) -> None:
         await self._stream.aclose()

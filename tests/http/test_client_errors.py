@@ -19,7 +19,13 @@ from tests.docs.blocks import DOCS
 from tests.http.test_error_tree import CLASSES, made
 
 PAGE: Final = (DOCS / "sdk-connection.md").read_text("utf-8")
-CODES: Final = {cls.code: cls for cls in reversed(CLASSES) if cls is not server.OAuthError}
+CODES: Final = {
+    cls.code: cls
+    for cls in reversed(CLASSES)
+    if cls.__module__ == server.__name__ and cls is not server.OAuthError
+}
+OTHERS: Final = [cls for cls in CLASSES if cls.__module__ != server.__name__]
+"""Errors of a part of the server alone, which the API has no business with."""
 HERE_ONLY: Final = {
     client.BrokerClientError,
     client.ConnectionFailed,
@@ -61,25 +67,26 @@ def test_a_code_of_the_api_has_a_class(code: str) -> None:
     assert (error.code, error.detail) == (code, "the detail")
 
 
-def test_classes_of_the_client_are_below_each_other_as_the_servers_are() -> None:
-    for code, cls in CODES.items():
-        for parent in cls.__mro__[1:]:
-            above = getattr(parent, "code", None)
-            if above in answers.BY_CODE and above not in {code, "internal_error"}:
-                kind, other = answers.BY_CODE[code], answers.BY_CODE[above]
-                upside_down = {code, above} == {"rate_limited", "quota_exceeded"}
-                apart = code in APART
-                assert issubclass(kind, other) or upside_down or apart, (code, above)
+@pytest.mark.parametrize("cls", OTHERS)
+def test_a_part_of_the_server_is_told_apart_by_its_status(cls: type[server.BrokerError]) -> None:
+    answer = problem(made(cls))
+    error = answers.from_response(Response(answer.status_code, {}, bytes(answer.body)))
+    assert isinstance(error, client.Unavailable | client.NotFound | client.InvalidRequest)
+    assert error.code == cls.code
 
 
-APART: Final = {
-    # The server's tree has requests that can't be in one branch: here they are branches of theirs.
-    *("not_found", "conflict", "quota_exceeded", "rate_limited", "task_not_active"),
-    *("idempotency_key_reused", "request_in_progress", "credential_already_delivered"),
-    *("not_dead_yet", "not_renewable", "wrapping_intercepted", "wrapping_expired"),
-    # A yes that is missing is no refusal.
-    "approval_required",
-}
+def test_families_of_the_server_are_families_of_the_client() -> None:
+    families = {
+        server.Conflict: client.Conflict,
+        server.QuotaExceeded: client.RateLimited,
+        server.AuthenticationError: client.Unauthenticated,
+        server.AccessDenied: client.Denied,
+        server.Unavailable: client.Unavailable,
+    }
+    for cls in CODES.values():
+        for family, ours in families.items():
+            if issubclass(cls, family) and cls is not server.ApprovalRequired:  # a yes may come
+                assert issubclass(answers.BY_CODE[cls.code], ours), cls
 
 
 def test_every_error_of_the_token_endpoint_has_a_class() -> None:
