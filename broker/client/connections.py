@@ -18,7 +18,7 @@ from broker.client.transport import WITHIN
 from broker.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
     from broker.client.tls import Tls
 
@@ -119,7 +119,7 @@ def _until(request: httpx2.Request) -> float | None:
 
 
 @contextmanager
-def _tls_told() -> Iterator[None]:
+def _tls_told() -> Generator[None]:
     """Turn an alert into an error of httpx2, which lets it through where it comes while reading.
 
     By TLS 1.3 a server says only after the handshake that it doesn't want our certificate.

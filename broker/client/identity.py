@@ -100,8 +100,9 @@ def expiry(token: Secret) -> float | None:
         ends_at = cast("dict[str, Any]", claims)["exp"] if isinstance(claims, dict) else None
     except (IndexError, KeyError, ValueError, RecursionError):
         return None
-    is_number = isinstance(ends_at, int | float) and not isinstance(ends_at, bool)
-    return float(ends_at) if is_number and abs(ends_at) < 1e12 else None  # noqa: PLR2004  30,000 years
+    if not isinstance(ends_at, int | float) or isinstance(ends_at, bool):
+        return None
+    return float(ends_at) if abs(ends_at) < 1e12 else None  # noqa: PLR2004  30,000 years
 
 
 def token_file(path: str | Path) -> Callable[[], Secret]:

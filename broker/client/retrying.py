@@ -85,7 +85,8 @@ class Attempts:
                 return self._later(self._fresh(request), wait)
             case 409 if code == "request_in_progress":
                 return self._later(request, wait)
-        return None
+            case _:
+                return None
 
     def _fresh(self, request: Request) -> Request:
         """Give a refused request another key: with the old one it would be refused for good.

@@ -18,10 +18,12 @@ from broker.client import (
     ConnectionFailed,
     Credential,
     Denied,
+    Identity,
     IdentityRefused,
     InvalidAuthorizationDetails,
     InvalidRequest,
     InvalidTarget,
+    MintedIdentity,
     NotFound,
     RateLimited,
     Task,
@@ -244,6 +246,11 @@ def test_a_duration_may_be_a_timedelta() -> None:
     assert body == {"agent": "a", "purpose": "p", "capabilities": ["c"], "ttl": "1h30m"}
 
 
+def told(source: Identity) -> str:
+    assert not isinstance(source, MintedIdentity)
+    return source().reveal()
+
+
 def test_the_environment_says_where_and_who(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(f"{JWT}\n")
@@ -256,12 +263,12 @@ def test_the_environment_says_where_and_who(tmp_path: Path) -> None:
         }
     )
     assert (found.url, found.task_id) == ("https://b", "tsk_1")
-    assert found.identity().reveal() == JWT
+    assert told(found.identity) == JWT
     file.write_text("rotated")
-    assert found.identity().reveal() == "rotated"
+    assert told(found.identity) == "rotated"
     found = from_environment({"BROKER_IDENTITY_TOKEN": "direct", "BROKER_URL": ""})
     assert (found.url, found.task_id) == ("http://127.0.0.1:8700", None)
-    assert found.identity().reveal() == "direct"
+    assert told(found.identity) == "direct"
 
 
 @pytest.mark.parametrize("content", ["", " \n", "two words", "a\nb", "caf\u00e9"])

@@ -148,7 +148,7 @@ def test_a_key_is_read_from_a_file(tmp_path: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     file = tmp_path / "key.pem"
     file.write_bytes(key.private_bytes(*PEM, NoEncryption()))
-    jkts = set()
+    jkts: set[str] = set()
     for made in (DpopKey.load(file), DpopKey.load(str(file))):
         proof = made.proof("GET", f"{ISSUER}/x", now=ManualClock().now(), nonce=None, token=None)
         request = Request("GET", "/x", {"dpop": proof})
