@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from broker.client import Elevation
     from broker.config import Config
     from broker.dev.stack import DevStack
 
@@ -64,13 +65,15 @@ def minted(served: Served, name: str) -> Loopback:
     return Loopback(answer)
 
 
-def glass(served: Served, **options: Any) -> Any:
-    """Break the glass of a new task as its agent; return the elevation."""
+def glass(served: Served, **options: Any) -> Elevation:
+    """Break the glass of a new task as its agent, and end it: an agent has one at a time."""
     task = served.task()
     with Client(
         served.url, lambda: Secret(served.world.identity("report-writer")), task_id=task, **options
     ) as agent:
-        return agent.break_glass(task, "orders-admin", intent="the site is down")
+        broken = agent.break_glass(task, "orders-admin", intent="the site is down")
+        assert agent.end_elevation(task, broken.elevation_id).state == "ended"
+        return broken
 
 
 # ── sources ──────────────────────────────────────────────────────────────────────────────────────
