@@ -91,7 +91,7 @@ class World:
         task_id: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> httpx2.Response:
-        """Call the API as a principal, whose token is kept as a client's is; an agent names its task."""
+        """Call the API as a principal; an agent names its task. Tokens are kept, as clients do."""
         headers = dict(headers or {})
         if name is None:
             return await self.http.request(method, path, json=body, headers=headers)
