@@ -12,6 +12,7 @@ from cyclopts import CycloptsError
 from cyclopts.exceptions import UnknownCommandError
 
 from broker import errors as server
+from broker.cli.extras import not_installed
 from broker.cli.refusals import CommandFailed, UsageError
 from broker.cli.text import clean
 from broker.client import errors as client
@@ -63,11 +64,16 @@ _HINTS_BY_CODE: Final = {
 }
 
 
-def report(error: Exception, *, json: bool, commands: Sequence[str] = ()) -> int | None:
+def report(
+    error: Exception, *, json: bool, command: str = "", commands: Sequence[str] = ()
+) -> int | None:
     """Tell the user what went wrong, on standard error, and return the exit code.
 
-    None means that the error is nobody's fault but ours: let it show where it came from.
+    ``command`` is the one that was asked for, of ``commands``. None means that the error is
+    nobody's fault but ours: let it show where it came from.
     """
+    if isinstance(error, ModuleNotFoundError):
+        error = not_installed(command) or error
     if isinstance(error, CycloptsError | UsageError):
         problem, hint, code = *_usage(error, commands), USAGE
     elif isinstance(error, CommandFailed):

@@ -120,7 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         own = tokens[: tokens.index("--")] if "--" in tokens else tokens
         commands = [name for name, *_ in _COMMANDS]
-        failure = report(error, json="--json" in own, commands=commands)
+        command = next(iter(own), "")
+        failure = report(error, json="--json" in own, command=command, commands=commands)
         if failure is None:
             raise
         return failure

@@ -9,7 +9,9 @@ It speaks the public HTTP contract and imports none of the server. ``AsyncClient
 methods to await. Every error is a ``BrokerClientError``.
 """
 
-from broker.client.aio import AsyncClient
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 from broker.client.approvals import Approval, ApprovalNeed, Elevation, Vote
 from broker.client.credential import Credential
 from broker.client.decisions import Execution, ToolDecision
@@ -71,7 +73,6 @@ from broker.client.power import (
     UnusedPower,
 )
 from broker.client.reconciling import Disagreement, Quarantine, Reconciliation
-from broker.client.sync import Client
 from broker.client.tree import (
     ChainDone,
     PowerLevel,
@@ -79,6 +80,10 @@ from broker.client.tree import (
     TreeNode,
 )
 from broker.secret import Secret
+
+if TYPE_CHECKING:
+    from broker.client.aio import AsyncClient
+    from broker.client.sync import Client
 
 __all__ = [
     "AgentPower",
@@ -149,3 +154,14 @@ __all__ = [
     "WhoCan",
     "token_file",
 ]
+
+# These import the HTTP library and asyncio, most of the time it would take: imported when used.
+_LATE: Final = {"AsyncClient": "broker.client.aio", "Client": "broker.client.sync"}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  what it is, the imports above say
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(_LATE[name]), name)
+    globals()[name] = found
+    return found
