@@ -65,7 +65,10 @@ def test_nothing_else_is_in_the_environment(bare: Bare) -> None:
     ).json
     assert {name.lower().replace("_", "-") for name in listed} == {*bare.distributions, "broker"}
     for library in ("fastapi", "hvac", "jwt", "pydantic", "redis"):
-        assert bare.run(bare.python, "-c", f"try: import {library}\nexcept ImportError: print(1)").out
+        assert (
+            bare.script(f"from importlib.util import find_spec; print(find_spec('{library}'))").out
+            == "None\n"
+        )
 
 
 def test_the_client_imports_no_server_package(bare: Bare) -> None:

@@ -34,7 +34,9 @@ with Client(sys.argv[1], token_file(sys.argv[2])) as broker:
 
 
 @pytest.fixture(scope="module")
-def url(engines: tuple[DevStack, Config], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(
+    engines: tuple[DevStack, Config], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("serve")
     config = config_of(engines[0], folder)
     with Server(folder / "log", "serve", "--config", config) as server:
