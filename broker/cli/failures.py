@@ -56,7 +56,8 @@ _HINTS_BY_CODE: Final = {
     "approval_denied": "`broker approval show` says until when that is the answer",
     "credential_already_delivered": "ask for another one: `broker grant request`",
     "frozen": "`broker freezes` lists what is frozen",
-    "identity_missing": "give --token-file; for a dev broker: `broker dev token NAME > FILE`",
+    "identity_missing": "give --token-file; for a dev broker: "
+    '`eval "$(broker dev token NAME --env)"`',
     "invalid_authorization_details": "an agent acts under a live task of its own, and only an "
     "agent: --as-task, BROKER_TASK_ID",
     "invalid_target": "--server and the broker's own `issuer` name different brokers",

@@ -12,78 +12,77 @@ methods to await. Every error is a ``BrokerClientError``.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from broker.client.approvals import Approval, ApprovalNeed, Elevation, Vote
-from broker.client.credential import Credential
-from broker.client.decisions import Execution, ToolDecision
-from broker.client.environment import Identity, token_file
-from broker.client.errors import (
-    ApprovalDenied,
-    ApprovalRequired,
-    BrokerClientError,
-    Conflict,
-    ConnectionFailed,
-    Denied,
-    InvalidRequest,
-    NotFound,
-    RateLimited,
-    Unauthenticated,
-    Unavailable,
-    UnexpectedAnswer,
-)
-from broker.client.messages import Page
-from broker.client.models import (
-    AuditEvent,
-    Freeze,
-    Grant,
-    GrantCounts,
-    IssuedGrant,
-    MovedOwner,
-    MovedPrincipal,
-    Owner,
-    Principal,
-    Quota,
-    Receipt,
-    RenewedGrant,
-    ReportedSignal,
-    Revocation,
-    RotatedKey,
-    ShownPrincipal,
-    Signal,
-    SigningKey,
-    Task,
-    TaskEnd,
-)
-from broker.client.policy import (
-    Candidate,
-    ExplainedDecision,
-    Policies,
-    Policy,
-    PolicySet,
-    ReloadedPolicies,
-    WhoCan,
-)
-from broker.client.power import (
-    AgentPower,
-    CapabilityUse,
-    ChainPower,
-    Power,
-    PowerRange,
-    TaskPower,
-    TrailPower,
-    UnusedPower,
-)
-from broker.client.reconciling import Disagreement, Quarantine, Reconciliation
-from broker.client.tree import (
-    ChainDone,
-    PowerLevel,
-    TaskTree,
-    TreeNode,
-)
-from broker.secret import Secret
-
 if TYPE_CHECKING:
     from broker.client.aio import AsyncClient
+    from broker.client.approvals import Approval, ApprovalNeed, Elevation, Vote
+    from broker.client.credential import Credential
+    from broker.client.decisions import Execution, ToolDecision
+    from broker.client.environment import Identity, token_file
+    from broker.client.errors import (
+        ApprovalDenied,
+        ApprovalRequired,
+        BrokerClientError,
+        Conflict,
+        ConnectionFailed,
+        Denied,
+        InvalidRequest,
+        NotFound,
+        RateLimited,
+        Unauthenticated,
+        Unavailable,
+        UnexpectedAnswer,
+    )
+    from broker.client.messages import Page
+    from broker.client.models import (
+        AuditEvent,
+        Freeze,
+        Grant,
+        GrantCounts,
+        IssuedGrant,
+        MovedOwner,
+        MovedPrincipal,
+        Owner,
+        Principal,
+        Quota,
+        Receipt,
+        RenewedGrant,
+        ReportedSignal,
+        Revocation,
+        RotatedKey,
+        ShownPrincipal,
+        Signal,
+        SigningKey,
+        Task,
+        TaskEnd,
+    )
+    from broker.client.policy import (
+        Candidate,
+        ExplainedDecision,
+        Policies,
+        Policy,
+        PolicySet,
+        ReloadedPolicies,
+        WhoCan,
+    )
+    from broker.client.power import (
+        AgentPower,
+        CapabilityUse,
+        ChainPower,
+        Power,
+        PowerRange,
+        TaskPower,
+        TrailPower,
+        UnusedPower,
+    )
+    from broker.client.reconciling import Disagreement, Quarantine, Reconciliation
     from broker.client.sync import Client
+    from broker.client.tree import (
+        ChainDone,
+        PowerLevel,
+        TaskTree,
+        TreeNode,
+    )
+    from broker.secret import Secret
 
 __all__ = [
     "AgentPower",
@@ -155,13 +154,34 @@ __all__ = [
     "token_file",
 ]
 
-# These import the HTTP library and asyncio, most of the time it would take: imported when used.
-_LATE: Final = {"AsyncClient": "broker.client.aio", "Client": "broker.client.sync"}
+# Programs that import this and make no call pay nothing for the HTTP library and the models: a name
+# is imported when it is used. It is looked for where it may be, lightest first.
+_HOMES: Final = (
+    "errors",
+    "environment",
+    "credential",
+    "approvals",
+    "decisions",
+    "policy",
+    "power",
+    "reconciling",
+    "tree",
+    "models",
+    "messages",
+    "sync",
+    "aio",
+)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  what it is, the imports above say
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(_LATE[name]), name)
-    globals()[name] = found
-    return found
+    if name in __all__:
+        for home in _HOMES:
+            found = vars(import_module(f"{__name__}.{home}"))
+            if name in found:
+                globals()[name] = found[name]
+                return found[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -30,7 +30,6 @@ SERVERS_OWN = [
     ("policy", "check"),
     ("policy", "test"),
     ("policy", "schema"),
-    ("audit", "key"),
 ]
 
 IMPORTED = """
@@ -39,6 +38,12 @@ before = set(sys.modules)
 import broker.client
 from broker.client import *
 print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+NAMES_OF_IT = """
+import broker.client as c
+for name in c.__all__:
+    assert getattr(c, name) is not None
+assert set(c.__all__) <= set(dir(c))
 """
 TIMED = """
 import time
@@ -80,6 +85,10 @@ def test_the_client_imports_no_server_package(bare: Bare) -> None:
     parts = {name.split(".")[1] for name in ours}
     assert "client" in parts
     assert parts <= {"client", *SHARED}
+
+
+def test_each_name_of_the_client_is_found(bare: Bare) -> None:
+    assert bare.script(NAMES_OF_IT).code == 0
 
 
 def test_the_client_imports_quickly(bare: Bare) -> None:
