@@ -11,7 +11,7 @@ from broker.cli.refusals import CommandFailed
 _EXTRAS: Final = {"dev": "embedded", "mcp": "mcp"}
 """Of the commands that need another one than the server's."""
 _REQUIREMENT: Final = re.compile(
-    r"""(?P<name>[\w.-]+)(\[(?P<extras>[\w.,-]+)\])?[^;]*;.*\bextra\s*==\s*["'](?P<of>[\w-]+)["'].*"""
+    r"""(?P<name>[\w.-]+)[^;]*;.*\bextra\s*==\s*["'](?P<extra>[\w-]+)["'].*"""
 )
 
 
@@ -32,17 +32,12 @@ def not_installed(command: str) -> CommandFailed | None:
 
 
 def _is_whole(extra: str) -> bool:
-    """Whether everything is there that the installed package's metadata lists for an extra."""
+    """Whether everything is there that the installed package's metadata list for an extra."""
     for line in metadata.requires("broker") or ():
         found = _REQUIREMENT.fullmatch(line)
-        if found is None or found["of"] != extra:
-            continue
-        if found["name"] == "broker":
-            if not all(_is_whole(other) for other in found["extras"].split(",")):
+        if found and found["extra"] == extra:
+            try:
+                metadata.distribution(found["name"])
+            except metadata.PackageNotFoundError:
                 return False
-            continue
-        try:
-            metadata.distribution(found["name"])
-        except metadata.PackageNotFoundError:
-            return False
     return True

@@ -29,7 +29,6 @@ SERVERS_OWN = [
     ("vault", "bootstrap", "--token-file", "x"),
     ("policy", "check"),
     ("policy", "test"),
-    ("policy", "schema"),
 ]
 
 IMPORTED = """
