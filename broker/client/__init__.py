@@ -2,14 +2,15 @@
 
     from broker.client import Client
 
-    with Client() as broker:
-        task = broker.open_task("report-writer", "nightly report", ["orders-read"], ttl="15m")
+    with Client() as broker, broker.task("report-writer", "report", ["orders-read"]) as task:
+        orders = task.grant("orders-read")
 
 It speaks the public HTTP contract and imports none of the server. ``AsyncClient`` has the same
 methods to await. Every error is a ``BrokerClientError``.
 """
 
 from broker.client.aio import AsyncClient
+from broker.client.aio_running import AsyncRunningTask
 from broker.client.approvals import Approval, ApprovalNeed, Elevation, Vote
 from broker.client.credential import Credential
 from broker.client.decisions import Execution, ToolDecision
@@ -28,6 +29,7 @@ from broker.client.errors import (
     Unavailable,
     UnexpectedAnswer,
 )
+from broker.client.holding import HeldGrant
 from broker.client.messages import Page
 from broker.client.models import (
     AuditEvent,
@@ -71,7 +73,16 @@ from broker.client.power import (
     UnusedPower,
 )
 from broker.client.reconciling import Disagreement, Quarantine, Reconciliation
+from broker.client.running import RunningTask
 from broker.client.sync import Client
+from broker.client.task_errors import (
+    ApprovalLapsed,
+    GrantEnded,
+    TaskEnded,
+    ToolDenied,
+    ToolNeedsApproval,
+)
+from broker.client.tools import Tool, tool
 from broker.client.tree import (
     ChainDone,
     PowerLevel,
@@ -84,9 +95,11 @@ __all__ = [
     "AgentPower",
     "Approval",
     "ApprovalDenied",
+    "ApprovalLapsed",
     "ApprovalNeed",
     "ApprovalRequired",
     "AsyncClient",
+    "AsyncRunningTask",
     "AuditEvent",
     "BrokerClientError",
     "Candidate",
@@ -105,6 +118,8 @@ __all__ = [
     "Freeze",
     "Grant",
     "GrantCounts",
+    "GrantEnded",
+    "HeldGrant",
     "Identity",
     "InvalidRequest",
     "IssuedGrant",
@@ -130,15 +145,20 @@ __all__ = [
     "ReportedSignal",
     "Revocation",
     "RotatedKey",
+    "RunningTask",
     "Secret",
     "ShownPrincipal",
     "Signal",
     "SigningKey",
     "Task",
     "TaskEnd",
+    "TaskEnded",
     "TaskPower",
     "TaskTree",
+    "Tool",
     "ToolDecision",
+    "ToolDenied",
+    "ToolNeedsApproval",
     "TrailPower",
     "TreeNode",
     "Unauthenticated",
@@ -148,4 +168,5 @@ __all__ = [
     "Vote",
     "WhoCan",
     "token_file",
+    "tool",
 ]
