@@ -58,18 +58,21 @@ _TRIES: Final = 3
 _LONGEST_NAME: Final = 100
 
 
-class Asking(TypedDict, total=False):
-    """How a tool is asked about; see ``tool``."""
-
+class _Asking(TypedDict, total=False):
     destination: Destination | None
     effects: Sequence[str]
     intent: str | None
-    without: Collection[str]
     wait: Duration | None
     on_wait: OnWait | None
 
 
-class Guarding(Asking, total=False):
+class Asking(_Asking, total=False):
+    """How a tool is asked about; see ``tool``."""
+
+    without: Collection[str]
+
+
+class Guarding(_Asking, total=False):
     """How the tools behind a dispatcher are asked about; see ``Guard``."""
 
     names: Mapping[str, str]
@@ -135,7 +138,13 @@ class Tool(Generic[P, R]):
         for name, value in bound.arguments.items():
             parameter = self._signature.parameters[name]
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                found |= cast("dict[str, Any]", value)
+                more = cast("dict[str, Any]", value)
+                if twice := more.keys() & bound.arguments.keys():
+                    # Two values by one name, of which one wouldn't be asked about.
+                    raise TypeError(f"{self.name}: {', '.join(sorted(twice))} was given twice")
+                found |= more
+            elif name in self.terms.without:
+                continue
             elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
                 found |= {name: value} if value else {}
             elif value is not None or parameter.default is not None:
@@ -195,11 +204,7 @@ class Guard(Generic[R]):
 
 def called(handle: Handle, name: str, arguments: Arguments, terms: Terms, act: Act) -> Script[Any]:
     """Ask, call, report."""
-    written = {
-        key: written_down(key, value)
-        for key, value in arguments.items()
-        if key not in terms.without
-    }
+    written = _written(arguments)
     where = terms.destination
     if callable(where):
         where = where(arguments)
@@ -224,6 +229,11 @@ def called(handle: Handle, name: str, arguments: Arguments, terms: Terms, act: A
     clock = handle.work.clock
     began = clock.monotonic()
     try:
+        if _written(arguments) != written:
+            raise InvalidRequest(
+                f"{name}: its arguments were changed after they were asked about",
+                code="arguments_changed",
+            )
         result = yield act
     except BaseException as error:
         outcome: Executed = "failed" if act.begun else "not_executed"
@@ -270,6 +280,10 @@ def _report(
 def _kind(error: BaseException) -> str:
     """The name of an error's class, in the letters that a report takes."""
     return re.sub(r"[^A-Za-z0-9_.:-]", "", type(error).__qualname__)[:_LONGEST_NAME] or "Exception"
+
+
+def _written(arguments: Arguments) -> dict[str, Any]:
+    return {name: written_down(name, value) for name, value in arguments.items()}
 
 
 def written_down(name: str, value: object) -> Any:  # noqa: ANN401  JSON

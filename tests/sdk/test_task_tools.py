@@ -153,6 +153,32 @@ def test_what_is_asked_about_is_what_the_function_gets(client: Any) -> None:
         assert len(calls) == 3
 
 
+def test_arguments_that_change_while_a_human_is_asked_are_not_called_with(
+    sdk: Sdk, client: Any
+) -> None:
+    made: list[Any] = []
+    with client.task(*DEPLOYER) as task:
+        arguments = {"service": "shop", "version": "7"}
+        guarded = task.guard(lambda name, arguments: made.append((name, arguments)), wait="20s")
+        with pytest.raises(ToolNeedsApproval) as caught:
+            task.guard(print)("deploy", arguments)
+        sdk.say(caught.value.approval_id, yes=True)
+
+        class Turning(dict[str, Any]):
+            looks = 0
+
+            def items(self) -> Any:
+                self.looks += 1
+                return {**self, "service": "shop" if self.looks == 1 else "bank"}.items()
+
+        with pytest.raises(InvalidRequest) as refused:
+            guarded("deploy", Turning(arguments))
+        assert refused.value.code == "arguments_changed"
+    assert made == []
+    (report,) = sdk.events(task.task_id, "execution.reported")
+    assert report["outcome"] == "not_executed"
+
+
 def test_a_guarded_dispatcher_asks_for_each_of_its_tools(sdk: Sdk, client: Any) -> None:
     def dispatch(name: str, arguments: Mapping[str, Any], extra: int = 0) -> str:
         return f"{name} {sorted(arguments)} {extra}"

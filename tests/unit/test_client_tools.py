@@ -104,6 +104,10 @@ def test_arguments_are_those_that_the_function_gets() -> None:
     }
     with pytest.raises(TypeError):
         made.arguments((), {})
+    with pytest.raises(TypeError, match="a was given twice"):
+        made.arguments((1,), {"a": "harmless"})
+    with_handle: Tool[..., None] = tool(without=["c"])(call)
+    assert with_handle.arguments((1,), {"c": object(), "d": 3}) == {"a": 1, "b": 2, "d": 3}
 
 
 @pytest.mark.parametrize(
