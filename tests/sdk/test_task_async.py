@@ -76,7 +76,7 @@ async def test_a_cancelled_tool_is_reported_and_an_asynchronous_one_is_awaited(s
         assert await guarded("customer-lookup", {"customer": "c-8"}) == {"customer": "c-8"}
         with pytest.raises(ToolDenied):
             await guarded("rm", {})
-    outcomes = [e["outcome"] for e in await of(sdk, task.task_id, "execution.reported")]
+    outcomes = [e["outcome"] for e in await of(sdk, task.task_id, "execution")]
     assert outcomes == ["succeeded", "failed", "succeeded"]
 
 
@@ -103,7 +103,7 @@ async def test_a_task_that_blocks_guards_asynchronous_tools_too(sdk: Sdk) -> Non
     with pytest.raises(TaskEnded):
         await look_up("c-7")
     client.close()
-    outcomes = [e["outcome"] for e in await of(sdk, task.task_id, "execution.reported")]
+    outcomes = [e["outcome"] for e in await of(sdk, task.task_id, "execution")]
     assert outcomes == ["succeeded", "not_executed"]
 
 

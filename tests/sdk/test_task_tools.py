@@ -39,7 +39,7 @@ def test_an_allowed_call_is_made_and_reported(sdk: Sdk, client: Any) -> None:
 
         assert look_up.__name__ == "look_up"
         assert look_up("c-7") == {"name": "Ann c-7"}
-    (report,) = sdk.events(task.task_id, "execution.reported")
+    (report,) = sdk.events(task.task_id, "execution")
     assert report["outcome"] == "succeeded"
     assert report["result_digest"] == digest({"name": "Ann c-7"})
     assert report["duration_ms"] >= 1
@@ -70,7 +70,7 @@ def test_a_denied_call_is_not_made_and_says_why(sdk: Sdk, client: Any) -> None:
         assert caught.value.code == "not_a_string"
         assert "url" in caught.value.detail
     assert made == []
-    assert sdk.events(task.task_id, "execution.reported") == []
+    assert sdk.events(task.task_id, "execution") == []
 
 
 def fetch_page_of(made: list[str]) -> Any:
@@ -89,7 +89,7 @@ def test_a_call_that_fails_is_reported_by_its_kind(sdk: Sdk, client: Any) -> Non
 
         with pytest.raises(LookupError, match="hush"):
             fetch("https://example.com/")
-    (report,) = sdk.events(task.task_id, "execution.reported")
+    (report,) = sdk.events(task.task_id, "execution")
     assert (report["outcome"], report["error_type"]) == ("failed", "LookupError")
     assert "hush" not in str(sdk.run(sdk.world.events(task.task_id)))
 
@@ -126,7 +126,7 @@ def test_a_tool_waits_for_a_human_and_is_called_then(sdk: Sdk, client: Any) -> N
         said(caught.value.approval_id)
         assert patient("shop", Secret("canary-7")) == "shop canary-7"
     assert asked == {"service": "shop", "version": "[redacted]"}
-    (report,) = sdk.events(task.task_id, "execution.reported")
+    (report,) = sdk.events(task.task_id, "execution")
     assert report["outcome"] == "succeeded"
     assert "canary" not in str(sdk.run(sdk.world.events(task.task_id)))
 
@@ -175,7 +175,7 @@ def test_arguments_that_change_while_a_human_is_asked_are_not_called_with(
             guarded("deploy", Turning(arguments))
         assert refused.value.code == "arguments_changed"
     assert made == []
-    (report,) = sdk.events(task.task_id, "execution.reported")
+    (report,) = sdk.events(task.task_id, "execution")
     assert report["outcome"] == "not_executed"
 
 
@@ -195,7 +195,7 @@ def test_a_guarded_dispatcher_asks_for_each_of_its_tools(sdk: Sdk, client: Any) 
             guarded("rm-rf", {})
         with pytest.raises(InvalidRequest):
             guarded("lookup", '{"customer": "c-7"}')
-    assert len(sdk.events(task.task_id, "execution.reported")) == 2
+    assert len(sdk.events(task.task_id, "execution")) == 2
 
 
 def test_a_tool_declared_before_there_is_a_task_is_bound_to_one(client: Any) -> None:
@@ -235,7 +235,7 @@ def test_a_tool_is_called_for_its_own_task_in_whatever_thread(sdk: Sdk, client: 
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(work, range(8))) == [[f"c-{n}", f"d-{n}"] for n in range(8)]
     for task in (one, other):
-        assert len(sdk.events(task.task_id, "execution.reported")) == 8
+        assert len(sdk.events(task.task_id, "execution")) == 8
 
 
 def test_one_task_is_used_from_many_threads(client: Any) -> None:
