@@ -2,8 +2,8 @@
 
     from broker.client import Client
 
-    with Client() as broker:
-        task = broker.open_task("report-writer", "nightly report", ["orders-read"], ttl="15m")
+    with Client() as broker, broker.task("report-writer", "report", ["orders-read"]) as task:
+        orders = task.grant("orders-read")
 
 It speaks the public HTTP contract and imports none of the server. ``AsyncClient`` has the same
 methods to await. Every error is a ``BrokerClientError``.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from broker.client.aio import AsyncClient
+    from broker.client.aio_running import AsyncRunningTask
     from broker.client.approvals import Approval, ApprovalNeed, Elevation, Vote
     from broker.client.credential import Credential
     from broker.client.decisions import Execution, ToolDecision
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         Unavailable,
         UnexpectedAnswer,
     )
+    from broker.client.holding import HeldGrant
     from broker.client.messages import Page
     from broker.client.models import (
         AuditEvent,
@@ -75,7 +77,16 @@ if TYPE_CHECKING:
         UnusedPower,
     )
     from broker.client.reconciling import Disagreement, Quarantine, Reconciliation
+    from broker.client.running import RunningTask
     from broker.client.sync import Client
+    from broker.client.task_errors import (
+        ApprovalLapsed,
+        GrantEnded,
+        TaskEnded,
+        ToolDenied,
+        ToolNeedsApproval,
+    )
+    from broker.client.tools import Tool, tool
     from broker.client.tree import (
         ChainDone,
         PowerLevel,
@@ -88,9 +99,11 @@ __all__ = [
     "AgentPower",
     "Approval",
     "ApprovalDenied",
+    "ApprovalLapsed",
     "ApprovalNeed",
     "ApprovalRequired",
     "AsyncClient",
+    "AsyncRunningTask",
     "AuditEvent",
     "BrokerClientError",
     "Candidate",
@@ -109,6 +122,8 @@ __all__ = [
     "Freeze",
     "Grant",
     "GrantCounts",
+    "GrantEnded",
+    "HeldGrant",
     "Identity",
     "InvalidRequest",
     "IssuedGrant",
@@ -134,15 +149,20 @@ __all__ = [
     "ReportedSignal",
     "Revocation",
     "RotatedKey",
+    "RunningTask",
     "Secret",
     "ShownPrincipal",
     "Signal",
     "SigningKey",
     "Task",
     "TaskEnd",
+    "TaskEnded",
     "TaskPower",
     "TaskTree",
+    "Tool",
     "ToolDecision",
+    "ToolDenied",
+    "ToolNeedsApproval",
     "TrailPower",
     "TreeNode",
     "Unauthenticated",
@@ -152,6 +172,7 @@ __all__ = [
     "Vote",
     "WhoCan",
     "token_file",
+    "tool",
 ]
 
 # Programs that import this and make no call pay nothing for the HTTP library and the models: a name
@@ -168,6 +189,11 @@ _HOMES: Final = (
     "tree",
     "models",
     "messages",
+    "task_errors",
+    "holding",
+    "tools",
+    "running",
+    "aio_running",
     "sync",
     "aio",
 )

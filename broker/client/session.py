@@ -63,6 +63,11 @@ class Session:
             clock=clock or SystemClock(),
         )
 
+    @property
+    def task_id(self) -> str | None:
+        """The task that the access token is bound to, if it is."""
+        return self._task_id
+
     def run(self, call: Call[T]) -> Flow[T]:
         """Make one call.
 
