@@ -64,15 +64,10 @@ class Watch:
     def _run(self) -> None:
         while not self._stopped.wait(self._pause()):
             try:
-                why = self._beat()
-            except PASSING as error:
+                why = self._beat() or self._look()
+            except BrokerClientError as error:
                 self._tell_silence(error)
                 continue
-            except BrokerClientError as error:
-                why = self._ended(error)
-                if not why:
-                    self._tell_silence(error)
-                    continue
             self._silent = False
             if why and not self._stopped.is_set():
                 self._dead(why)
@@ -96,7 +91,16 @@ class Watch:
 
     def _beat(self) -> str:
         """Say that we live; return why that is in vain, if it is."""
-        self._broker.heartbeat(self._work.task.task_id)
+        try:
+            self._broker.heartbeat(self._work.task.task_id)
+        except BrokerClientError as error:
+            if why := self._ended(error):
+                return why
+            raise
+        return ""
+
+    def _look(self) -> str:
+        """Renew what is to be renewed; return why a credential is dead, if one is."""
         for life in list(self._lives.values()):
             if life.due <= self._clock.now():
                 self._renew(life)
@@ -113,19 +117,20 @@ class Watch:
 
     def _renew(self, life: _Life) -> None:
         capability = life.grant.capability
+        life.due = self._clock.now() + self._interval  # should this fail
         try:
             self._broker.renew_grant(life.grant.grant_id)
         except PASSING:
             raise
         except Conflict as error:
             if error.code == "not_renewable":
-                life.last = True
+                life.due = float("inf")
                 self._note(
                     f"the credential of {capability} can't live longer than it does; "
                     "a running command can't be given another"
                 )
         except (ApprovalRequired, Denied) as error:
-            life.last = True
+            life.due = float("inf")
             self._note(f"the credential of {capability} isn't renewed: {error.detail}")
 
     def _tell_silence(self, error: BrokerClientError) -> None:
@@ -143,18 +148,13 @@ class _Life:
 
     def __init__(self, grant: IssuedGrant, now: float) -> None:
         self.grant = grant
-        self.last = False
+        self.due = float("inf")
+        """Epoch seconds."""
         self._end = 0.0
-        self._due = float("inf")
         self.renewed(grant.expires_at, now)
 
     def renewed(self, expires_at: datetime | None, now: float) -> None:
         """Note when it ends by now."""
         if expires_at is not None and expires_at.timestamp() != self._end:
             self._end = expires_at.timestamp()
-            self._due = now + (self._end - now) * (1 - _RENEWED_AT)
-
-    @property
-    def due(self) -> float:
-        """Epoch seconds."""
-        return float("inf") if self.last else self._due
+            self.due = now + (self._end - now) * (1 - _RENEWED_AT)
