@@ -113,10 +113,10 @@ class Asked:
 
     def keeper(self) -> Keeper:
         """Return where the last one is kept."""
-        from broker.exec.keeping import Keeper, folder
+        from broker.exec.keeping import Keeper, folder, places
 
         about = (self.connection.server or "", self.task, self.capability, sorted(self.parameters))
-        return Keeper(folder(), *about, clock=SystemClock())
+        return Keeper(folder(places()), *about, clock=SystemClock())
 
     def kept(self) -> IssuedGrant:
         """Return the last one while it lives, and another then."""

@@ -25,7 +25,7 @@ from broker.exec.files import in_memory, write_private
 from broker.exec.work import PASSING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
 
     from broker.client import Client
     from broker.clock import Clock
@@ -93,11 +93,16 @@ class Keeper:
             fresh.unlink(missing_ok=True)
 
 
-def folder() -> Path | None:
-    """Return our user's own folder in memory; none where there is no such file system."""
+def places() -> list[Path]:
+    """Return where our user's own folder may be, the best first."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    places = [Path(runtime) / "broker"] if runtime else []
-    for place in (*places, Path(f"/dev/shm/broker-{os.getuid()}")):  # noqa: S108  looked at below
+    shared = Path(f"/dev/shm/broker-{os.getuid()}")  # noqa: S108  looked at before it is used
+    return [Path(runtime) / "broker", shared] if runtime else [shared]
+
+
+def folder(candidates: Sequence[Path]) -> Path | None:
+    """Return the first of these that is in memory and nobody else's; none if none is."""
+    for place in candidates:
         if in_memory(place.parent):
             with contextlib.suppress(FileExistsError, OSError):
                 place.mkdir(mode=0o700)
