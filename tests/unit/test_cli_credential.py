@@ -37,9 +37,10 @@ ASKED = "protocol=https\nhost=git.example\n\n"
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder in memory, as a session has one."""
-    if not in_memory(Path("/dev/shm")):
+    shared = Path("/dev/shm")  # noqa: S108  private below
+    if not in_memory(shared):
         pytest.skip("there is no file system in memory here")
-    made = Path(f"/dev/shm/broker-test-{os.getpid()}")
+    made = shared / f"broker-test-{os.getpid()}"
     made.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(made))
     yield made / "broker"
