@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence, Set
 
 _ENDING: Final = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 _STOPS: Final = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
@@ -164,18 +164,19 @@ class _Terminal:
                 termios.tcsetattr(0, termios.TCSADRAIN, self._mode)
 
 
-def _before_exec(mask: set[signal.Signals]) -> Callable[[], None]:
+def _before_exec(mask: Set[int]) -> Callable[[], None]:
     """Return what the child does between fork and exec: our signal mask isn't to be its own.
 
     On Linux it also asks to be told when we die, however that comes. Its own children don't hear
     of it, and a program that changes its user forgets it (``prctl(2)``).
     """
-    prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
+    linux = sys.platform == "linux"
+    libc = ctypes.CDLL(None)
     parent = os.getpid()
 
     def prepare() -> None:
-        if prctl is not None:
-            prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if linux:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
             if os.getppid() != parent:  # we died before it asked
                 os._exit(1)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -183,7 +184,7 @@ def _before_exec(mask: set[signal.Signals]) -> Callable[[], None]:
     return prepare
 
 
-def _received(handled: set[signal.Signals]) -> tuple[int, int | None, int]:
+def _received(handled: Set[signal.Signals]) -> tuple[int, int | None, int]:
     """Wait for a signal; return it, and by what and whom it was sent where that can be known."""
     if sys.platform == "darwin":
         return signal.sigwait(handled), None, 0
@@ -191,7 +192,7 @@ def _received(handled: set[signal.Signals]) -> tuple[int, int | None, int]:
     return found.si_signo, found.si_code, found.si_pid
 
 
-def _drain(handled: set[signal.Signals]) -> None:
+def _drain(handled: Set[signal.Signals]) -> None:
     """Forget the signals that came too late for the child."""
     while waiting := signal.sigpending() & handled:
         signal.sigwait(waiting)

@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
+from broker.exec.refusal import Unfit
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
@@ -45,22 +47,32 @@ class SecretFiles:
     ) -> None:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+        if self._lock >= 0:
             os.close(self._lock)
 
     def write(self, contents: Mapping[str, Secret]) -> dict[str, str]:
-        """Write the files, called like the variables that are to name them; return their paths."""
-        if contents and self._folder is None:
-            sweep(self._parent)
-            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
-            self._lock = os.open(self._folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-        return {name: self._one(name, secret) for name, secret in contents.items()}
+        """Write the files, called like the variables that are to name them; return their paths.
 
-    def _one(self, name: str, secret: Secret) -> str:
-        assert self._folder is not None  # noqa: S101  made above
-        path = self._folder / name
-        write_private(path, secret.reveal())
-        return str(path)
+        Raises:
+            Unfit: they can't be written.
+        """
+        if not contents:
+            return {}
+        try:
+            folder = self._folder or self._made()
+            for name, secret in contents.items():
+                write_private(folder / name, secret.reveal())
+        except OSError as error:
+            msg = f"--file: nothing can be written below {self._parent}: {error.strerror}"
+            raise Unfit(msg) from None
+        return {name: str(folder / name) for name in contents}
+
+    def _made(self) -> Path:
+        sweep(self._parent)
+        self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
+        self._lock = os.open(self._folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        return self._folder
 
 
 def write_private(path: Path, text: str) -> None:

@@ -27,6 +27,15 @@ NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
 
 
+class _NotStarted(Exception):
+    """The command could not be started, although it was there when we looked."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.why = error.strerror
+        self.code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """What is to be run, with what. Times are in seconds, ``environ`` is without credentials."""
@@ -86,12 +95,9 @@ class Run:
             code = REVOKED if self._revoked else code
         except Interrupted as told:
             outcome, summary, code = "cancelled", "interrupted", told.exit_code
-        except FileNotFoundError as error:
-            self._say(f"{self._order.command[0]}: {error.strerror}")
-            code = NOT_FOUND
-        except OSError as error:
-            self._say(f"{self._order.command[0]}: {error.strerror}")
-            code = NOT_EXECUTABLE
+        except _NotStarted as error:
+            self._say(f"{self._order.command[0]}: {error.why}")
+            code = error.code
         finally:
             dead = self._end(outcome, summary)
         if not dead:
@@ -111,7 +117,10 @@ class Run:
         return given
 
     def _ran(self, environ: Mapping[str, str]) -> Ended:
-        child = Child(self._order.command, environ, self._order.folder)
+        try:
+            child = Child(self._order.command, environ, self._order.folder)
+        except OSError as error:
+            raise _NotStarted(error) from None
 
         def dead(why: str) -> None:
             self._revoked = self._order.terminates

@@ -223,6 +223,11 @@ def test_files_of_the_dead_are_swept_by_the_next(tmp_path: Path) -> None:
     assert strange.exists(), "what has no lock isn't known to be ours"
 
 
+def test_where_nothing_can_be_written_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(Unfit, match="nothing can be written below"):
+        filled(tmp_path / "nowhere", DATABASE, file=("F={{password}}",))
+
+
 def test_the_place_is_in_memory_where_there_is_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TASK_ID, GRANT_ID = TASK["task_id"], GRANT["grant_id"]
 FAR = "2099-01-02T03:04:05Z"
-ISSUED = {**LONG_AGO, "expires_at": FAR}
+ISSUED: dict[str, Any] = {**LONG_AGO, "expires_at": FAR}
 LIVE = {**GRANT, "state": "active", "expires_at": FAR}
 ORDER = ("--agent", "report-writer", "--purpose", "count", "--capability", "orders-read")
 
@@ -139,7 +139,12 @@ def test_what_is_ignored_here_is_ignored_there(fake: FakeBroker) -> None:
 
 def test_interrupted_before_it_began_nothing_is_left(fake: FakeBroker) -> None:
     opening(fake)
-    pending = {"approval_id": "apr_1", "state": "pending", "needs": [], "task_id": TASK_ID}
+    pending: dict[str, Any] = {
+        "approval_id": "apr_1",
+        "state": "pending",
+        "needs": [],
+        "task_id": TASK_ID,
+    }
     fake.answers[f"POST /v1/tasks/{TASK_ID}/grants"].clear()
     fake.on(f"POST /v1/tasks/{TASK_ID}/grants", 202, pending)
     fake.on("GET /v1/approvals/apr_1", 200, {**pending, "expires_at": "2099-01-01T00:00:00Z"})
@@ -154,7 +159,12 @@ def test_interrupted_before_it_began_nothing_is_left(fake: FakeBroker) -> None:
 
 def test_a_human_says_yes_and_the_task_is_kept_alive_meanwhile(fake: FakeBroker) -> None:
     opening(fake, heartbeat="1s")
-    pending = {"approval_id": "apr_1", "state": "pending", "needs": [], "task_id": TASK_ID}
+    pending: dict[str, Any] = {
+        "approval_id": "apr_1",
+        "state": "pending",
+        "needs": [],
+        "task_id": TASK_ID,
+    }
     grants = fake.answers[f"POST /v1/tasks/{TASK_ID}/grants"]
     grants.clear()
     fake.on(f"POST /v1/tasks/{TASK_ID}/grants", 202, pending)
