@@ -29,7 +29,7 @@ SCRIPT: tuple[tuple[str, dict[str, Any]], ...] = (
     ("send-email", {**BOSS, "body": "I have begun."}),
     ("customer-lookup", {"customer": "Customer 7"}),
     ("fetch-page", {"url": "https://shop.example/reviews"}),
-    ("send-email", {**BOSS, "body": "Customer 7 is in France."}),
+    ("send-email", {**BOSS, "body": "Customer 7 is in India."}),
 )
 
 

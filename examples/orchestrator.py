@@ -1,7 +1,7 @@
 """An orchestrator with several agents, each in a child task of its own.
 
-A child has at most what its parent has, so each agent is given one capability of the three. One
-agent fails: its task ends and its credential dies, and the others' do not. The end of the root is
+A child has at most what its parent has: each agent is given one capability of the three. One
+fails: its task ends and its credential dies, and the others' live on. The end of the root is
 the end of everything below it.
 
     pip install 'broker[embedded]'
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -28,17 +27,17 @@ Agent = Callable[["RunningTask"], str]
 
 
 def count_orders(task: RunningTask) -> str:
-    """Read with an account that exists for this task, and can do nothing else."""
+    """Read with an account that exists for this task alone."""
     with psycopg.connect(task.grant("orders-read").dsn().reveal()) as database:
         row = database.execute("SELECT count(*) FROM orders").fetchone()
     return f"{row[0] if row else 0} orders"
 
 
-def close_orders(task: RunningTask) -> str:
-    """Write with another; and break halfway."""
-    with psycopg.connect(task.grant("orders-write").dsn().reveal()) as database:
-        database.execute("UPDATE orders SET status = 'shipped' WHERE status = 'paid'")
-        raise RuntimeError("the warehouse doesn't answer")
+def explain_returns(task: RunningTask) -> str:
+    """Read with another; and break halfway."""
+    with psycopg.connect(task.grant("orders-read").dsn().reveal()) as database:
+        database.execute("SELECT item FROM orders WHERE status = 'returned'")
+        raise RuntimeError("the model has no idea")
 
 
 def tell_the_boss(task: RunningTask) -> str:
@@ -51,18 +50,17 @@ def tell_the_boss(task: RunningTask) -> str:
     return send(["boss@example.com"], "Orders")
 
 
-AGENTS: dict[str, tuple[str, Agent]] = {
-    "orders-read": ("count the orders", count_orders),
-    "orders-write": ("close what was paid", close_orders),
-    "send-email": ("tell the boss", tell_the_boss),
-}
+AGENTS: tuple[tuple[str, str, Agent], ...] = (
+    ("count the orders", "orders-read", count_orders),
+    ("explain the returns", "orders-read", explain_returns),
+    ("tell the boss", "send-email", tell_the_boss),
+)
 
 
-def run(root: RunningTask, capability: str) -> str:
+def run(root: RunningTask, purpose: str, capability: str, agent: Agent) -> str:
     """Run one agent in a child task; what it raises fails that task."""
-    purpose, agent = AGENTS[capability]
     try:
-        with root.child(agent="order-clerk", purpose=purpose, capabilities=[capability]) as task:
+        with root.child("report-writer", purpose, [capability]) as task:
             return f"{purpose}: {agent(task)}"
     except RuntimeError as error:
         return f"{purpose}: failed, {error}"
@@ -70,15 +68,15 @@ def run(root: RunningTask, capability: str) -> str:
 
 def main() -> None:
     """Run the agents side by side."""
+    everything = ["orders-read", "orders-write", "send-email"]
     with (
         Client() as broker,
-        broker.task(
-            agent="order-clerk", purpose="close the week", capabilities=list(AGENTS)
-        ) as root,
+        broker.task("order-clerk", "close the week", everything) as root,
         ThreadPoolExecutor() as threads,
     ):
-        for said in threads.map(partial(run, root), AGENTS):
-            print(said)
+        running = [threads.submit(run, root, *agent) for agent in AGENTS]
+        for one in running:
+            print(one.result())
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def task_ids(place: Place, purpose: str) -> dict[str, str]:
 def test_an_agent_loop_is_stopped_on_its_way_out(place: Place) -> None:
     said = place.example("agent_loop.py").splitlines()
     assert said[0] == "send-email: sent to boss@example.com"
-    assert said[1] == "customer-lookup: Customer 7: JP"
+    assert said[1] == "customer-lookup: Customer 7: IN"
     assert said[2].startswith("fetch-page: Great gears!")
     assert said[3].startswith("send-email: refused: send-email: ")
     assert "approval" in said[3]
@@ -43,15 +43,15 @@ def test_an_orchestrator_and_its_agents(place: Place) -> None:
     said = place.example("orchestrator.py").splitlines()
     assert said == [
         "count the orders: 200 orders",
-        "close what was paid: failed, the warehouse doesn't answer",
+        "explain the returns: failed, the model has no idea",
         "tell the boss: sent 'Orders' to boss@example.com",
     ]
-    purposes = ("close the week", "count the orders", "close what was paid", "tell the boss")
+    purposes = ("close the week", "count the orders", "explain the returns", "tell the boss")
     states = [state for purpose in purposes for state in task_ids(place, purpose).values()]
     assert states == ["completed", "completed", "failed", "completed"]
     tasks = [task for purpose in purposes for task in task_ids(place, purpose)]
     grants = [grant for task in tasks for grant in place.ask("grant", "list", "--task", task)]
-    assert sorted(grant["capability"] for grant in grants) == ["orders-read", "orders-write"]
+    assert sorted(grant["capability"] for grant in grants) == ["orders-read", "orders-read"]
     assert {grant["state"] for grant in grants} == {"revoked"}
 
 
