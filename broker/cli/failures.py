@@ -12,6 +12,7 @@ from cyclopts import CycloptsError
 from cyclopts.exceptions import UnknownCommandError
 
 from broker import errors as server
+from broker.cli.extras import not_installed
 from broker.cli.refusals import CommandFailed, UsageError
 from broker.cli.text import clean
 from broker.client import errors as client
@@ -57,7 +58,8 @@ _HINTS_BY_CODE: Final = {
     "credential_already_delivered": "`broker grant revoke` that one, and ask for another one",
     "frozen": "`broker freezes` lists what is frozen",
     "identity_unavailable": "it may answer in a moment; nothing was asked of the broker",
-    "identity_missing": "give --token-file; for a dev broker: `broker dev token NAME > FILE`",
+    "identity_missing": "give --token-file; for a dev broker: "
+    '`eval "$(broker dev token NAME --env)"`',
     "invalid_authorization_details": "an agent acts under a live task of its own, and only an "
     "agent: --as-task, BROKER_TASK_ID",
     "invalid_dpop_proof": "is the clock right, and --server the broker's public address?",
@@ -66,11 +68,16 @@ _HINTS_BY_CODE: Final = {
 }
 
 
-def report(error: Exception, *, json: bool, commands: Sequence[str] = ()) -> int | None:
+def report(
+    error: Exception, *, json: bool, command: str = "", commands: Sequence[str] = ()
+) -> int | None:
     """Tell the user what went wrong, on standard error, and return the exit code.
 
-    None means that the error is nobody's fault but ours: let it show where it came from.
+    ``command`` is the one that was asked for, of ``commands``. None means that the error is
+    nobody's fault but ours: let it show where it came from.
     """
+    if isinstance(error, ModuleNotFoundError):
+        error = not_installed(command) or error
     if isinstance(error, CycloptsError | UsageError):
         problem, hint, code = *_usage(error, commands), USAGE
     elif isinstance(error, CommandFailed):

@@ -112,6 +112,11 @@ class Session:
             raise InvalidRequest(msg, code="invalid_tls")
         return session
 
+    @property
+    def task_id(self) -> str | None:
+        """The task that the access token is bound to, if it is."""
+        return self._task_id
+
     def run(self, call: Call[T]) -> Flow[T]:
         """Make one call.
 

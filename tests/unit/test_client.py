@@ -30,6 +30,7 @@ from broker.client import (
     ending_calls,
     errors,
     grant_calls,
+    openings,
     policy_calls,
     reasons,
     reconcile_calls,
@@ -60,6 +61,7 @@ CALLS: Final = (
     decisions,
     ending_calls,
     grant_calls,
+    openings,
     policy_calls,
     reconcile_calls,
 )
@@ -311,7 +313,7 @@ def test_no_identity_is_said_before_anything_is_sent() -> None:
 def methods(kind: type) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, member in inspect.getmembers(kind, inspect.isfunction):
-        if not name.startswith("_") and name not in {"run", "close", "aclose"}:
+        if not name.startswith("_") and name not in {"run", "running", "close", "aclose"}:
             found[name] = str(inspect.signature(member).replace(return_annotation=""))
     return found
 
