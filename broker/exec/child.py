@@ -127,7 +127,8 @@ class Child:
                 self._ended.set()
                 return Ended(max(code, 0), max(-code, 0), self._told)
         if pid and (stopped := os.WSTOPSIG(status)) in _STOPS:
-            _stop(stopped)  # what continues us waits to be passed on
+            _stop(stopped)
+            self._send(signal.SIGCONT)
         return None
 
     def _passed_on(self, number: int, code: int | None, sender: int) -> None:
