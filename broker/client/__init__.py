@@ -78,6 +78,7 @@ from broker.client.tree import (
     TaskTree,
     TreeNode,
 )
+from broker.client.whoami import Offer, WhoAmI
 from broker.secret import Secret
 
 __all__ = [
@@ -111,6 +112,7 @@ __all__ = [
     "MovedOwner",
     "MovedPrincipal",
     "NotFound",
+    "Offer",
     "Owner",
     "Page",
     "Policies",
@@ -146,6 +148,7 @@ __all__ = [
     "UnexpectedAnswer",
     "UnusedPower",
     "Vote",
+    "WhoAmI",
     "WhoCan",
     "token_file",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx2
@@ -17,6 +18,7 @@ from broker.client import (
     policy_calls,
     reconcile_calls,
     transport,
+    whoami,
 )
 from broker.client.errors import ConnectionFailed
 from broker.client.messages import Conversation
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from broker.client.environment import Identity
     from broker.client.messages import Call, Flow, PageCall, Request, Response
     from broker.clock import Clock
+    from broker.secret import Secret
 
     Answer = Coroutine[Any, Any, "T"]
 
@@ -84,9 +87,10 @@ class AsyncClient:
         timeout: float = transport.TIMEOUT,
         http_transport: httpx2.AsyncBaseTransport | None = None,
         clock: Clock | None = None,
+        sealed: bool = False,
     ) -> None:
-        """Nothing is sent until the first call."""
-        self._session = Session.configured(url, identity, task_id, clock)
+        """Nothing is sent until the first call. A ``sealed`` one sees no credential."""
+        self._session = Session.configured(url, identity, task_id, clock, sealed=sealed)
         self._http = httpx2.AsyncClient(transport=http_transport, **transport.settings(timeout))
 
     async def __aenter__(self) -> Self:
@@ -98,6 +102,16 @@ class AsyncClient:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+    def presenting(self, token: Secret) -> AsyncClient:
+        """Return a client that acts for whoever has presented an access token to the caller.
+
+        The caller is the resource server that the token is for. The broker gets another one, made
+        of it (RFC 8693), by which no credential is seen. Connections are shared: close this one.
+        """
+        made = copy.copy(self)
+        made._session = self._session.presenting(token)  # noqa: SLF001  a copy of ourselves
+        return made
 
     async def run(self, call: Call[T] | Conversation[T]) -> T:
         """Make one call, or several; the methods below are this with a call already made up."""
@@ -139,6 +153,7 @@ class AsyncClient:
 
     request_grant = _one(grant_calls.request_grant)
     unwrap_grant = _one(grant_calls.unwrap_grant)
+    redeem = _one(grant_calls.redeem)
     renew_grant = _one(grant_calls.renew_grant)
     rotate_grant = _one(grant_calls.rotate_grant)
     list_grants = _one(calls.list_grants)
@@ -203,3 +218,5 @@ class AsyncClient:
     audit_events = _one(calls.audit_events)
     iter_audit_events = _each(calls.audit_events)
     introspect = _one(calls.introspect)
+    whoami = _one(whoami.whoami)
+    list_capabilities = _one(whoami.list_capabilities)

@@ -30,6 +30,8 @@ _DELAYS: Final = (0.1, 0.5)
 _MARGIN: Final = 30.0
 """Seconds before its expiry at which a token isn't used any more."""
 _UNAUTHORIZED: Final = 401
+_JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
+_ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +43,37 @@ class _Token:
 class Session:
     """One caller's conversation with one broker. Holds the access token, in memory only."""
 
-    def __init__(self, url: str, identity: Identity, *, task_id: str | None, clock: Clock) -> None:
-        """``task_id`` binds the access token to a task, as an agent's must be."""
+    def __init__(
+        self,
+        url: str,
+        identity: Identity,
+        *,
+        task_id: str | None,
+        clock: Clock,
+        sealed: bool = False,
+    ) -> None:
+        """``task_id`` binds the access token to a task, as an agent's must be.
+
+        By a ``sealed`` token no credential is seen: what is issued comes as a voucher.
+        """
         self.url = checked_url(url)
         self._identity = identity
         self._task_id = task_id
+        self._sealed = sealed
+        self._presented: Secret | None = None
         self.clock = clock
         self._token: _Token | None = None
         self._resource: str | None = None
 
     @classmethod
     def configured(
-        cls, url: str | None, identity: Identity | None, task_id: str | None, clock: Clock | None
+        cls,
+        url: str | None,
+        identity: Identity | None,
+        task_id: str | None,
+        clock: Clock | None,
+        *,
+        sealed: bool = False,
     ) -> Session:
         """Make a session of what is given, and of the environment for what is None."""
         found = from_environment()
@@ -61,7 +82,14 @@ class Session:
             identity or found.identity,
             task_id=(found.task_id if task_id is None else task_id) or None,
             clock=clock or SystemClock(),
+            sealed=sealed,
         )
+
+    def presenting(self, token: Secret) -> Session:
+        """Return the session of a resource server that acts by a token presented to it."""
+        made = Session(self.url, self._identity, task_id=None, clock=self.clock, sealed=True)
+        made._presented, made._resource = token, self._resource
+        return made
 
     def run(self, call: Call[T]) -> Flow[T]:
         """Make one call.
@@ -99,10 +127,14 @@ class Session:
             self._resource = yield from self._discover()
         form = {
             "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
-            "subject_token": subject.reveal(),
-            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+            "subject_token": (self._presented or subject).reveal(),
+            "subject_token_type": _ACCESS_TOKEN if self._presented else _JWT,
             "resource": self._resource,
         }
+        if self._presented:
+            form |= {"actor_token": subject.reveal(), "actor_token_type": _JWT}
+        if self._sealed:
+            form["scope"] = "sealed"
         if self._task_id:
             details = [{"type": "broker_task", "task_id": self._task_id}]
             form["authorization_details"] = json.dumps(details, separators=(",", ":"))

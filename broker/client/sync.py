@@ -17,6 +17,7 @@ from broker.client import (
     policy_calls,
     reconcile_calls,
     transport,
+    whoami,
 )
 from broker.client.errors import ConnectionFailed
 from broker.client.messages import Conversation
@@ -89,9 +90,10 @@ class Client:
         timeout: float = transport.TIMEOUT,
         http_transport: httpx2.BaseTransport | None = None,
         clock: Clock | None = None,
+        sealed: bool = False,
     ) -> None:
-        """Nothing is sent until the first call."""
-        self._session = Session.configured(url, identity, task_id, clock)
+        """Nothing is sent until the first call. A ``sealed`` one sees no credential."""
+        self._session = Session.configured(url, identity, task_id, clock, sealed=sealed)
         self._http = httpx2.Client(transport=http_transport, **transport.settings(timeout))
 
     def __enter__(self) -> Self:
@@ -144,6 +146,7 @@ class Client:
 
     request_grant = _one(grant_calls.request_grant)
     unwrap_grant = _one(grant_calls.unwrap_grant)
+    redeem = _one(grant_calls.redeem)
     renew_grant = _one(grant_calls.renew_grant)
     rotate_grant = _one(grant_calls.rotate_grant)
     list_grants = _one(calls.list_grants)
@@ -208,3 +211,5 @@ class Client:
     audit_events = _one(calls.audit_events)
     iter_audit_events = _each(calls.audit_events)
     introspect = _one(calls.introspect)
+    whoami = _one(whoami.whoami)
+    list_capabilities = _one(whoami.list_capabilities)
