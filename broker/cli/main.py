@@ -45,6 +45,7 @@ _WORK, _OPERATE, _RUN, _OTHER = _GROUPS = (
 _COMMANDS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("task", "broker.cli.task:app", _WORK, "Open, watch and end tasks."),
     ("grant", "broker.cli.grant:app", _WORK, "Ask for credentials, list and revoke them."),
+    ("mcp", "broker.cli.mcp:serve", _WORK, "Serve the Model Context Protocol to agents."),
     ("elevate", "broker.cli.elevate:app", _WORK, "Give a task a capability for a while."),
     ("break-glass", "broker.cli.break_glass:app", _WORK, "Take a capability unapproved."),
     ("approval", "broker.cli.approval:app", _OPERATE, "Approve or deny what agents ask for."),

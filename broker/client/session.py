@@ -123,13 +123,12 @@ class Session:
     def _exchange(self) -> Flow[Secret]:
         """Exchange the workload JWT for an access token (RFC 8693)."""
         subject = self._identity()
-        if self._resource is None:
-            self._resource = yield from self._discover()
+        resource = yield from self.issuer()
         form = {
             "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
             "subject_token": (self._presented or subject).reveal(),
             "subject_token_type": _ACCESS_TOKEN if self._presented else _JWT,
-            "resource": self._resource,
+            "resource": resource,
         }
         if self._presented:
             form |= {"actor_token": subject.reveal(), "actor_token_type": _JWT}
@@ -156,6 +155,12 @@ class Session:
             good_until = asked_at + lifetime - min(_MARGIN, lifetime / 5)
             self._token = _Token(token, good_until)
         return token
+
+    def issuer(self) -> Flow[str]:
+        """Return the broker's issuer URL, which it is asked for once."""
+        if self._resource is None:
+            self._resource = yield from self._discover()
+        return self._resource
 
     def _discover(self) -> Flow[str]:
         """Ask for the broker's issuer URL (RFC 8414); without an answer it is the one we call."""

@@ -211,5 +211,6 @@ class Client:
     audit_events = _one(calls.audit_events)
     iter_audit_events = _each(calls.audit_events)
     introspect = _one(calls.introspect)
+    get_issuer = _talk(whoami.get_issuer)
     whoami = _one(whoami.whoami)
     list_capabilities = _one(whoami.list_capabilities)

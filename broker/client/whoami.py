@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from broker.client.building import one, page, path_to
-from broker.client.messages import get
+from broker.client.messages import Conversation, get
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,6 +59,11 @@ class Offer:
 def whoami() -> Call[WhoAmI]:
     """Read who the broker takes the caller for, and by which token."""
     return one(WhoAmI, get("/v1/whoami"))
+
+
+def get_issuer() -> Conversation[str]:
+    """Read the broker's issuer URL: the ``iss`` of its tokens, below which its console is."""
+    return Conversation(lambda session: session.issuer())
 
 
 def list_capabilities(task_id: str) -> PageCall[Offer]:
