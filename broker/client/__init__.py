@@ -11,6 +11,7 @@ methods to await. Every error is a ``BrokerClientError``.
 
 from broker.client.aio import AsyncClient
 from broker.client.approvals import Approval, ApprovalNeed, Elevation, Vote
+from broker.client.caller_calls import Offer, WhoAmI
 from broker.client.credential import Credential
 from broker.client.decisions import Execution, ToolDecision
 from broker.client.environment import Identity, token_file
@@ -78,7 +79,6 @@ from broker.client.tree import (
     TaskTree,
     TreeNode,
 )
-from broker.client.whoami import Offer, WhoAmI
 from broker.secret import Secret
 
 __all__ = [

@@ -11,6 +11,7 @@ import httpx2
 from broker.client import (
     approval_calls,
     approval_waiting,
+    caller_calls,
     calls,
     decisions,
     ending_calls,
@@ -18,7 +19,6 @@ from broker.client import (
     policy_calls,
     reconcile_calls,
     transport,
-    whoami,
 )
 from broker.client.errors import ConnectionFailed
 from broker.client.messages import Conversation
@@ -218,6 +218,6 @@ class AsyncClient:
     audit_events = _one(calls.audit_events)
     iter_audit_events = _each(calls.audit_events)
     introspect = _one(calls.introspect)
-    get_issuer = _talk(whoami.get_issuer)
-    whoami = _one(whoami.whoami)
-    list_capabilities = _one(whoami.list_capabilities)
+    get_issuer = _talk(caller_calls.get_issuer)
+    whoami = _one(caller_calls.whoami)
+    list_capabilities = _one(caller_calls.list_capabilities)
