@@ -74,6 +74,7 @@ async def open_task(party: Party, ask: shapes.OpenTask) -> shapes.TaskState:
         heartbeat=party.heartbeat,
     )
     party.opened[task.task_id] = silence_of(task)
+    party.news.set()
     return state_of(task)
 
 

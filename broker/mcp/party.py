@@ -6,6 +6,7 @@ arguments, headers, or what a client says of itself.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -25,7 +26,7 @@ class Party:
     opened for. ``opened`` are the tasks that were opened here and haven't ended here, each with the
     time in seconds after which silence ends it, or None. A ``confined`` party reaches these alone,
     whatever else its identity could; else the broker's word is enough, since its token is for one
-    task.
+    task. ``news`` is set when a task was opened.
     """
 
     client: AsyncClient
@@ -34,6 +35,7 @@ class Party:
     confined: bool = False
     heartbeat: str | None = None
     opened: dict[str, float | None] = field(default_factory=dict[str, float | None])
+    news: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from mcp.server.stdio import stdio_server
 
-from broker.client import BrokerClientError, ConnectionFailed, RateLimited, Unavailable
+from broker.client import BrokerClientError, Conflict, Denied, NotFound
 from broker.mcp.calls import silence_of
 from broker.mcp.server import Desk
 
@@ -31,11 +31,10 @@ OnExit = Literal["completed", "failed", "cancelled", "leave"]
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 _BEATS: Final = 3
 """Heartbeats in the time after which silence ends a task."""
-_LOOK_S: Final = 5.0
-"""From one look to the next for tasks that were opened meanwhile."""
+_LOOK_S: Final = 30.0
+"""From one look to the next for the task that we were started for, while nobody finds it."""
 _END_S: Final = 10.0
 """How long ending may take: hosts kill what doesn't go."""
-_PASSING: Final = (ConnectionFailed, RateLimited, Unavailable)
 
 
 def serve(party: Party, on_exit: OnExit) -> None:
@@ -91,6 +90,7 @@ async def _keep_alive(party: Party, desk: Desk) -> None:
     """Send heartbeats for as long as this runs; what has ended gets none any more."""
     own: dict[str, float | None] = {}
     while True:
+        party.news.clear()
         if party.task_id is not None and party.task_id not in own:
             own |= await _own(party, party.task_id)
         watched = {**own, **party.opened}
@@ -100,7 +100,9 @@ async def _keep_alive(party: Party, desk: Desk) -> None:
                 own[task_id] = None
                 party.opened.pop(task_id, None)
                 await desk.changed(task_id)
-        await asyncio.sleep(min([_LOOK_S, *(silence / _BEATS for silence in due)]))
+        with contextlib.suppress(TimeoutError):
+            pause = min([_LOOK_S, *(silence / _BEATS for silence in due)])
+            await asyncio.wait_for(party.news.wait(), pause)
 
 
 async def _own(party: Party, task_id: str) -> dict[str, Any]:
@@ -116,9 +118,9 @@ async def _beat(party: Party, task_id: str) -> bool:
     """Say that a task is alive; answers whether it is."""
     try:
         await party.client.heartbeat(task_id)
-    except _PASSING as error:
-        log.warning("no heartbeat of %s: %s", task_id, error.code)
-    except BrokerClientError as error:
+    except (Conflict, Denied, NotFound) as error:
         log.warning("%s has ended: %s", task_id, error.code)
         return False
+    except BrokerClientError as error:
+        log.warning("no heartbeat of %s: %s", task_id, error.code)
     return True

@@ -109,6 +109,15 @@ def bind(place: Place) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         """As uvicorn's, which when done raises the signal once more: for us it is a normal stop."""
@@ -139,16 +148,10 @@ def serve(
         proxy_headers=False,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    asyncio.run(_serve(_Server(config), broker, taken, on_ready))
+    asyncio.run(_serve(_Server(config, on_ready), broker, taken))
 
 
-async def _serve(
-    server: uvicorn.Server,
-    broker: AsyncClient,
-    taken: socket.socket,
-    on_ready: Callable[[], None],
-) -> None:
-    on_ready()  # the socket listens: whoever comes now waits for a moment
+async def _serve(server: uvicorn.Server, broker: AsyncClient, taken: socket.socket) -> None:
     try:
         await server.serve(sockets=[taken])
     finally:

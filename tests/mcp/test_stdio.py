@@ -267,7 +267,7 @@ def test_killed_its_silence_ends_them(site: Site) -> None:
     assert task_of(site, task_id)["state"] == "active"
     site.served.run(site.world.sweep(ahead_ms=31_000))
     shown = task_of(site, task_id)
-    assert (shown["state"], shown["reason"]) == ("expired", "heartbeat missed")
+    assert (shown["state"], shown["reason"]) == ("expired", "heartbeat_lost")
 
 
 async def test_without_a_broker_every_call_says_so(site: Site, tmp_path: Path) -> None:
