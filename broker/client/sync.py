@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from broker.client.environment import Identity
     from broker.client.messages import Call, Flow, PageCall, Request, Response
     from broker.clock import Clock
+    from broker.secret import Secret
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -105,6 +107,16 @@ class Client:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+    def presenting(self, token: Secret) -> Client:
+        """Return a client that acts for whoever has presented an access token to the caller.
+
+        The caller is the resource server that the token is for. The broker gets another one, made
+        of it (RFC 8693), by which no credential is seen. Connections are shared: close this one.
+        """
+        made = copy.copy(self)
+        made._session = self._session.presenting(token)  # noqa: SLF001  a copy of ourselves
+        return made
 
     def run(self, call: Call[T] | Conversation[T]) -> T:
         """Make one call, or several; the methods below are this with a call already made up."""

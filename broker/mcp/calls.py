@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from broker.client import ApprovalRequired, InvalidRequest, NotFound
+from broker.client import InvalidRequest, NotFound, errors
 from broker.durations import parse_duration
 from broker.mcp import shapes
 
@@ -178,7 +178,7 @@ async def _standing(party: Party, approval_id: str) -> shapes.Approved:
     if found.state == "pending":
         until = found.expires_at.isoformat() if found.expires_at else None
         extra = {"approval_id": approval_id, "expires_at": until}
-        raise ApprovalRequired("Nobody has answered yet.", extra=extra)
+        raise errors.ApprovalRequired("Nobody has answered yet.", extra=extra)
     approval = shapes.Approval(
         approval_id=approval_id,
         state=found.state,

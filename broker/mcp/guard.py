@@ -170,7 +170,9 @@ class Guard:
 
 def _task_of(said: Mapping[str, Any]) -> str | None:
     """Return the task that a token is for (RFC 9396, of our type)."""
-    details = said.get("authorization_details")
-    first: Any = details[0] if isinstance(details, list) and details else None
-    found = first.get("task_id") if isinstance(first, dict) else None
+    details: Any = said.get("authorization_details")
+    try:
+        found: Any = details[0]["task_id"]
+    except (TypeError, LookupError):
+        return None
     return found if isinstance(found, str) else None

@@ -95,6 +95,12 @@ def error(answer: types.CallToolResult) -> dict[str, Any]:
     return answer.structured_content["error"]
 
 
+async def read(client: Client, uri: str) -> dict[str, Any]:
+    """A resource, which is JSON."""
+    content: Any = (await client.read_resource(uri)).contents[0]
+    return json.loads(content.text)
+
+
 def _same(answer: types.CallToolResult) -> None:
     text = getattr(answer.content[0], "text", "")
     assert json.loads(text) == answer.structured_content

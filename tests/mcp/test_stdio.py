@@ -12,7 +12,7 @@ import pytest
 from broker.client import Client as Broker
 from broker.client import Conflict, Denied, token_file
 from tests.dev.broker_process import PROGRAM, broker, environment, eventually
-from tests.mcp.talking import MODES, error, over_stdio, result
+from tests.mcp.talking import MODES, error, over_stdio, read, result
 from tests.world import logs_in
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ async def test_a_whole_task_without_a_secret_on_the_wire(
         assert not denied["allowed"]
         uri = f"task://{task['task_id']}"
         assert [str(r.uri) for r in (await client.list_resources()).resources] == [uri]
-        shown = json.loads((await client.read_resource(uri)).contents[0].text)  # pyright: ignore[reportAttributeAccessIssue]  it is text
+        shown = await read(client, uri)
         assert shown["task"]["state"] == "active"
         assert [g["grant_id"] for g in shown["grants"]] == [issued["grant_id"]]
         ended = await call(client, "complete_task", summary="done")
