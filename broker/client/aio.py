@@ -20,6 +20,7 @@ from broker.client import (
     reconcile_calls,
     transport,
 )
+from broker.client.connections import AsyncConnections
 from broker.client.errors import ConnectionFailed
 from broker.client.messages import Conversation
 from broker.client.methods import describe
@@ -27,10 +28,14 @@ from broker.client.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
+    from pathlib import Path
     from typing import Any
 
-    from broker.client.environment import Identity
+    from broker.client.dpop import DpopKey
+    from broker.client.identity import Identity
     from broker.client.messages import Call, Flow, PageCall, Request, Response
+    from broker.client.retrying import Retries
+    from broker.client.tls import Tls
     from broker.clock import Clock
     from broker.secret import Secret
 
@@ -78,20 +83,36 @@ def _each(
 class AsyncClient:
     """Talks to a broker without blocking the event loop; takes what ``Client`` takes."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what a caller may choose, each with a default
         self,
         url: str | None = None,
         identity: Identity | None = None,
         *,
         task_id: str | None = None,
+        audience: str | None = None,
+        tls: Tls | None = None,
+        dpop: DpopKey | Path | str | bool | None = None,
         timeout: float = transport.TIMEOUT,
+        retries: Retries | None = None,
         http_transport: httpx2.AsyncBaseTransport | None = None,
         clock: Clock | None = None,
         sealed: bool = False,
     ) -> None:
         """Nothing is sent until the first call. A ``sealed`` one sees no credential."""
-        self._session = Session.configured(url, identity, task_id, clock, sealed=sealed)
-        self._http = httpx2.AsyncClient(transport=http_transport, **transport.settings(timeout))
+        self._session = Session.configured(
+            url,
+            identity,
+            task_id,
+            clock,
+            audience=audience,
+            tls=tls,
+            dpop=dpop,
+            retries=retries,
+            own_transport=http_transport is not None,
+            sealed=sealed,
+        )
+        wire = AsyncConnections(self._session.tls, http_transport)
+        self._http = httpx2.AsyncClient(transport=wire, **transport.settings(timeout))
 
     async def __aenter__(self) -> Self:
         return self
@@ -135,6 +156,8 @@ class AsyncClient:
     async def _send(self, request: Request) -> Response:
         if request.delay:
             await asyncio.sleep(request.delay)
+        if request.work is not None:
+            return await asyncio.to_thread(request.work)
         arguments = transport.arguments(self._session.url, request, self._http.timeout)
         try:
             answer = await self._http.request(**arguments)
