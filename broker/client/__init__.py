@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from broker.client.aio import AsyncClient
     from broker.client.aio_running import AsyncRunningTask
     from broker.client.approvals import Approval, ApprovalNeed, Elevation, Vote
+    from broker.client.caller_calls import Offer, WhoAmI
     from broker.client.credential import Credential
     from broker.client.decisions import Execution, ToolDecision
     from broker.client.errors import (
@@ -193,6 +194,7 @@ __all__ = [
     "NotDeadYet",
     "NotFound",
     "NotRenewable",
+    "Offer",
     "Owner",
     "Page",
     "PayloadTooLarge",
@@ -245,6 +247,7 @@ __all__ = [
     "UnusedPower",
     "UseDpopNonce",
     "Vote",
+    "WhoAmI",
     "WhoCan",
     "WrappingExpired",
     "WrappingIntercepted",
@@ -269,6 +272,7 @@ _HOMES: Final = (
     "tree",
     "models",
     "messages",
+    "caller_calls",
     "task_errors",
     "holding",
     "tools",
