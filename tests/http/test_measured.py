@@ -64,6 +64,7 @@ async def test_decisions_are_counted_whatever_they_are(world: World) -> None:
         ("open_task", "allow"): 1,
         ("issue_grant", "allow"): 1,
         ("issue_grant", "deny"): 1,
+        ("break_glass", "allow"): 0,
     }
     assert found.values("decision_duration_seconds_count")["open_task",] == 1
     assert found.value("policy_errors_total") == 0
