@@ -14,7 +14,7 @@ CLIENTS := tests/clients
 PIP := $(BIN)/python -m pip --quiet --quiet --no-input --disable-pip-version-check
 UV ?= $(BIN)/uv
 SERVER := --extra notify --extra spiffe --extra targets
-COMPILE = $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --quiet --custom-compile-command 'make lock'
 PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 
@@ -65,9 +65,9 @@ openapi: setup ## Write docs/openapi.json anew, after a change of the HTTP inter
 	@mv docs/openapi.json.new docs/openapi.json
 
 lock: $(UV) ## Write requirements.lock anew, and the image's (ARGS=--upgrade for newer versions)
-	@$(COMPILE) --extra embedded $(SERVER) --group dev --output-file requirements.lock $(ARGS)
-	@$(COMPILE) $(SERVER) --constraint requirements.lock --output-file deploy/image/server.lock
-	@$(COMPILE) --only-group image --constraint requirements.lock --output-file deploy/image/build.lock
+	@$(COMPILE) pyproject.toml --extra embedded $(SERVER) --group dev --output-file requirements.lock $(ARGS)
+	@$(COMPILE) pyproject.toml $(SERVER) --constraint requirements.lock --output-file deploy/image/server.lock
+	@$(COMPILE) --group image --constraint requirements.lock --output-file deploy/image/build.lock
 	@if grep -nE '://|^-|file:|@ ' requirements.lock deploy/image/*.lock; then \
 		echo 'the lines above name an address, an option or a path' >&2; exit 1; fi
 	@echo "requirements.lock: $$(grep -c == requirements.lock) packages"

@@ -97,7 +97,7 @@ GAUGES: Final = {
         "Of the live grants, those that could not be revoked within the budget of retries.",
         ("backend", "power"),
     ),
-    "sweep_lag_seconds": Spec("How long the first due item has waited for a sweep."),
+    "sweep_lag_seconds": Spec("How long a due item has waited for a sweep, at most."),
     "unknown_grants": Spec("Live grants of capabilities that the configuration doesn't have."),
     "pending_approvals": Spec("Requests that wait for a human yes."),
     "quarantined": Spec("Whether the ledger is in quarantine, and nothing is issued."),

@@ -6,7 +6,7 @@ api_addr      = "https://openbao:8200"
 cluster_addr  = "https://openbao:8201"
 
 storage "raft" {
-  path    = "/openbao/data"
+  path    = "/openbao/file"
   node_id = "openbao-1"
 }
 

@@ -49,8 +49,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_is_compose() -> None:
-    text = (FOLDER / "compose.yaml").read_text("utf-8")
-    parsed = PyCompose.from_yaml(text)
+    parsed = PyCompose.from_yaml(yaml.safe_dump(composed()))  # with what is merged, merged
     parsed.validate()
     assert set(parsed.service_names()) == {"broker", "valkey", "openbao", "postgres"}
 
@@ -186,7 +185,7 @@ class ComposedOpenBao(Composed):
             ("0.0.0.0:8201", f"127.0.0.1:{cluster}"),
             ("https://openbao:8200", f"https://127.0.0.1:{self.port}"),
             ("https://openbao:8201", f"https://127.0.0.1:{cluster}"),
-            ("/openbao/data", f"{folder}/data"),
+            ("/openbao/file", f"{folder}/data"),
             (SECRETS, str(secrets)),
         ):
             assert said in text

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -17,7 +18,6 @@ from tests.deploy.alerting import DEPLOY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 ROOT: Final = DEPLOY.parent
 IMAGE: Final = DEPLOY / "image"
@@ -100,15 +100,20 @@ def test_nothing_but_what_it_copies_is_sent_to_the_builder() -> None:
     ).read_text("utf-8")
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The build stage's steps, with its folders below one of ours: COPY and RUN, in their order."""
+@pytest.fixture(scope="module", name="built")
+def build_it(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The build stage's steps, with its folders below one of ours: COPY and RUN, in their order.
+
+    They install a hundred packages, so it is for CI, and for who asks: CI=1.
+    """
+    if not os.environ.get("CI"):
+        pytest.skip("takes a minute: set CI=1")
     root = tmp_path_factory.mktemp("image")
     source = root / "src"
     source.mkdir()
     bin_ = root / "bin"
     bin_.mkdir()
-    (bin_ / "python").symlink_to(sys.executable)
+    (bin_ / "python").symlink_to(Path(sys.executable).resolve())
     environment = {**os.environ, "PATH": f"{bin_}:{os.defpath}", "PYTHONDONTWRITEBYTECODE": ""}
     for word, rest in stages()[0]:
         match word:
@@ -144,15 +149,13 @@ def run(command: str, folder: Path, environment: Mapping[str, str]) -> None:
         env=dict(environment),
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=400,
         check=False,
     )
-    if ran.returncode and " install " in command and "No matching distribution" in ran.stderr:
-        assert not os.environ.get("CI"), ran.stderr
-        pytest.skip("no package registry can be reached")
     assert ran.returncode == 0, f"{command}\n{ran.stdout}{ran.stderr}"
 
 
+@pytest.mark.timeout(600)
 def test_its_steps_make_a_broker_that_runs(built: Path) -> None:
     program = str(built / "opt/broker/bin/broker")
     environment = {"PATH": os.defpath}

@@ -136,7 +136,6 @@ async def test_a_broker_lives_by_it(least: World, valkey: LedgerValkey) -> None:
         ("SCAN", "0"),
         ("CONFIG", "GET", "*"),
         ("ACL", "WHOAMI"),
-        ("DEBUG", "SLEEP", "0"),
         ("SHUTDOWN",),
         ("REPLICAOF", "NO", "ONE"),
         ("SCRIPT", "FLUSH"),

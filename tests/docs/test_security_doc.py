@@ -16,7 +16,7 @@ NAMED: Final = sorted(set(re.findall(r"`(tests/[^`]+\.py)::(\w+)`", PAGE)))
 
 
 @cache
-def tests_in(path: str) -> frozenset[str]:
+def functions_of(path: str) -> frozenset[str]:
     tree = ast.parse((ROOT / path).read_text("utf-8"))
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
     return frozenset(node.name for node in tree.body if isinstance(node, kinds))
@@ -24,7 +24,7 @@ def tests_in(path: str) -> frozenset[str]:
 
 @pytest.mark.parametrize(("path", "name"), NAMED, ids=[f"{p}-{n}" for p, n in NAMED])
 def test_what_holds_a_claim_is_a_test_that_there_is(path: str, name: str) -> None:
-    assert name in tests_in(path)
+    assert name in functions_of(path)
 
 
 def test_each_claim_that_something_cant_be_done_says_what_holds_it() -> None:
@@ -34,6 +34,6 @@ def test_each_claim_that_something_cant_be_done_says_what_holds_it() -> None:
 
 
 def test_each_test_of_stolen_parts_is_on_the_page() -> None:
-    tried = tests_in("tests/e2e/test_threats.py")
+    tried = functions_of("tests/e2e/test_threats.py")
     named = {name for path, name in NAMED if path == "tests/e2e/test_threats.py"}
     assert {name for name in tried if name.startswith("test_")} == named

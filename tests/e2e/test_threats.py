@@ -12,6 +12,8 @@ from broker.ids import shard_of
 from broker.ledger import keys
 from broker.secret import Secret
 from tests.admin import READ_PATH, Admin
+from tests.exposed import exposed
+from tests.waiting import wait_until
 from tests.world import logs_in
 
 if TYPE_CHECKING:
@@ -81,7 +83,7 @@ async def test_the_brokers_vault_token_reads_by_way_of_a_tasks_token(stolen: Vau
         row = await stolen.as_broker(
             "post", "auth/token/lookup-accessor", {"accessor": made["accessor"]}
         )
-        assert 0 < row["data"]["explicit_max_ttl"] < 768 * 3600
+        assert 0 < row["data"]["ttl"] <= 86_400
         assert not row["data"]["renewable"]
     finally:
         body = {"accessor": made["accessor"]}
@@ -136,7 +138,8 @@ async def test_who_writes_the_ledger_can_put_off_a_deadline_and_vault_bounds_it(
     (handle,) = row["handles"].values()
     asked = {"accessor": handle["value"]}
     token = await stolen.as_broker("post", "auth/token/lookup-accessor", asked)
-    assert 0 < token["data"]["explicit_max_ttl"] * 1000 <= world.config.tasks.max_ttl
+    assert 0 < token["data"]["ttl"] * 1000 <= world.config.tasks.max_ttl
+    assert not token["data"]["renewable"]
     await world.complete(task)
     assert not await logs_in(grant["credential"])
 
@@ -156,15 +159,24 @@ async def test_who_writes_the_ledger_gives_no_agent_what_the_configuration_doesn
     await world.complete(task)
 
 
-async def test_a_grant_that_was_hidden_in_the_ledger_is_found(world: World, admin: Admin) -> None:
+async def test_what_was_hidden_in_the_ledger_is_found_and_ended(world: World) -> None:
     task = await world.open()
     grant = await world.grant(task)
-    key, row = await row_of(world, "grants", grant["grant_id"])
-    await world.app.connection.command("HDEL", key, grant["grant_id"])
+    for table, identifier in (("grants", grant["grant_id"]), ("tasks", task["task_id"])):
+        key, row = await row_of(world, table, identifier)
+        await world.app.connection.command("HDEL", key, identifier)
+    (handle,) = row["handles"]
 
-    answer = await world.call("operator", "POST", "/v1/reconciliations", {})
+    shown = (await world.call("operator", "POST", "/v1/reconciliations", {})).json()
 
-    found = {(f["kind"], f["subject"]) for f in answer.json()["findings"]}
-    assert ("unclaimed_lease", row["lease"]) in found, answer.text
-    await admin.vault("PUT", "sys/leases/revoke", {"lease_id": row["lease"], "sync": True})
-    assert not await logs_in(grant["credential"])
+    found = {(f["kind"], f["subject"]) for f in shown["findings"]}
+    assert ("orphan_token", handle) in found, shown
+    counted = exposed(world.app.metrics).values("reconcile_findings_total")
+    assert counted["orphan_token",] >= 1
+    assert await logs_in(grant["credential"])
+    await world.call("operator", "POST", "/v1/reconciliations", {"apply": True})
+
+    async def dead() -> bool:
+        return not await logs_in(grant["credential"])
+
+    await wait_until(dead, "its token is gone, and its account with that")
