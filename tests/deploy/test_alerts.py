@@ -206,9 +206,9 @@ def play(folder: Path, cases: Mapping[str, tuple[list[str], dict[str, Any]]]) ->
         del rule["annotations"]
     for name, (alerts, played) in cases.items():
         groups = [{"name": name, "rules": [found[alert] for alert in alerts]}]
-        (folder / f"{name}.rules.yml").write_text(yaml.safe_dump({"groups": groups}))
+        (folder / f"{name}.rules.yml").write_text(json.dumps({"groups": groups}))
         tests = {"rule_files": [f"{name}.rules.yml"], "tests": [played]}
-        (folder / f"{name}.yml").write_text(yaml.safe_dump(tests))
+        (folder / f"{name}.yml").write_text(json.dumps(tests))
     promtool(folder, "test", "rules", *(f"{name}.yml" for name in cases))
 
 

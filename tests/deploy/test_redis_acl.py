@@ -155,9 +155,7 @@ async def test_a_broker_lives_by_it(least: World, valkey: LedgerValkey) -> None:
 def test_nothing_else_is_let_through(valkey: LedgerValkey, words: tuple[str, ...]) -> None:
     url = f"redis://broker:{PASSWORD}@{valkey.place}/0"
     with redis.Redis.from_url(url) as client:  # pyright: ignore[reportUnknownMemberType]
-        with pytest.raises(
-            (redis.exceptions.NoPermissionError, redis.exceptions.ResponseError)
-        ) as refused:
+        with pytest.raises(redis.ResponseError) as refused:
             client.execute_command(*words)  # pyright: ignore[reportUnknownMemberType]
         assert "permission" in str(refused.value).lower()
     valkey.ask("ACL", "LOG", "RESET")

@@ -39,7 +39,7 @@ def admin(engines: tuple[DevStack, Config]) -> Admin:
 
 async def row_of(world: World, table: str, identifier: str) -> tuple[str, dict[str, Any]]:
     """A row of the ledger, and the key of its table."""
-    shard = shard_of(identifier, {"tasks": "tsk", "grants": "grt"}[table])
+    shard = shard_of(identifier, "tsk" if table == "tasks" else "grt")
     assert shard is not None
     key = keys.table(shard, table)
     return key, json.loads(await world.app.connection.command("HGET", key, identifier))
