@@ -65,7 +65,7 @@ openapi: setup ## Write docs/openapi.json anew, after a change of the HTTP inter
 	@mv docs/openapi.json.new docs/openapi.json
 
 lock: $(UV) ## Write requirements.lock anew, and the image's (ARGS=--upgrade for newer versions)
-	@$(COMPILE) pyproject.toml --extra embedded $(SERVER) --group dev --output-file requirements.lock $(ARGS)
+	@$(COMPILE) pyproject.toml --all-extras --group dev --output-file requirements.lock $(ARGS)
 	@$(COMPILE) pyproject.toml $(SERVER) --constraint requirements.lock --output-file deploy/image/server.lock
 	@$(COMPILE) --group image --constraint requirements.lock --output-file deploy/image/build.lock
 	@if grep -nE '://|^-|file:|@ ' requirements.lock deploy/image/*.lock; then \
