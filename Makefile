@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 CLIENTS := tests/clients
 PIP := $(BIN)/python -m pip --quiet --quiet --no-input --disable-pip-version-check
 UV ?= $(BIN)/uv
-SERVER := --extra notify --extra spiffe --extra targets
+SERVER := --extra server --extra notify --extra spiffe --extra targets
 COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --quiet --custom-compile-command 'make lock'
 PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
