@@ -75,7 +75,9 @@ class HeldGrant:
         self._work = work
         self._now = issued, issued.expires_at
         self._stopped: BrokerClientError | None = None
-        self.ttl, self.delivery, self.wrap_ttl = ttl, delivery, wrap_ttl
+        self.ttl = ttl
+        self.delivery: Delivery | None = delivery
+        self.wrap_ttl = wrap_ttl
         self.rotate = rotate
         self.on_change = on_change
 

@@ -167,7 +167,9 @@ def tool(name: str = "", **asking: Unpack[Asking]) -> Callable[[Callable[P, R]],
 
 def declared(function: Callable[P, R] | Tool[P, R]) -> Tool[P, R]:
     """Return a tool as it is, and a function as the tool of its name."""
-    return function if isinstance(function, Tool) else Tool(function, _named(function), Terms())
+    if isinstance(function, Tool):
+        return cast("Tool[P, R]", function)
+    return Tool(function, _named(function), Terms())
 
 
 def _named(function: Callable[..., object]) -> str:
@@ -229,11 +231,7 @@ def called(handle: Handle, name: str, arguments: Arguments, terms: Terms, act: A
     clock = handle.work.clock
     began = clock.monotonic()
     try:
-        if _written(arguments) != written:
-            raise InvalidRequest(
-                f"{name}: its arguments were changed after they were asked about",
-                code="arguments_changed",
-            )
+        _check_unchanged(name, arguments, written)
         result = yield act
     except BaseException as error:
         outcome: Executed = "failed" if act.begun else "not_executed"
@@ -261,11 +259,12 @@ def _report(
         result_digest=digest(result) if outcome == "succeeded" else None,
         error_type=None if error is None else _kind(error),
     )
+    trouble: BrokerClientError | None = None
     for _ in range(_TRIES):
         try:
             yield report
         except ConnectionFailed as lost:
-            trouble: BrokerClientError = lost
+            trouble = lost
             continue
         except Conflict:
             return  # an answer was lost, and the report wasn't
@@ -274,12 +273,22 @@ def _report(
         else:
             return
         break
-    LOG.warning("decision %s couldn't be reported: %s", decision.decision_id, trouble.code)
+    code = trouble.code if trouble else ""
+    LOG.warning("decision %s couldn't be reported: %s", decision.decision_id, code)
 
 
 def _kind(error: BaseException) -> str:
     """The name of an error's class, in the letters that a report takes."""
     return re.sub(r"[^A-Za-z0-9_.:-]", "", type(error).__qualname__)[:_LONGEST_NAME] or "Exception"
+
+
+def _check_unchanged(name: str, arguments: Arguments, asked: Mapping[str, Any]) -> None:
+    """Refuse a call with other arguments than were asked about, maybe an hour ago."""
+    if _written(arguments) != asked:
+        raise InvalidRequest(
+            f"{name}: its arguments were changed after they were asked about",
+            code="arguments_changed",
+        )
 
 
 def _written(arguments: Arguments) -> dict[str, Any]:
@@ -292,6 +301,7 @@ def written_down(name: str, value: object) -> Any:  # noqa: ANN401  JSON
     Raises:
         InvalidRequest: it is nothing that JSON has.
     """
+    kind = type(value).__name__
     match value:
         case Secret() | Credential() | HeldGrant():
             return REDACTED
@@ -299,7 +309,7 @@ def written_down(name: str, value: object) -> Any:  # noqa: ANN401  JSON
             return value
         case float() if math.isfinite(value):
             return value
-        case Decimal() if value.is_finite():
+        case Decimal() if math.isfinite(float(value)):
             return float(value)
         case list() | tuple():
             return [written_down(name, item) for item in cast("Sequence[object]", value)]
@@ -310,7 +320,7 @@ def written_down(name: str, value: object) -> Any:  # noqa: ANN401  JSON
         case _:
             pass
     raise InvalidRequest(
-        f"argument {name}: {type(value).__name__} is nothing that can be asked about; pass text, a "
+        f"argument {name}: {kind} is nothing that can be asked about; pass text, a "
         "number, true or false or a list of texts, or name it in `without` if no model chooses it",
         code="argument_not_json",
     )

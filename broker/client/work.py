@@ -239,21 +239,21 @@ class Work:
             found: TaskEnded = yield from self.lost(error)
             self.end = TaskEnd(state=found.state)
             raise found from None
-        self.end = end
         until = self.clock.monotonic() + self._opening.patience
         pause = _FIRST_LOOK_S
-        while self.end.grants.revoking and self.clock.monotonic() + pause < until:
+        self.end = end
+        while end.grants.revoking and self.clock.monotonic() + pause < until:
             try:
-                self.end = yield after(pause, call)
+                self.end = end = yield after(pause, call)
             except BrokerClientError:
                 break  # an agent's token has ended with its task: the broker goes on alone
             pause = min(pause * 2, _LAST_LOOK_S)
-        if self.end.grants.revoking:
+        if end.grants.revoking:
             LOG.warning(
                 "task %s is %s; of its credentials %d are still being revoked",
-                *(task_id, self.end.state, self.end.grants.revoking),
+                *(task_id, end.state, end.grants.revoking),
             )
-        return self.end
+        return end
 
     def leave(self, error: BaseException | None) -> Script[None]:
         """End the task as its block ends, if that is ours to do; an error of the block's stays."""

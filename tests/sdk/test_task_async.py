@@ -72,7 +72,11 @@ async def test_a_cancelled_tool_is_reported_and_an_asynchronous_one_is_awaited(s
         slow.cancel()
         with pytest.raises(asyncio.CancelledError):
             await slow
-        guarded = task.guard(lambda _, arguments: look_through(arguments))
+
+        def dispatch(_: str, arguments: Any) -> Any:
+            return look_through(arguments)
+
+        guarded = task.guard(dispatch)
         assert await guarded("customer-lookup", {"customer": "c-8"}) == {"customer": "c-8"}
         with pytest.raises(ToolDenied):
             await guarded("rm", {})

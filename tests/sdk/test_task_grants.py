@@ -39,7 +39,7 @@ def test_a_credential_is_had_as_programs_take_it(client: Any) -> None:
         assert env["DATABASE_URL"] == orders.dsn().reveal()
         assert env["PGDATABASE"]
         assert {"PGHOST", "PGPORT"} <= env.keys()
-        assert password.reveal() not in repr(orders) + repr(vars(orders))
+        assert password.reveal() not in f"{orders!r} {vars(orders)!r}"
         api = task.grant("orders-api")
         assert api.env() == {"ACCESS_TOKEN": api.credential.token.reveal()}
         with pytest.raises(InvalidRequest) as caught:
@@ -172,7 +172,7 @@ def test_a_credential_whose_answer_was_lost_is_revoked_and_another_one_comes(sdk
     transport = Losing()
     identity = sdk.identity("orchestrator")
     client = Client(sdk.url, identity, http_transport=transport)
-    with client, client.task(*AGENT, ["orders-read"]) as task:
+    with client, client.task("report-writer", "report", ["orders-read"]) as task:
         orders = task.grant("orders-read")
         assert transport.lost == 1
         assert logs_in(orders.dsn().reveal())

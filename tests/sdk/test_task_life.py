@@ -24,10 +24,11 @@ class Boom(Exception):
 
 
 def test_a_block_that_ends_well_completes_and_its_credential_is_dead(sdk: Sdk, client: Any) -> None:
-    with client.task(*ASK, context={"ticket": "7"}) as task:
+    task = client.task(*ASK, context={"ticket": "7"})
+    with task:
         dsn = task.grant("orders-read").dsn().reveal()
         assert logs_in(dsn)
-        assert task.end is None
+        assert not task.end
 
     assert not logs_in(dsn)
     assert (task.end.state, task.end.grants.revoked, task.end.grants.revoking) == (

@@ -94,9 +94,17 @@ def test_a_call_that_fails_is_reported_by_its_kind(sdk: Sdk, client: Any) -> Non
     assert "hush" not in str(sdk.run(sdk.world.events(task.task_id)))
 
 
+def name_only(name: str, _: Mapping[str, Any]) -> str:
+    return name
+
+
+def domain_of(arguments: Mapping[str, Any]) -> str:
+    return arguments["to"][0].split("@")[1]
+
+
 def test_a_denial_says_what_would_change_it(client: Any) -> None:
     with client.task(*TOOLS) as task:
-        guarded = task.guard(lambda name, arguments: name, destination="https://mail.example")
+        guarded = task.guard(name_only, destination="https://mail.example")
         guarded("customer-lookup", {"customer": "c-7"})
         guarded("fetch-page", {"url": "https://example.com/"})
         with pytest.raises(ToolNeedsApproval) as caught:
@@ -112,7 +120,7 @@ def test_a_tool_waits_for_a_human_and_is_called_then(sdk: Sdk, client: Any) -> N
     asked: dict[str, Any] = {}
 
     def said(approval_id: str) -> None:
-        asked.update(sdk.run(sdk.world.approval(approval_id))["request"]["arguments"])
+        asked.update(sdk.approval_of(approval_id)["request"]["arguments"])
         sdk.say(approval_id, yes=True)
 
     with client.task(*DEPLOYER) as task:
@@ -135,7 +143,7 @@ def test_what_is_asked_about_is_what_the_function_gets(client: Any) -> None:
     with client.task(*TOOLS) as task:
         calls: list[Any] = []
 
-        @task.tool("send-email", without=["mailer"], destination=lambda a: a["to"][0].split("@")[1])
+        @task.tool("send-email", without=["mailer"], destination=domain_of)
         def send(mailer: object, to: tuple[str, ...], subject: str = "hi", body: Any = None) -> int:
             calls.append((to, subject, body))
             return len(to)
@@ -159,7 +167,11 @@ def test_arguments_that_change_while_a_human_is_asked_are_not_called_with(
     made: list[Any] = []
     with client.task(*DEPLOYER) as task:
         arguments = {"service": "shop", "version": "7"}
-        guarded = task.guard(lambda name, arguments: made.append((name, arguments)), wait="20s")
+
+        def dispatch(*call: Any) -> None:
+            made.append(call)
+
+        guarded = task.guard(dispatch, wait="20s")
         with pytest.raises(ToolNeedsApproval) as caught:
             task.guard(print)("deploy", arguments)
         sdk.say(caught.value.approval_id, yes=True)
@@ -241,7 +253,7 @@ def test_a_tool_is_called_for_its_own_task_in_whatever_thread(sdk: Sdk, client: 
 def test_one_task_is_used_from_many_threads(client: Any) -> None:
     with client.task("report-writer", "count", ["orders-api"]) as task:
         with ThreadPoolExecutor(8) as pool:
-            held = list(pool.map(lambda _: task.grant("orders-api"), range(8)))
+            held = list(pool.map(task.grant, ["orders-api"] * 8))
         assert len({grant.grant_id for grant in held}) == 8
     assert task.end.grants.revoking == 0
     assert task.end.grants.revoked == 8

@@ -79,6 +79,11 @@ class Sdk(Served):
     def events(self, task_id: str, kind: str) -> list[dict[str, Any]]:
         return [e["data"] for e in self.run(self.world.events(task_id)) if e["type"] == kind]
 
+    def approval_of(self, approval_id: str) -> dict[str, Any]:
+        """An approval as those see it who decide on it."""
+        path = f"/v1/approvals/{approval_id}"
+        return self.run(self.world.call("alice", "GET", path)).json()
+
     def say(self, approval_id: str, *, yes: bool) -> None:
         """Approve or deny, as a person."""
         word = "approve" if yes else "deny"
