@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence, Set
+    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
 _ENDING: Final = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 _STOPS: Final = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
@@ -164,7 +165,7 @@ class _Terminal:
                 termios.tcsetattr(0, termios.TCSADRAIN, self._mode)
 
 
-def _before_exec(mask: Set[int]) -> Callable[[], None]:
+def _before_exec(mask: AbstractSet[int]) -> Callable[[], None]:
     """Return what the child does between fork and exec: our signal mask isn't to be its own.
 
     On Linux it also asks to be told when we die, however that comes. Its own children don't hear
@@ -184,7 +185,7 @@ def _before_exec(mask: Set[int]) -> Callable[[], None]:
     return prepare
 
 
-def _received(handled: Set[signal.Signals]) -> tuple[int, int | None, int]:
+def _received(handled: AbstractSet[signal.Signals]) -> tuple[int, int | None, int]:
     """Wait for a signal; return it, and by what and whom it was sent where that can be known."""
     if sys.platform == "darwin":
         return signal.sigwait(handled), None, 0
@@ -192,7 +193,7 @@ def _received(handled: Set[signal.Signals]) -> tuple[int, int | None, int]:
     return found.si_signo, found.si_code, found.si_pid
 
 
-def _drain(handled: Set[signal.Signals]) -> None:
+def _drain(handled: AbstractSet[signal.Signals]) -> None:
     """Forget the signals that came too late for the child."""
     while waiting := signal.sigpending() & handled:
         signal.sigwait(waiting)
