@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from broker.secret import REDACTED
 from tests.dev.broker_process import Server
 from tests.e2e.test_cli_live import address, config_of
 from tests.world import SUBJECTS
@@ -26,10 +27,10 @@ import sys
 from broker.client import Client, token_file
 
 with Client(sys.argv[1], token_file(sys.argv[2])) as broker:
-    task = broker.open_task("report-writer", "nightly report", ["orders-read"])
-    grant = broker.request_grant(task.task_id, "orders-read")
-    print(type(grant.credential).__name__)
-    print(broker.complete(task.task_id).state)
+    with broker.task("report-writer", "nightly report", ["orders-read", "send-email"]) as task:
+        print(task.grant("orders-read").dsn())
+        print(task.tool("send-email")(lambda to, subject: "sent")(["a@example.com"], "Orders"))
+    print(task.end.state)
 """
 
 
@@ -67,6 +68,17 @@ def test_commands(bare: Bare, url: str, identity: Path) -> None:
     assert (ended.code, ended.out) == (0, f"{task}: completed, 0 grants revoked\n")
 
 
+def test_a_command_with_a_credential(bare: Bare, url: str, identity: Path) -> None:
+    env = {"BROKER_URL": url, "BROKER_IDENTITY_TOKEN_FILE": str(identity)}
+    ran = bare.broker(
+        *("exec", "--agent", "report-writer", "--capability", "orders-read"),
+        *("--purpose", "nightly report", "--", "printenv", "PGUSER"),
+        **env,
+    )
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith("v-")
+
+
 def test_the_sdk(bare: Bare, url: str, identity: Path) -> None:
     ran = bare.script(PROGRAM, url, identity)
-    assert (ran.code, ran.out) == (0, "Credential\ncompleted\n"), ran.err
+    assert (ran.code, ran.out) == (0, f"{REDACTED}\nsent\ncompleted\n"), ran.err
