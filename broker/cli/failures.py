@@ -48,18 +48,21 @@ _HINTS: Final[tuple[tuple[type[Exception], str], ...]] = (
 )
 
 _HINTS_BY_CODE: Final = {
+    "binding_required": "--dpop binds your token to a key",
     "connection_failed": "is it running there? `broker dev` starts one; --server says where",
     "no_answer": "look whether it happened before you repeat it: `broker task list`, "
     "`broker approval show`",
     "approval_required": "once an operator has approved it, ask again in the same words; --wait 5m "
     "waits for it",
     "approval_denied": "`broker approval show` says until when that is the answer",
-    "credential_already_delivered": "ask for another one: `broker grant request`",
+    "credential_already_delivered": "`broker grant revoke` that one, and ask for another one",
     "frozen": "`broker freezes` lists what is frozen",
+    "identity_unavailable": "it may answer in a moment; nothing was asked of the broker",
     "identity_missing": "give --token-file; for a dev broker: "
     '`eval "$(broker dev token NAME --env)"`',
     "invalid_authorization_details": "an agent acts under a live task of its own, and only an "
     "agent: --as-task, BROKER_TASK_ID",
+    "invalid_dpop_proof": "is the clock right, and --server the broker's public address?",
     "invalid_target": "--server and the broker's own `issuer` name different brokers",
     "invalid_url": "give --server, or set BROKER_URL",
 }

@@ -20,7 +20,13 @@ Environment of the client commands:
   BROKER_URL                  where the broker is (http://127.0.0.1:8700)
   BROKER_IDENTITY_TOKEN_FILE  a file with your workload JWT
   BROKER_IDENTITY_TOKEN       the workload JWT itself, if no file is set
+  BROKER_IDENTITY_COMMAND     a program that writes it, if that isn't set either; then a SPIFFE
+                              agent, GitHub Actions and Kubernetes are looked for
+  BROKER_AUDIENCE             whom minted identities are for (the broker's issuer URL)
   BROKER_TASK_ID              the task that an agent acts under
+  BROKER_CA_FILE              whom to trust instead of the system's authorities
+  BROKER_CLIENT_CERT, …_KEY   your certificate and its key, for mutual TLS
+  BROKER_DPOP=1, …_DPOP_KEY   bind the access token to a key: a new one, or that of a file
   NO_COLOR                    any value: no colours
 
 Exit codes:

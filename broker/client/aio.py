@@ -22,6 +22,7 @@ from broker.client import (
     transport,
 )
 from broker.client.aio_running import AsyncRunningTask
+from broker.client.connections import AsyncConnections
 from broker.client.errors import ConnectionFailed
 from broker.client.messages import Conversation
 from broker.client.methods import describe
@@ -32,11 +33,15 @@ from broker.client.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
+    from pathlib import Path
     from typing import Any
 
-    from broker.client.environment import Identity
+    from broker.client.dpop import DpopKey
+    from broker.client.identity import Identity
     from broker.client.messages import Call, Flow, PageCall, Request, Response
     from broker.client.openings import Opening
+    from broker.client.retrying import Retries
+    from broker.client.tls import Tls
     from broker.clock import Clock
 
     Answer = Coroutine[Any, Any, "T"]
@@ -93,20 +98,35 @@ def _running(
 class AsyncClient:
     """Talks to a broker without blocking the event loop; takes what ``Client`` takes."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what a caller may choose, each with a default
         self,
         url: str | None = None,
         identity: Identity | None = None,
         *,
         task_id: str | None = None,
+        audience: str | None = None,
+        tls: Tls | None = None,
+        dpop: DpopKey | Path | str | bool | None = None,
         timeout: float = transport.TIMEOUT,
+        retries: Retries | None = None,
         http_transport: httpx2.AsyncBaseTransport | None = None,
         clock: Clock | None = None,
     ) -> None:
         """Nothing is sent until the first call."""
-        self._session = Session.configured(url, identity, task_id, clock)
+        self._session = Session.configured(
+            url,
+            identity,
+            task_id,
+            clock,
+            audience=audience,
+            tls=tls,
+            dpop=dpop,
+            retries=retries,
+            own_transport=http_transport is not None,
+        )
+        wire = AsyncConnections(self._session.tls, http_transport)
         self._settings, self._given = transport.settings(timeout), http_transport is not None
-        self._http = httpx2.AsyncClient(transport=http_transport, **self._settings)
+        self._http = httpx2.AsyncClient(transport=wire, **self._settings)
 
     async def __aenter__(self) -> Self:
         return self
@@ -149,6 +169,8 @@ class AsyncClient:
     async def _send(self, request: Request) -> Response:
         if request.delay:
             await asyncio.sleep(request.delay)
+        if request.work is not None:
+            return await asyncio.to_thread(request.work)
         arguments = transport.arguments(self._session.url, request, self._http.timeout)
         try:
             answer = await self._http.request(**arguments)

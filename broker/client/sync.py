@@ -21,6 +21,7 @@ from broker.client import (
     reconcile_calls,
     transport,
 )
+from broker.client.connections import Connections
 from broker.client.errors import ConnectionFailed
 from broker.client.messages import Conversation
 from broker.client.methods import describe
@@ -31,10 +32,14 @@ from broker.client.work import Work
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
-    from broker.client.environment import Identity
+    from broker.client.dpop import DpopKey
+    from broker.client.identity import Identity
     from broker.client.messages import Call, Flow, PageCall, Request, Response
     from broker.client.openings import Opening
+    from broker.client.retrying import Retries
+    from broker.client.tls import Tls
     from broker.clock import Clock
 
 P = ParamSpec("P")
@@ -82,11 +87,16 @@ def _running(build: Callable[P, Opening]) -> Callable[Concatenate[Client, P], Ru
 class Client:
     """Talks to a broker and waits for its answers; safe to share among threads.
 
-    Without ``url`` or ``identity`` they come from the environment: ``BROKER_URL``, and
-    ``BROKER_IDENTITY_TOKEN_FILE`` or ``BROKER_IDENTITY_TOKEN``. ``identity`` returns the caller's
-    workload JWT, and is asked again whenever one is needed. An agent acts under one task at a
-    time: give its ``task_id``, or set ``BROKER_TASK_ID``; an empty text means none. ``timeout`` is
-    in seconds, ``http_transport`` the seam for tests and for other ways to reach the broker.
+    What isn't given comes from the environment: the ``url`` from ``BROKER_URL``, the ``identity``
+    from the first source that is there (``environment.py`` lists them). ``identity`` returns the
+    caller's workload JWT, and is asked again whenever one is needed. An agent acts under one task
+    at a time: give its ``task_id``, or set ``BROKER_TASK_ID``; an empty text means none.
+
+    ``audience`` is whom minted identities are for (``BROKER_AUDIENCE``), ``tls`` whom to trust and
+    which certificate to show, ``dpop`` a key that tokens are bound to: one of one's own, its
+    file, or True for a new one. ``timeout`` is how many seconds an answer may keep silent,
+    ``retries`` how often and how long a call is tried. ``http_transport`` is the seam for tests
+    and for other ways to reach the broker.
 
         with Client() as broker:
             with broker.task("report-writer", "nightly report", ["orders-read"]) as task:
@@ -96,20 +106,35 @@ class Client:
     one call each. The ``list_`` ones read one page, the ``iter_`` ones go through all pages.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what a caller may choose, each with a default
         self,
         url: str | None = None,
         identity: Identity | None = None,
         *,
         task_id: str | None = None,
+        audience: str | None = None,
+        tls: Tls | None = None,
+        dpop: DpopKey | Path | str | bool | None = None,
         timeout: float = transport.TIMEOUT,
+        retries: Retries | None = None,
         http_transport: httpx2.BaseTransport | None = None,
         clock: Clock | None = None,
     ) -> None:
         """Nothing is sent until the first call."""
-        self._session = Session.configured(url, identity, task_id, clock)
+        self._session = Session.configured(
+            url,
+            identity,
+            task_id,
+            clock,
+            audience=audience,
+            tls=tls,
+            dpop=dpop,
+            retries=retries,
+            own_transport=http_transport is not None,
+        )
+        wire = Connections(self._session.tls, http_transport)
         self._settings, self._given = transport.settings(timeout), http_transport is not None
-        self._http = httpx2.Client(transport=http_transport, **self._settings)
+        self._http = httpx2.Client(transport=wire, **self._settings)
 
     def __enter__(self) -> Self:
         return self
@@ -135,7 +160,7 @@ class Client:
     def of(cls, session: Session, settings: dict[str, Any]) -> Self:
         """Make a client of a caller that is known already; ``settings`` are those of httpx2."""
         made = cls.__new__(cls)
-        http = httpx2.Client(**settings)
+        http = httpx2.Client(transport=Connections(session.tls, None), **settings)
         vars(made).update(_session=session, _settings=settings, _given=False, _http=http)
         return made
 
@@ -161,6 +186,8 @@ class Client:
     def _send(self, request: Request) -> Response:
         if request.delay:
             time.sleep(request.delay)
+        if request.work is not None:
+            return request.work()
         arguments = transport.arguments(self._session.url, request, self._http.timeout)
         try:
             answer = self._http.request(**arguments)

@@ -32,6 +32,7 @@ from broker.client import (
     grant_calls,
     openings,
     policy_calls,
+    reasons,
     reconcile_calls,
 )
 from broker.client.decoding import decode
@@ -333,7 +334,8 @@ def test_the_public_names() -> None:
     assert set(broker.client.__all__) >= {"Client", "AsyncClient", "BrokerClientError", "Secret"}
     tree = {
         kind.__name__
-        for _, kind in inspect.getmembers(errors, inspect.isclass)
+        for module in (errors, reasons)
+        for _, kind in inspect.getmembers(module, inspect.isclass)
         if issubclass(kind, BrokerClientError)
     }
     assert tree <= set(broker.client.__all__)
