@@ -1,7 +1,8 @@
 """What can go wrong with a task that a program runs, below the tree of ``errors.py``.
 
+TaskNotActive
+└── TaskEnded               the task isn't active any more, or its heartbeat was missed
 Conflict
-├── TaskEnded               the task isn't active any more, or its heartbeat was missed
 ├── GrantEnded              the credential has ended, and could not be renewed
 └── ApprovalLapsed          nobody decided in time, or it was withdrawn: asking again asks anew
 Denied
@@ -20,6 +21,7 @@ from broker.client.errors import (
     Denied,
     NotFound,
 )
+from broker.client.reasons import TaskNotActive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 _OVER: Final = frozenset({"task_not_active", "invalid_authorization_details"})
 
 
-class TaskEnded(Conflict):
+class TaskEnded(TaskNotActive):
     """The task has ended, or is as good as ended: whatever was issued under it is dead or dies."""
 
     code = "task_not_active"
