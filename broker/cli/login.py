@@ -39,9 +39,10 @@ Json = Annotated[
 ]
 
 _LOGIN: Final = """\
-The broker says at which issuer people log in: [login] in its configuration. The tokens stay in the \
-keyring of the operating system; without one, --keep file keeps them in a file that only you can \
-read. They are used by every command where no other identity is given.
+The broker says at which issuer people log in: [login] in its configuration. \
+The tokens stay in the keyring of the operating system; without one, --keep file \
+keeps them in a file that only you can read. They are used by every command \
+where no other identity is given.
 
 Examples:
 
@@ -214,7 +215,9 @@ def _open(url: str) -> None:
         output.note(url)
     else:
         _tell_url(url)
-        output.note("No browser could be opened here; `broker login --device` works from elsewhere.")
+        output.note(
+            "No browser could be opened here; `broker login --device` works from elsewhere."
+        )
 
 
 def _tell_url(url: str) -> None:

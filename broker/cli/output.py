@@ -109,15 +109,15 @@ def rows(
     ``record``.
     """
     stream = sys.stderr if aside else sys.stdout
-    console = _console(stream)
+    screen = console(stream)
     texts = [[clean(text or "") for text in row] for row in cells]
     if not texts:
         note(empty)
         return
     floors = [_floor(name, [row[at] for row in texts], at == 0) for at, name in enumerate(columns)]
-    if sum(floors) + _GAP * (len(columns) - 1) > console.width:
+    if sum(floors) + _GAP * (len(columns) - 1) > screen.width:
         for at, row in enumerate(texts):
-            _print(console, _block(columns, row, apart=at > 0), stream)
+            _print(screen, _block(columns, row, apart=at > 0), stream)
         return
     from rich.table import Table
 
@@ -126,7 +126,7 @@ def rows(
         table.add_column(column, overflow="fold", no_wrap=at == 0, min_width=floor)
     for row in texts:
         table.add_row(*(_cell(name, text) for name, text in zip(columns, row, strict=True)))
-    _print(console, table, stream)
+    _print(screen, table, stream)
 
 
 def _floor(name: str, texts: Sequence[str], whole: bool) -> int:  # noqa: FBT001  of one column
@@ -169,18 +169,18 @@ def record(pairs: Mapping[str, str | None], *, aside: bool = False) -> None:
         if value:
             table.add_row(clean(name), _cell(name, value))
     stream = sys.stderr if aside else sys.stdout
-    _print(_console(stream), table, stream)
+    _print(console(stream), table, stream)
 
 
 def tree(tops: Iterable[Branch]) -> None:
     """Print trees, one below the other; long lines wrap, none is cut."""
     from rich.tree import Tree
 
-    console = _console()
+    screen = console()
     for top in tops:
         root = Tree(_label(top), guide_style="dim")
         _grow(root, top.below)
-        _print(console, root)
+        _print(screen, root)
 
 
 def erase() -> None:
@@ -222,14 +222,22 @@ def _cell(column: str, value: str) -> Text:
     return Text(clean(value), style=_STATE_STYLES.get(value, "") if column == _STATE_COLUMN else "")
 
 
-def _print(console: Console, what: RenderableType, stream: TextIO | None = None) -> None:
+def _print(screen: Console, what: RenderableType, stream: TextIO | None = None) -> None:
     # Not straight to the terminal: rich would end the program when the reader has gone.
-    with console.capture() as capture:
-        console.print(what)
+    with screen.capture() as capture:
+        screen.print(what)
     (stream or sys.stdout).write("\n".join(text.rstrip() for text in capture.get().split("\n")))
 
 
-def _console(stream: TextIO | None = None) -> Console:
+def drawn(parts: Iterable[RenderableType]) -> None:
+    """Print things of rich's, one below the other."""
+    screen = console()
+    for part in parts:
+        _print(screen, part)
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """Return rich's console on a stream, standard output unless given: as wide as it is."""
     from rich.console import Console
 
     to = stream or sys.stdout

@@ -49,7 +49,9 @@ def watchable(command: Callable[P, None]) -> Callable[P, None]:
             return
         connection = options.get("connection")
         pause_s = every(watch)
-        watch_it(lambda: command(*args, **kwargs), pause_s, json=bool(connection and connection.json))
+        watch_it(
+            lambda: command(*args, **kwargs), pause_s, json=bool(connection and connection.json)
+        )
 
     option = inspect.Parameter(
         "watch", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Watch
