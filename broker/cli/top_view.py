@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 _WIDE: Final = 110
 _NARROW: Final = 60
+_APART: Final = 2
 _SOON_S: Final = 30
+_AROUND: Final = 3
+"""Lines of a section beside its own: a blank one, its title, the names of its columns."""
 _HEALTH: Final = {"ok": "green", "failing": "yellow", "stopped": "bold red"}
 
 
@@ -40,13 +43,14 @@ def draw(
     """Return what fits a window; ``passed`` seconds ago it was so, ``problem`` is since then."""
     now = _now(found) + passed
     head = _head(found, where, now, size.width, problem)
-    left, parts = size.height - len(head) - 1, list[RenderableType](head)
+    left = size.height - len(head) - 1
+    parts: list[RenderableType] = [*head]
     for section in _sections(found, now, size.width):
-        if left < 3:  # noqa: PLR2004  a blank line, its title and one of its own
+        shown = min(len(section.lines), left - _AROUND)
+        if shown < 1:
             break
-        shown = min(len(section.lines), left - 2)
         parts += [Text(""), _drawn(section, shown, size.width)]
-        left -= shown + 2
+        left -= shown + _AROUND
     return _group(parts)
 
 
@@ -82,7 +86,7 @@ def _head(found: Overview, where: str, now: float, width: int, problem: str) -> 
     live.append(
         ", ".join(f"{count} {power}" for power, count in powers.items()) if powers else "none"
     )
-    lines += [live, _counts(found)]
+    lines += [live, *_flowed(_counts(found), width)]
     took = found.time_to_dead
     if took.get("last"):
         text = f"time to dead: p50 {_ms(took.get('p50_ms'))}, p95 {_ms(took.get('p95_ms'))}"
@@ -92,22 +96,32 @@ def _head(found: Overview, where: str, now: float, width: int, problem: str) -> 
     return lines
 
 
-def _counts(found: Overview) -> Text:
+def _flowed(words: Sequence[Text], width: int) -> list[Text]:
+    """Put some words into lines, as many to each as fit."""
+    lines: list[Text] = []
+    for word in words:
+        if lines and len(lines[-1]) + _APART + len(word) <= width:
+            lines[-1] = Text.assemble(lines[-1], " " * _APART, word)
+        else:
+            lines.append(word)
+    return lines
+
+
+def _counts(found: Overview) -> list[Text]:
     """Say how much is on its way, and what waits for people: in red what shouldn't be."""
-    unsettled, line = found.unsettled, Text()
+    unsettled, words = found.unsettled, list[Text]()
     for name, bad in (("stuck", True), ("overdue", True), ("revoking", False), ("pending", False)):
         count = int(unsettled.get(name) or 0)
-        line.append(f"{count} {name}", style="bold red" if bad and count else "")
-        line.append("  ")
+        words.append(Text(f"{count} {name}", style="bold red" if bad and count else ""))
     waiting = (
         (found.approvals, "approval", "waiting"),
         (found.reviews, "review", "open"),
         (len(found.freezes), "freeze", "in force"),
     )
     for count, noun, state in waiting:
-        line.append(f"{plural(count, noun)} {state}", style="bold yellow" if count else "")
-        line.append("  ")
-    return line
+        said = f"{plural(count, noun)} {state}"
+        words.append(Text(said, style="bold yellow" if count else ""))
+    return words
 
 
 def _sections(found: Overview, now: float, width: int) -> Iterable[Section]:
@@ -156,12 +170,11 @@ def _drawn(section: Section, shown: int, width: int) -> RenderableType:
         # One line each, whatever happens: a screen that jumps can't be read.
         table.add_column(column, no_wrap=True, overflow="ellipsis", header_style="dim")
         table.columns[at].max_width = max(width // 2, 12)
-    for line in section.lines[: max(shown - 1, 0)]:
+    for line in section.lines[:shown]:
         table.add_row(*line)
-    more = len(section.lines) - max(shown - 1, 0)
     title = Text(section.title, style=section.style)
-    if more > 0 and shown < len(section.lines) + 1:
-        title.append(f"  +{more}", style="dim")
+    if more := len(section.lines) - shown:
+        title.append(f"  {more} more don't fit", style="dim")
     return _group([title, table])
 
 

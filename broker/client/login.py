@@ -13,7 +13,7 @@ import json
 import os
 import stat
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
@@ -53,8 +53,9 @@ class Login:
 
     def written(self) -> str:
         """Return it as text, tokens and all, for where it is kept."""
-        row = {**asdict(self), "token": self.token.reveal()}
-        return json.dumps({**row, "refresh_token": self.refresh_token.reveal()})
+        row = {name: getattr(self, name) for name in _TEXTS}
+        tokens = {"token": self.token.reveal(), "refresh_token": self.refresh_token.reveal()}
+        return json.dumps({**row, **tokens, "expires_at": self.expires_at})
 
     @classmethod
     def read(cls, text: str) -> Login:
