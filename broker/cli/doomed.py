@@ -111,7 +111,7 @@ def follow(broker: Client, chosen: dict[str, str | bool], seconds: float, *, qui
         try:
             states = broker.preview_revocation(chosen).states
         except PASSING as error:
-            left, words = 1, f"{error.detail}. Trying again"
+            left, words = 1, f"{error.detail.rstrip('.')}. Trying again"
         else:
             counts = {state: int(states.get(state) or 0) for state in _ON_THE_WAY}
             left = sum(counts.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +13,7 @@ from broker import __version__
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cyclopts import App
+    from cyclopts import App, Group
 
 _EPILOGUE: Final = """\
 Environment of the client commands:
@@ -84,11 +85,19 @@ _EXAMPLES: Final = {
 """Of the commands that are functions, whose own text the one in the list takes the place of."""
 
 
+@cache
+def _groups() -> dict[str, Group]:
+    """Make the groups of commands once: a command that is loaded keeps the one it is in."""
+    from cyclopts import Group
+
+    return {name: Group(name, sort_key=order) for order, name in enumerate(_GROUPS)}
+
+
 def build() -> App:
     """Make the application, with every command still unloaded."""
-    from cyclopts import App, Group
+    from cyclopts import App
 
-    groups = {name: Group(name, sort_key=order) for order, name in enumerate(_GROUPS)}
+    groups = _groups()
     app = App(
         name="broker",
         help="A just-in-time credential broker for AI agents: every credential lives for one "

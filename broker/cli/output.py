@@ -229,6 +229,11 @@ def _print(screen: Console, what: RenderableType, stream: TextIO | None = None) 
     (stream or sys.stdout).write("\n".join(text.rstrip() for text in capture.get().split("\n")))
 
 
+def is_screen() -> bool:
+    """Whether standard output is a terminal that can be drawn on."""
+    return sys.stdout.isatty() and not console().is_dumb_terminal
+
+
 def drawn(parts: Iterable[RenderableType]) -> None:
     """Print things of rich's, one below the other."""
     screen = console()

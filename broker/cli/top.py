@@ -53,7 +53,7 @@ def top(
         found = broker.get_overview()
         if connection.json:
             output.model(found)
-        elif once or not (sys.stdout.isatty() and sys.stdin.isatty()):
+        elif once or not sys.stdin.isatty() or not output.is_screen():
             output.drawn(draw_whole(found, connection.where))
         else:
             _live(broker, found, connection.where, pause_s)

@@ -139,7 +139,7 @@ def _sections(found: Overview, now: float, width: int) -> Iterable[Section]:
         )
     columns = ("backend", "state", "live", "revoking", "stuck", "failing", "why")
     yield _narrowed(
-        Section("BACKENDS", columns, [_backend(row) for row in found.backends]), width, (5, 3)
+        Section("BACKENDS", columns, [_backend(row) for row in found.backends]), width, (5, 3, 6)
     )
     if found.freezes:
         frozen = [_frozen(freeze, now) for freeze in found.freezes]

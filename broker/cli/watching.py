@@ -90,7 +90,7 @@ def watch_it(show: Callable[[], None], pause_s: float, *, json: bool) -> None:
         except PASSING as error:
             if not last:
                 raise
-            output.note(f"{error.detail}. Trying again every {pause_s:g}s")
+            output.note(f"{error.detail.rstrip('.')}. Trying again every {pause_s:g}s")
         else:
             text = frame.getvalue()
             if json:
