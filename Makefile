@@ -62,7 +62,7 @@ openapi: setup ## Write docs/openapi.json anew, after a change of the HTTP inter
 	@mv docs/openapi.json.new docs/openapi.json
 
 lock: $(UV) ## Write requirements.lock anew (ARGS=--upgrade for newer versions)
-	@$(UV) pip compile pyproject.toml --extra embedded --extra login --extra notify --extra spiffe --extra targets --group dev \
+	@$(UV) pip compile pyproject.toml --all-extras --group dev \
 		--universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' --quiet --output-file requirements.lock $(ARGS)
 	@if grep -nE '://|^-|file:|@ ' requirements.lock; then \

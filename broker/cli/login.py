@@ -192,13 +192,16 @@ def whoami(*, connection: Connection = DEFAULT) -> None:
 
 def _proof(connection: Connection) -> str:
     """Say where the identity comes from, in the order in which it is looked for."""
-    from broker.client.environment import TOKEN
+    from broker.client import environment as known
     from broker.client.login import Logins
 
     if connection.token_file:
         return f"token file {connection.token_file}"
-    if os.environ.get(TOKEN):
-        return TOKEN
+    for name in (known.TOKEN, known.COMMAND, known.AGENT, known.GITHUB_URL):
+        if os.environ.get(name):
+            return name
+    if known.PROJECTED.exists():
+        return f"token file {known.PROJECTED}"
     kept = Logins().kept(_url(connection.server))
     return f"login, kept in {'the keyring' if kept == 'keyring' else 'a file'}" if kept else "-"
 

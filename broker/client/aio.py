@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx2
@@ -13,23 +14,35 @@ from broker.client import (
     calls,
     decisions,
     ending_calls,
+    exits,
     grant_calls,
+    openings,
     overview_calls,
     policy_calls,
     reconcile_calls,
     transport,
 )
+from broker.client.aio_running import AsyncRunningTask
+from broker.client.connections import AsyncConnections
 from broker.client.errors import ConnectionFailed
 from broker.client.messages import Conversation
 from broker.client.methods import describe
+from broker.client.scripts import unbroken
 from broker.client.session import Session
+from broker.client.sync import Client
+from broker.client.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
+    from pathlib import Path
     from typing import Any
 
-    from broker.client.environment import Identity
+    from broker.client.dpop import DpopKey
+    from broker.client.identity import Identity
     from broker.client.messages import Call, Flow, PageCall, Request, Response
+    from broker.client.openings import Opening
+    from broker.client.retrying import Retries
+    from broker.client.tls import Tls
     from broker.clock import Clock
 
     Answer = Coroutine[Any, Any, "T"]
@@ -73,22 +86,48 @@ def _each(
     return method
 
 
+def _running(
+    build: Callable[P, Opening],
+) -> Callable[Concatenate[AsyncClient, P], AsyncRunningTask]:
+    def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncRunningTask:
+        return self.running(build(*args, **kwargs))
+
+    describe(method, build, "AsyncRunningTask")
+    return method
+
+
 class AsyncClient:
     """Talks to a broker without blocking the event loop; takes what ``Client`` takes."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what a caller may choose, each with a default
         self,
         url: str | None = None,
         identity: Identity | None = None,
         *,
         task_id: str | None = None,
+        audience: str | None = None,
+        tls: Tls | None = None,
+        dpop: DpopKey | Path | str | bool | None = None,
         timeout: float = transport.TIMEOUT,
+        retries: Retries | None = None,
         http_transport: httpx2.AsyncBaseTransport | None = None,
         clock: Clock | None = None,
     ) -> None:
         """Nothing is sent until the first call."""
-        self._session = Session.configured(url, identity, task_id, clock)
-        self._http = httpx2.AsyncClient(transport=http_transport, **transport.settings(timeout))
+        self._session = Session.configured(
+            url,
+            identity,
+            task_id,
+            clock,
+            audience=audience,
+            tls=tls,
+            dpop=dpop,
+            retries=retries,
+            own_transport=http_transport is not None,
+        )
+        wire = AsyncConnections(self._session.tls, http_transport)
+        self._settings, self._given = transport.settings(timeout), http_transport is not None
+        self._http = httpx2.AsyncClient(transport=wire, **self._settings)
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,8 +136,17 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections. Tasks that this client still has open are cancelled first."""
+        if left := exits.of(self):
+            await unbroken(asyncio.to_thread(exits.end, left, "its client was closed"))
         await self._http.aclose()
+
+    def running(self, opening: Opening) -> AsyncRunningTask:
+        """Return the handle of a task; ``task`` and ``join`` are this with an opening made up."""
+        work = Work(opening, self._session.task_id, self._session.clock)
+        # A blocking client ends it where no event loop does; no transport is for both.
+        twin = None if self._given else partial(Client.of, self._session, self._settings)
+        return AsyncRunningTask(self, work, twin)
 
     async def run(self, call: Call[T] | Conversation[T]) -> T:
         """Make one call, or several; the methods below are this with a call already made up."""
@@ -122,12 +170,17 @@ class AsyncClient:
     async def _send(self, request: Request) -> Response:
         if request.delay:
             await asyncio.sleep(request.delay)
+        if request.work is not None:
+            return await asyncio.to_thread(request.work)
         arguments = transport.arguments(self._session.url, request, self._http.timeout)
         try:
             answer = await self._http.request(**arguments)
         except httpx2.RequestError as error:
             raise transport.failed(self._session.url, error) from error
         return transport.received(answer)
+
+    task = _running(openings.task)
+    join = _running(openings.join)
 
     open_task = _one(calls.open_task)
     list_tasks = _one(calls.list_tasks)

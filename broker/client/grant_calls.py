@@ -33,7 +33,8 @@ def request_grant(
     for the task's agent to ``unwrap_grant``: whoever carries it there can't read it unnoticed.
 
     Raises ``ApprovalRequired`` when a human has to say yes first: ask again, with the same
-    arguments, once ``wait_for_approval`` says that it is approved.
+    arguments, once ``wait_for_approval`` says that it is approved. Raises ``AlreadyDelivered`` when
+    the answer with the credential was lost: revoke its ``grant_id`` and ask again.
     """
     document = {
         "capability": capability,
@@ -44,10 +45,10 @@ def request_grant(
         "wrap_ttl": duration(wrap_ttl),
     }
     # Repeated with the same key after a lost answer, this never issues a second credential: it
-    # raises Conflict (credential_already_delivered), whose `grant_id` can be revoked.
+    # raises AlreadyDelivered, whose `grant_id` can be revoked.
     path = path_to("/v1/tasks", task_id, "grants")
     request = send_json("POST", path, document, repeatable=True)
-    return issued(IssuedGrant, keyed(request, idempotency_key))
+    return issued(IssuedGrant, keyed(request, idempotency_key, once=True))
 
 
 def unwrap_grant(grant_id: str, token: Secret | str) -> Call[IssuedGrant]:
@@ -93,4 +94,4 @@ def rotate_grant(
     }
     path = path_to("/v1/grants", grant_id, "rotate")
     request = send_json("POST", path, document, repeatable=True)
-    return issued(IssuedGrant, keyed(request, idempotency_key))
+    return issued(IssuedGrant, keyed(request, idempotency_key, once=True))

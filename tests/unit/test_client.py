@@ -30,7 +30,10 @@ from broker.client import (
     ending_calls,
     errors,
     grant_calls,
+    openings,
+    overview_calls,
     policy_calls,
+    reasons,
     reconcile_calls,
 )
 from broker.client.decoding import decode
@@ -59,6 +62,8 @@ CALLS: Final = (
     decisions,
     ending_calls,
     grant_calls,
+    openings,
+    overview_calls,
     policy_calls,
     reconcile_calls,
 )
@@ -310,7 +315,7 @@ def test_no_identity_is_said_before_anything_is_sent() -> None:
 def methods(kind: type) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, member in inspect.getmembers(kind, inspect.isfunction):
-        if not name.startswith("_") and name not in {"run", "close", "aclose"}:
+        if not name.startswith("_") and name not in {"run", "running", "close", "aclose"}:
             found[name] = str(inspect.signature(member).replace(return_annotation=""))
     return found
 
@@ -331,7 +336,8 @@ def test_the_public_names() -> None:
     assert set(broker.client.__all__) >= {"Client", "AsyncClient", "BrokerClientError", "Secret"}
     tree = {
         kind.__name__
-        for _, kind in inspect.getmembers(errors, inspect.isclass)
+        for module in (errors, reasons)
+        for _, kind in inspect.getmembers(module, inspect.isclass)
         if issubclass(kind, BrokerClientError)
     }
     assert tree <= set(broker.client.__all__)
