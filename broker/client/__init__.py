@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         Task,
         TaskEnd,
     )
+    from broker.client.overview import DryRun, Me, Overview, RevocationPreview
     from broker.client.policy import (
         Candidate,
         ExplainedDecision,
@@ -163,6 +164,7 @@ __all__ = [
     "Credential",
     "Denied",
     "Disagreement",
+    "DryRun",
     "Elevation",
     "Execution",
     "ExplainedDecision",
@@ -188,6 +190,7 @@ __all__ = [
     "InvalidToken",
     "IssuedGrant",
     "LedgerUnavailable",
+    "Me",
     "MintedIdentity",
     "MovedOwner",
     "MovedPrincipal",
@@ -195,6 +198,7 @@ __all__ = [
     "NotFound",
     "NotRenewable",
     "Offer",
+    "Overview",
     "Owner",
     "Page",
     "PayloadTooLarge",
@@ -219,6 +223,7 @@ __all__ = [
     "RequestInProgress",
     "Retries",
     "Revocation",
+    "RevocationPreview",
     "RotatedKey",
     "RunningTask",
     "Secret",
@@ -271,6 +276,7 @@ _HOMES: Final = (
     "reconciling",
     "tree",
     "models",
+    "overview",
     "messages",
     "caller_calls",
     "task_errors",

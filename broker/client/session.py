@@ -102,7 +102,7 @@ class Session:
             InvalidRequest: a setting can't be used, or TLS is set up and wouldn't be spoken.
         """
         clock = clock or SystemClock()
-        found = from_environment(clock=clock, identity=identity)
+        found = from_environment(url=url, clock=clock, identity=identity)
         if own_transport and tls:
             msg = "either tls or http_transport: a transport of your own brings its own TLS"
             raise InvalidRequest(msg, code="invalid_tls")

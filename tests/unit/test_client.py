@@ -32,6 +32,7 @@ from broker.client import (
     errors,
     grant_calls,
     openings,
+    overview_calls,
     policy_calls,
     reasons,
     reconcile_calls,
@@ -64,6 +65,7 @@ CALLS: Final = (
     ending_calls,
     grant_calls,
     openings,
+    overview_calls,
     policy_calls,
     reconcile_calls,
 )
