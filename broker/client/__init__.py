@@ -58,7 +58,7 @@ if TYPE_CHECKING:
         Task,
         TaskEnd,
     )
-    from broker.client.overview import DryRun, Me, Overview, RevocationPreview
+    from broker.client.overview import DryRun, Overview, RevocationPreview
     from broker.client.policy import (
         Candidate,
         ExplainedDecision,
@@ -190,7 +190,6 @@ __all__ = [
     "InvalidToken",
     "IssuedGrant",
     "LedgerUnavailable",
-    "Me",
     "MintedIdentity",
     "MovedOwner",
     "MovedPrincipal",

@@ -257,7 +257,6 @@ class AsyncClient:
     reconcile = _one(reconcile_calls.reconcile)
     last_reconciliation = _one(reconcile_calls.last_reconciliation)
     get_overview = _one(overview_calls.get_overview)
-    who_am_i = _one(overview_calls.who_am_i)
     preview_revocation = _one(overview_calls.preview_revocation)
     dry_run = _one(overview_calls.dry_run)
     get_audit_event = _one(overview_calls.get_audit_event)
