@@ -19,13 +19,13 @@ from urllib.parse import urlencode, urlsplit
 import httpx2
 
 from broker.client import transport
+from broker.client.answers import from_response
 from broker.client.errors import (
     ConnectionFailed,
     InvalidRequest,
     NotFound,
     Unauthenticated,
     UnexpectedAnswer,
-    from_response,
 )
 from broker.client.login import Login, ended
 from broker.client.loopback import Loopback
