@@ -171,18 +171,20 @@ def whoami(*, connection: Connection = DEFAULT) -> None:
     from broker.client.decoding import encode
 
     with connection.client() as broker:
-        found = broker.who_am_i()
+        found = broker.whoami()
     server, proof = _url(connection.server), _proof(connection)
     if connection.json:
         output.document({**encode(found), "server": server, "identity": proof})
         return
     output.record(
         {
-            "name": found.name,
+            "principal": found.principal,
             "role": found.role,
             "owner": found.owner,
             "task": found.task_id,
-            "capabilities": ", ".join(found.capabilities),
+            "capabilities": "all of them"
+            if found.capabilities is None
+            else ", ".join(found.capabilities),
             "broker": server,
             "identity": proof,
             "token until": when(found.expires_at, SystemClock().now()),

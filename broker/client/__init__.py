@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from broker.client.aio import AsyncClient
     from broker.client.aio_running import AsyncRunningTask
     from broker.client.approvals import Approval, ApprovalNeed, Elevation, Vote
+    from broker.client.caller_calls import Offer, WhoAmI
     from broker.client.credential import Credential
     from broker.client.decisions import Execution, ToolDecision
     from broker.client.errors import (
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
         Task,
         TaskEnd,
     )
-    from broker.client.overview import DryRun, Me, Overview, RevocationPreview
+    from broker.client.overview import DryRun, Overview, RevocationPreview
     from broker.client.policy import (
         Candidate,
         ExplainedDecision,
@@ -189,13 +190,13 @@ __all__ = [
     "InvalidToken",
     "IssuedGrant",
     "LedgerUnavailable",
-    "Me",
     "MintedIdentity",
     "MovedOwner",
     "MovedPrincipal",
     "NotDeadYet",
     "NotFound",
     "NotRenewable",
+    "Offer",
     "Overview",
     "Owner",
     "Page",
@@ -250,6 +251,7 @@ __all__ = [
     "UnusedPower",
     "UseDpopNonce",
     "Vote",
+    "WhoAmI",
     "WhoCan",
     "WrappingExpired",
     "WrappingIntercepted",
@@ -275,6 +277,7 @@ _HOMES: Final = (
     "models",
     "overview",
     "messages",
+    "caller_calls",
     "task_errors",
     "holding",
     "tools",
