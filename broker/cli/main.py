@@ -95,7 +95,6 @@ _EXAMPLES: Final = {
     "serve": "Example: broker serve --config /etc/broker/config.toml",
     "check-config": "Example: broker check-config --config /etc/broker/config.toml",
     "doctor": "Example: broker doctor --config /etc/broker/config.toml",
-    "mcp": "Example: broker mcp --agent report-writer --on-exit completed",
 }
 """Of the commands that are functions, whose own text the one in the list takes the place of."""
 

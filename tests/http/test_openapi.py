@@ -121,6 +121,7 @@ def test_every_member_that_a_problem_is_given_is_stated() -> None:
     given = {
         (keyword.arg, path.name)
         for path in (ROOT / "broker").rglob("*.py")
+        if path.parent.name != "client"  # its errors are its own
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names
         for keyword in node.keywords
