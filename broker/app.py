@@ -17,6 +17,8 @@ from broker.backends.vault_look import VaultLook
 from broker.clock import SystemClock
 from broker.config import read_secret_file
 from broker.consents import Consents
+from broker.console.app import create_console
+from broker.console_settings import make_console, sign_in_client
 from broker.decisions import DecisionPoint
 from broker.deferral import Deferral
 from broker.elevating import Elevations
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from broker.backends.protocol import Backend
     from broker.clock import Clock
     from broker.config import Config, VaultSection
+    from broker.console.oidc import SignInClient
     from broker.steps import Step
 
 log = get_logger("app")
@@ -100,6 +103,7 @@ class Application:
     metrics: Metrics
     gauges: Gauges
     audit: AuditLog | None
+    sign_in: SignInClient | None
 
     async def ready(self) -> Readiness:
         """Look at the ledger, its durability, and Vault."""
@@ -137,7 +141,25 @@ class Application:
         if section.enabled:
             token = read_secret_file(section.token_file) if section.token_file else None
             app.show(Scrape(self.metrics, self.gauges.read, token))
+        if self.config.console.enabled:
+            self._mount_console(app)
         return app
+
+    def _mount_console(self, app: FastAPI) -> None:
+        console = make_console(
+            self.config,
+            self.connection,
+            self.clock,
+            broker=self.broker,
+            principals=self.principals,
+            owners=self.owners,
+            oversight=self.oversight,
+            audit=self.audit,
+            overview=self.overview,
+            client=self.sign_in,
+        )
+        app.mount(console.base, create_console(console), name="console")
+        app.state.end_streams = console.end_streams
 
     def tls(self) -> ServerTls | None:
         """Return what the server needs to speak https itself, if it is to.
@@ -187,6 +209,8 @@ class Application:
         """Close every connection."""
         await self.authenticator.aclose()
         await self.client_keys.aclose()
+        if self.sign_in is not None:
+            await self.sign_in.aclose()
         for backend in self.pipeline.backends.values():
             await backend.close()
         await self.connection.close()
@@ -347,6 +371,7 @@ def build(
         metrics=metrics,
         gauges=Gauges(pipeline, metrics, clock),
         audit=audit,
+        sign_in=sign_in_client(config, clock),
     )
 
 

@@ -1,0 +1,70 @@
+"""From a template and its values to a page. What is in the values is text, never markup."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from broker.durations import format_duration
+
+if TYPE_CHECKING:
+    from broker.console.assets import Assets
+
+_SECOND: Final = 1000
+_UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+
+
+class Templates:
+    """The templates of the package. A name that has no value is an error, not nothing."""
+
+    def __init__(self, base: str, assets: Assets) -> None:
+        """``base`` is the console's own path, which every link starts with."""
+        self._environment = Environment(
+            loader=PackageLoader("broker.console"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            auto_reload=False,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._environment.globals |= {"base": base, "asset": assets.url}
+        self._environment.filters |= {
+            "iso": iso,
+            "clock": clock_time,
+            "span": span,
+            "millis": millis,
+            "duration": format_duration,
+        }
+
+    def render(self, name: str, values: dict[str, Any]) -> str:
+        """Return a page, or a part of one."""
+        return self._environment.get_template(name).render(values)
+
+
+def iso(at_ms: int) -> str:
+    """Write a time for machines: ``2026-01-31T12:00:00Z``."""
+    return f"{datetime.fromtimestamp(at_ms / _SECOND, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def clock_time(at_ms: int) -> str:
+    """Write a time for people: ``2026-01-31 12:00:00 UTC``."""
+    return f"{datetime.fromtimestamp(at_ms / _SECOND, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def span(ms: int) -> str:
+    """Write how long something is in its two largest units: ``4m 12s``; nothing is negative."""
+    left, parts = max(0, ms) // _SECOND, list[str]()
+    for size, unit in _UNITS:
+        if left >= size or (unit == "s" and not parts) or parts:
+            parts.append(f"{left // size}{unit}")
+            left %= size
+    return " ".join(parts[:2])
+
+
+def millis(ms: int) -> str:
+    """Write a short time: ``84 ms``, ``1.4 s``, ``3m 20s``."""
+    if ms < _SECOND:
+        return f"{ms} ms"
+    return f"{ms / _SECOND:.1f} s" if ms < 60 * _SECOND else span(ms)

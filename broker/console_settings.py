@@ -1,0 +1,95 @@
+"""The console of a replica, made of its configuration and its other parts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from broker.console.app import Console
+from broker.console.oidc import ClientSettings, SignInClient
+from broker.console.people import People
+from broker.console.rights import ConsoleRole
+from broker.console.sessions import Sessions, SessionTimes
+from broker.console.sign_in import LINK_S, Links
+from broker.identity.oidc import JwtIssuer
+from broker.ledger.replay import Replay
+from broker.ledger.sessions import SessionTable
+
+if TYPE_CHECKING:
+    from broker.audit_log import AuditLog
+    from broker.clock import Clock
+    from broker.config import Config
+    from broker.identity.models import IssuerSettings
+    from broker.ledger.connection import Connection
+    from broker.oversight import Oversight
+    from broker.overview import Overview
+    from broker.owners import Owners
+    from broker.principals import Principals
+    from broker.service import Broker
+
+
+def sign_in_client(config: Config, clock: Clock) -> SignInClient | None:
+    """Make the console's client at the identity provider, if one is configured.
+
+    Raises:
+        ConfigError: it can't be asked safely.
+    """
+    section, own = config.console, config.broker.issuer
+    if section.issuer is None or section.client_id is None or not section.enabled:
+        return None
+    client = ClientSettings(
+        issuer=_issuer(config, section.issuer),
+        client_id=section.client_id,
+        redirect_uri=f"{own}/console/sign-in/callback",
+        scopes=section.scopes,
+        secret_file=section.client_secret_file,
+        key_file=section.client_key_file,
+    )
+    return SignInClient(client, clock)
+
+
+def make_console(  # noqa: PLR0913  what pages work with
+    config: Config,
+    connection: Connection,
+    clock: Clock,
+    *,
+    broker: Broker,
+    principals: Principals,
+    owners: Owners,
+    oversight: Oversight,
+    audit: AuditLog | None,
+    overview: Overview,
+    client: SignInClient | None,
+) -> Console:
+    """Make what the console's pages work with."""
+    section, own, replay = config.console, config.broker.issuer, Replay(connection)
+    people = People(
+        broker.pipeline.catalog,
+        broker.access.directory,
+        groups_claim=section.groups_claim,
+        roles={role: getattr(section.roles, role) for role in ConsoleRole},
+    )
+    times = SessionTimes(section.idle, section.max_session, section.fresh)
+    links = None
+    if section.link_issuer is not None:
+        issuer = _issuer(config, section.link_issuer)
+        ours = replace(issuer, audience=f"{own}/console", max_lifetime_s=LINK_S)
+        links = Links(JwtIssuer(ours, clock), replay)
+    return Console(
+        issuer=own,
+        broker=broker,
+        principals=principals,
+        owners=owners,
+        oversight=oversight,
+        audit=audit,
+        overview=overview,
+        people=people,
+        sessions=Sessions(SessionTable(connection), people, times, clock),
+        replay=replay,
+        client=client,
+        links=links,
+    )
+
+
+def _issuer(config: Config, name: str) -> IssuerSettings:
+    return next(settings for settings in config.issuers() if settings.name == name)

@@ -1,0 +1,35 @@
+"""Fixtures: an identity provider, a broker with a console, and Debian's Chromium."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.console.people import ConsoleWorld, console_config
+from tests.console.provider import Provider
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+    from pathlib import Path
+
+    from broker.config import Config
+    from broker.dev.stack import DevStack
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    """An identity provider."""
+    with Provider() as made:
+        yield made
+
+
+@pytest.fixture
+async def console(
+    engines: tuple[DevStack, Config], provider: Provider, tmp_path: Path
+) -> AsyncGenerator[ConsoleWorld]:
+    """A broker with a console, and an empty ledger."""
+    made = ConsoleWorld(engines[0], console_config(engines[0], provider, tmp_path), provider)
+    await made.empty()
+    yield made
+    await made.close()
