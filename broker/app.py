@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from broker import settings
@@ -17,10 +18,10 @@ from broker.backends.vault_look import VaultLook
 from broker.clock import SystemClock
 from broker.config import read_secret_file
 from broker.consents import Consents
-from broker.console.app import create_console
-from broker.console_settings import make_console, sign_in_client
+from broker.console_settings import mount_console, sign_in_client
 from broker.decisions import DecisionPoint
 from broker.deferral import Deferral
+from broker.dry_runs import DryRuns
 from broker.elevating import Elevations
 from broker.errors import BrokerError
 from broker.exchange import Exchange
@@ -42,6 +43,7 @@ from broker.ledger.approvals import ApprovalTable
 from broker.ledger.connection import Connection
 from broker.ledger.durability import durability
 from broker.ledger.elevations import ElevationTable
+from broker.ledger.glance import Glance
 from broker.ledger.live_tokens import LiveTokens
 from broker.ledger.queries import Queries
 from broker.ledger.redis import RedisLedger
@@ -51,6 +53,7 @@ from broker.ledger.roster import Roster
 from broker.logs import get_logger
 from broker.metrics import Metrics
 from broker.oversight import Oversight
+from broker.overview import Overviews
 from broker.owners import Owners
 from broker.pipeline import Pipeline
 from broker.possession import Possession
@@ -81,7 +84,7 @@ log = get_logger("app")
 DRAIN_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Application:
     """All parts of one replica, wired."""
 
@@ -102,6 +105,7 @@ class Application:
     clock: Clock
     metrics: Metrics
     gauges: Gauges
+    glance: Glance
     audit: AuditLog | None
     sign_in: SignInClient | None
 
@@ -123,6 +127,13 @@ class Application:
             parts |= await self.oversight.states()
         return parts
 
+    @cached_property
+    def overview(self) -> Overviews:
+        """What operators look at first, put together once for all who look."""
+        return Overviews(
+            self.pipeline, self.gauges, self.glance, self.metrics, self.clock, self.ready
+        )
+
     def http(self) -> FastAPI:
         """Build the HTTP application; its lifespan runs the scheduler."""
         app = create_app(
@@ -131,6 +142,9 @@ class Application:
             principals=self.principals,
             owners=self.owners,
             oversight=self.oversight,
+            overview=self.overview,
+            dry_runs=DryRuns(self.pipeline, self.broker.decisions),
+            login=self.config.login_at(),
             audit=self.audit,
             max_body=self.config.broker.max_body,
             trusted_proxies=self.config.broker.trusted_proxies,
@@ -141,25 +155,8 @@ class Application:
         if section.enabled:
             token = read_secret_file(section.token_file) if section.token_file else None
             app.show(Scrape(self.metrics, self.gauges.read, token))
-        if self.config.console.enabled:
-            self._mount_console(app)
+        mount_console(app, self.config, self.connection, self.clock, self.sign_in)
         return app
-
-    def _mount_console(self, app: FastAPI) -> None:
-        console = make_console(
-            self.config,
-            self.connection,
-            self.clock,
-            broker=self.broker,
-            principals=self.principals,
-            owners=self.owners,
-            oversight=self.oversight,
-            audit=self.audit,
-            overview=self.overview,
-            client=self.sign_in,
-        )
-        app.mount(console.base, create_console(console), name="console")
-        app.state.end_streams = console.end_streams
 
     def tls(self) -> ServerTls | None:
         """Return what the server needs to speak https itself, if it is to.
@@ -370,6 +367,7 @@ def build(
         clock=clock,
         metrics=metrics,
         gauges=Gauges(pipeline, metrics, clock),
+        glance=Glance(connection, tuple(backends)),
         audit=audit,
         sign_in=sign_in_client(config, clock),
     )

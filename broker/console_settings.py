@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from broker.console.app import Console
+from broker.console.app import Console, create_console
 from broker.console.oidc import ClientSettings, SignInClient
 from broker.console.people import People
 from broker.console.rights import ConsoleRole
@@ -16,15 +16,12 @@ from broker.ledger.replay import Replay
 from broker.ledger.sessions import SessionTable
 
 if TYPE_CHECKING:
-    from broker.audit_log import AuditLog
+    from fastapi import FastAPI
+
     from broker.clock import Clock
     from broker.config import Config
     from broker.identity.models import IssuerSettings
     from broker.ledger.connection import Connection
-    from broker.oversight import Oversight
-    from broker.overview import Overview
-    from broker.owners import Owners
-    from broker.principals import Principals
     from broker.service import Broker
 
 
@@ -48,21 +45,21 @@ def sign_in_client(config: Config, clock: Clock) -> SignInClient | None:
     return SignInClient(client, clock)
 
 
-def make_console(  # noqa: PLR0913  what pages work with
+def mount_console(
+    app: FastAPI,
     config: Config,
     connection: Connection,
     clock: Clock,
-    *,
-    broker: Broker,
-    principals: Principals,
-    owners: Owners,
-    oversight: Oversight,
-    audit: AuditLog | None,
-    overview: Overview,
     client: SignInClient | None,
-) -> Console:
-    """Make what the console's pages work with."""
+) -> None:
+    """Put the console below the broker's application, whose parts its pages work with.
+
+    It is not there if the configuration has it off.
+    """
     section, own, replay = config.console, config.broker.issuer, Replay(connection)
+    if not section.enabled:
+        return
+    broker: Broker = app.state.broker
     people = People(
         broker.pipeline.catalog,
         broker.access.directory,
@@ -75,20 +72,17 @@ def make_console(  # noqa: PLR0913  what pages work with
         issuer = _issuer(config, section.link_issuer)
         ours = replace(issuer, audience=f"{own}/console", max_lifetime_s=LINK_S)
         links = Links(JwtIssuer(ours, clock), replay)
-    return Console(
+    console = Console(
         issuer=own,
-        broker=broker,
-        principals=principals,
-        owners=owners,
-        oversight=oversight,
-        audit=audit,
-        overview=overview,
+        parts=app.state,
         people=people,
         sessions=Sessions(SessionTable(connection), people, times, clock),
         replay=replay,
         client=client,
         links=links,
     )
+    app.mount(console.base, create_console(console), name="console")
+    app.state.end_streams = console.end_streams
 
 
 def _issuer(config: Config, name: str) -> IssuerSettings:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from broker.clock import Clock
 
 _CALL: Final = "call:"
+_LAST: Final = 500
+"""How many of the last deaths are remembered one by one."""
 # Prometheus asks for these; a version the library doesn't know would go into the answer as it came.
 _MEDIA_RANGE: Final = re.compile(
     r"[ \t]*(application/openmetrics-text|text/plain)"
@@ -104,6 +107,8 @@ class Metrics:
             "sink": frozenset(),
         }
         self._children: dict[tuple[str, ...], Callable[[float], None]] = {}
+        self.times_to_dead: deque[int] = deque(maxlen=_LAST)
+        """Of the last grants confirmed dead, in milliseconds, for whoever looks at this replica."""
         self._gauges.set("build_info", 1, broker.__version__)
         # What can be alarmed about is there from the start, as zero.
         for kind in ("task", "grant"):
@@ -134,7 +139,9 @@ class Metrics:
     def dead(self, backend: str, power: str, *, asked_at: int, ended_at: int) -> None:
         """Take note of a grant that is confirmed dead; both times in epoch milliseconds."""
         backend, power = self._bounded("backend", backend), self._bounded("power", power)
-        self._child("time_to_dead_seconds", backend, power)(max(0, ended_at - asked_at) / 1000)
+        took = max(0, ended_at - asked_at)
+        self.times_to_dead.append(took)
+        self._child("time_to_dead_seconds", backend, power)(took / 1000)
 
     def abandoned(self, backend: str, power: str) -> None:
         """Take note of a grant that was given up: nobody confirms that it is dead."""

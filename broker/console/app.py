@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -21,7 +22,6 @@ from broker.console.headers import SecurityHeaders
 from broker.console.live import Feed
 from broker.console.rendering import Templates
 from broker.console.routing import THEME, THEMES, Pages, Visit, answer_error
-from broker.console.sessions import COOKIE
 from broker.http.api import each_once
 from broker.http.problems import status_of
 from broker.logs import get_logger
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from broker.console.sign_in import Links
     from broker.ledger.replay import Replay
     from broker.oversight import Oversight
-    from broker.overview import Overview
+    from broker.overview import Overviews
     from broker.owners import Owners
     from broker.principals import Principals
     from broker.service import Broker
@@ -59,22 +59,17 @@ async def asset(request: Request, version: str, name: str) -> Response:
 class Console:
     """What pages work with: the broker's own parts, the sessions, the templates.
 
-    ``issuer`` is the broker's URL, which people see the console below.
+    ``issuer`` is the broker's URL, which people see the console below. ``parts`` is the state of
+    the broker's application, by whose parts the API works too.
     """
 
     issuer: str
-    broker: Broker
-    principals: Principals
-    owners: Owners
-    oversight: Oversight
-    audit: AuditLog | None
-    overview: Overview
+    parts: State
     people: People
     sessions: Sessions
     replay: Replay
     client: SignInClient | None = None
     links: Links | None = None
-    cookie: str = COOKIE
     assets: Assets = field(init=False)
     templates: Templates = field(init=False)
     now_feed: Feed = field(init=False)
@@ -85,6 +80,36 @@ class Console:
         object.__setattr__(self, "assets", assets)
         object.__setattr__(self, "templates", Templates(self.base, assets))
         object.__setattr__(self, "now_feed", Feed(partial(now.live_part, self)))
+
+    @property
+    def broker(self) -> Broker:
+        """Tasks, grants, approvals, revocations, the log: what ``/v1`` calls as well."""
+        return self.parts.broker
+
+    @property
+    def overview(self) -> Overviews:
+        """What is so now."""
+        return self.parts.overview
+
+    @property
+    def principals(self) -> Principals:
+        """The register: agents, and what may become of them."""
+        return self.parts.principals
+
+    @property
+    def owners(self) -> Owners:
+        """Who answers for them."""
+        return self.parts.owners
+
+    @property
+    def oversight(self) -> Oversight:
+        """Effective power, chains, what nobody uses, policies, reconciling."""
+        return self.parts.oversight
+
+    @property
+    def audit(self) -> AuditLog | None:
+        """The signed log, unless it is off."""
+        return self.parts.audit
 
     @property
     def base(self) -> str:

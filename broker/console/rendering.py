@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from broker.durations import format_duration
-
 if TYPE_CHECKING:
     from broker.console.assets import Assets
 
@@ -31,11 +29,10 @@ class Templates:
         )
         self._environment.globals |= {"base": base, "asset": assets.url}
         self._environment.filters |= {
-            "iso": iso,
+            "at": at,
             "clock": clock_time,
             "span": span,
             "millis": millis,
-            "duration": format_duration,
         }
 
     def render(self, name: str, values: dict[str, Any]) -> str:
@@ -43,14 +40,14 @@ class Templates:
         return self._environment.get_template(name).render(values)
 
 
-def iso(at_ms: int) -> str:
-    """Write a time for machines: ``2026-01-31T12:00:00Z``."""
-    return f"{datetime.fromtimestamp(at_ms / _SECOND, UTC):%Y-%m-%dT%H:%M:%SZ}"
+def at(text: str) -> int:
+    """Read a time as the broker's answers write it, in epoch milliseconds."""
+    return int(datetime.fromisoformat(text).timestamp() * _SECOND)
 
 
-def clock_time(at_ms: int) -> str:
-    """Write a time for people: ``2026-01-31 12:00:00 UTC``."""
-    return f"{datetime.fromtimestamp(at_ms / _SECOND, UTC):%Y-%m-%d %H:%M:%S} UTC"
+def clock_time(text: str) -> str:
+    """Write such a time for people: ``2026-01-31 12:00:00 UTC``."""
+    return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def span(ms: int) -> str:

@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from broker.console.forms import read_form, way_back
 from broker.console.rights import Right
 from broker.console.routing import THEME, THEMES, Here, Pages
-from broker.console.sessions import drop_cookie, set_cookie
+from broker.console.sessions import COOKIE, drop_cookie, set_cookie
 from broker.errors import AccessDenied, InvalidRequest, InvalidToken, NotFound
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ async def sign_out(visit: Here) -> Response:
     else:
         await console.sessions.end(visit.request)
     answer = RedirectResponse(f"{console.base}/signed-out", 303)
-    drop_cookie(answer, console.cookie)
+    drop_cookie(answer, COOKIE)
     return answer
 
 

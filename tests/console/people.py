@@ -146,7 +146,9 @@ class Browser:
         assert sent.status_code == 302, sent.text
         return sent.headers["location"].removeprefix(self.origin + self.base)
 
-    async def sign_in(self, subject: str = "alice", *groups: str, query: str = "") -> httpx2.Response:
+    async def sign_in(
+        self, subject: str = "alice", *groups: str, query: str = ""
+    ) -> httpx2.Response:
         provider = self._world.provider
         provider.subject, provider.groups = f"u-{subject}", list(groups or ("ops",))
         return await self.get(await self.begin(query))

@@ -113,7 +113,9 @@ class Provider:
             **self.claims,
         }
         token = self.signed_by.sign({k: v for k, v in claims.items() if v is not None})
-        return _json({"access_token": "canary-idp-access", "token_type": "Bearer", "id_token": token})
+        return _json(
+            {"access_token": "canary-idp-access", "token_type": "Bearer", "id_token": token}
+        )
 
     def _is_client(self, asked: Asked, form: dict[str, str]) -> bool:
         if self.public:

@@ -65,9 +65,7 @@ async def test_nothing_in_the_ledger_opens_a_session(console: ConsoleWorld) -> N
     browser = await console.signed_in()
     identifier = browser.cookies[SESSION]
     keys = await console.app.connection.command("KEYS", "*")
-    rows = [
-        await console.app.connection.command("GET", key) for key in keys if b":session:" in key
-    ]
+    rows = [await console.app.connection.command("GET", key) for key in keys if b":session:" in key]
     assert len(rows) == 1
     everything = b"\n".join([*keys, *rows]).decode()
     assert identifier not in everything
@@ -246,9 +244,7 @@ async def test_idle_sessions_and_old_ones_end(
     world = ConsoleWorld(engines[0], config, provider)
     await world.empty()
     browser = await world.signed_in()
-    key = next(
-        k for k in await world.app.connection.command("KEYS", "*") if b":session:" in k
-    )
+    key = next(k for k in await world.app.connection.command("KEYS", "*") if b":session:" in k)
     left = await world.app.connection.command("PTTL", key)
     assert 590_000 < left <= 600_000
     row = await world.app.connection.command("GET", key)
@@ -322,7 +318,10 @@ async def test_another_site_cannot_sign_somebody_in(console: ConsoleWorld) -> No
     token = parse_qs(urlsplit(console.link()).query)["token"][0]
     browser = console.browser()
     answer = await browser.post(
-        "/sign-in/link", {"token": token}, origin="https://evil.example", sec_fetch_site="cross-site"
+        "/sign-in/link",
+        {"token": token},
+        origin="https://evil.example",
+        sec_fetch_site="cross-site",
     )
     assert answer.status_code == 403
     assert SESSION not in browser.cookies
@@ -358,7 +357,9 @@ async def test_below_the_path_of_the_issuer(
     await world.empty()
     browser = world.browser()
     first = await browser.get("/")
-    assert first.headers["location"].startswith("/broker/console/sign-in?return_to=/broker/console/")
+    assert first.headers["location"].startswith(
+        "/broker/console/sign-in?return_to=/broker/console/"
+    )
     assert (await browser.sign_in()).headers["location"] == "/broker/console/"
     page = await browser.get("/")
     assert page.status_code == 200
