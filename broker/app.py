@@ -151,8 +151,7 @@ class Application:
             ready=self.ready,
             lifespan=self._lifespan,
         )
-        section = self.config.metrics
-        if section.enabled:
+        if (section := self.config.metrics).enabled:
             token = read_secret_file(section.token_file) if section.token_file else None
             app.show(Scrape(self.metrics, self.gauges.read, token))
         mount_console(app, self.config, self.connection, self.clock, self.sign_in)

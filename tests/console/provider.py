@@ -12,7 +12,7 @@ import json
 import secrets
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from tests.issuers import Answer, IssuerKey, jwks
@@ -45,7 +45,7 @@ class Provider:
         self._server = Loopback(self._answer)
         self.url = self._server.url
 
-    def __enter__(self) -> Provider:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -9,7 +10,6 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 
 from tests.console.people import ConsoleWorld, console_config
-from tests.console.provider import Provider
 from tests.issuers import IssuerKey
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from broker.config import Config
     from broker.dev.stack import DevStack
+    from tests.console.provider import Provider
 
 OTHER_KEY = IssuerKey.new("ES256", "idp-1")
 SESSION = "__Host-broker-session"
@@ -248,7 +249,6 @@ async def test_idle_sessions_and_old_ones_end(
     left = await world.app.connection.command("PTTL", key)
     assert 590_000 < left <= 600_000
     row = await world.app.connection.command("GET", key)
-    import json
 
     def aged(seen_s: int, started_s: int) -> str:
         found = json.loads(row)
