@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from tests.console.people import ConsoleWorld, console_config
 from tests.console.provider import Provider
@@ -12,6 +14,8 @@ from tests.console.provider import Provider
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
     from pathlib import Path
+
+    from playwright.sync_api import Browser
 
     from broker.config import Config
     from broker.dev.stack import DevStack
@@ -33,3 +37,16 @@ async def console(
     await made.empty()
     yield made
     await made.close()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A browser without a window."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("there is no chromium here: apt-get install chromium")
+    with sync_playwright() as playwright:
+        # Chromium doesn't sandbox for root, as which CI runs; it looks at pages of ours alone.
+        made = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield made
+        made.close()

@@ -1,0 +1,98 @@
+"""Debian's Chromium, looking at a console; whatever it complains about fails the test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+import httpx2
+
+from tests.dev.broker_process import broker
+from tests.world import EXCHANGE, JWT
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
+
+    from tests.dev.broker_process import Server
+
+
+class Looking:
+    """Browsers of their own for one broker: what is loaded from elsewhere is an error too."""
+
+    def __init__(self, chromium: Browser, dev: Server) -> None:
+        self._chromium = chromium
+        self._dev = dev
+        self._contexts: list[BrowserContext] = []
+        self.complaints: list[str] = []
+
+    def link(self, name: str = "operator") -> str:
+        """A one-time link of the command that people use."""
+        return broker("dev", "console", name, "--data", self._dev.place["data"]).out.strip()
+
+    def page(
+        self, *, scheme: Any = "light", size: tuple[int, int] = (1280, 900), script: bool = True
+    ) -> Page:
+        """A page of a browser that nobody has used."""
+        context = self._chromium.new_context(
+            color_scheme=scheme,
+            viewport={"width": size[0], "height": size[1]},
+            java_script_enabled=script,
+        )
+        self._contexts.append(context)
+        page = context.new_page()
+        page.on("console", self._said)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", self._asked)
+        return page
+
+    def signed_in(self, name: str = "operator", **how: Any) -> Page:
+        """A page of a person who is signed in, at *Now*."""
+        page = self.page(**how)
+        page.goto(self.link(name))
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url("**/console/")
+        return page
+
+    def forgive(self, word: str) -> None:
+        """Drop complaints that a test is about."""
+        self.complaints = [said for said in self.complaints if word not in said]
+
+    def _said(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    def _asked(self, request: Request) -> None:
+        if urlsplit(request.url).netloc != urlsplit(self._dev.url).netloc:
+            self.complaints.append(f"asked elsewhere: {request.url}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for context in self._contexts:
+            context.close()
+        if exc is None:
+            assert self.complaints == []
+
+
+def dev_call(dev: Server, name: str, method: str, path: str, body: Any = None) -> Any:
+    """Call the API of ``broker dev`` as one of its principals."""
+    identity = broker("dev", "token", name, "--data", dev.place["data"]).out.strip()
+    form = {
+        "grant_type": EXCHANGE,
+        "subject_token": identity,
+        "subject_token_type": JWT,
+        "resource": dev.url,
+    }
+    token = httpx2.post(f"{dev.url}/oauth/token", data=form).json()["access_token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    answer = httpx2.request(method, f"{dev.url}{path}", json=body, headers=headers)
+    assert answer.status_code < 300, answer.text
+    return answer.json()
