@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from starlette.responses import RedirectResponse
+from starlette.routing import Route
+
 from broker.console.app import Console, create_console
 from broker.console.oidc import ClientSettings, SignInClient
 from broker.console.people import People
@@ -17,6 +20,7 @@ from broker.ledger.sessions import SessionTable
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from starlette.requests import Request
 
     from broker.clock import Clock
     from broker.config import Config
@@ -81,8 +85,14 @@ def mount_console(
         client=client,
         links=links,
     )
+    app.router.routes.append(Route(console.base, _first_page, include_in_schema=False))
     app.mount(console.base, create_console(console), name="console")
     app.state.end_streams = console.end_streams
+
+
+async def _first_page(request: Request) -> RedirectResponse:
+    """Lead from the console's path to its first page, which links are relative to."""
+    return RedirectResponse(f"{request.scope['path']}/", 308)
 
 
 def _issuer(config: Config, name: str) -> IssuerSettings:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
@@ -22,13 +22,10 @@ from broker.console.headers import SecurityHeaders
 from broker.console.live import Feed
 from broker.console.rendering import Templates
 from broker.console.routing import THEME, THEMES, Pages, Visit, answer_error
-from broker.http.api import each_once
 from broker.http.problems import status_of
 from broker.logs import get_logger
 
 if TYPE_CHECKING:
-    from starlette.routing import BaseRoute
-
     from broker.audit_log import AuditLog
     from broker.console.oidc import SignInClient
     from broker.console.people import People
@@ -159,31 +156,12 @@ class Console:
 
 def create_console(console: Console) -> FastAPI:
     """Build the application around what its pages work with."""
-    app = _bare()
-    app.state.console = console
-    app.router.routes.extend(_routes())
-    _answer_errors(app)
-    app.add_middleware(SecurityHeaders, https=console.origin.startswith("https:"))
-    return app
-
-
-@cache
-def _routes() -> tuple[BaseRoute, ...]:
-    """Return the routes, made once: they know no console, and take time to make."""
-    app = _bare()
-    for pages in (*(chapter.pages for chapter in CHAPTERS), _assets):
-        app.include_router(pages.router)
-    return tuple(app.router.routes)
-
-
-def _bare() -> FastAPI:
-    return FastAPI(
+    app = FastAPI(
         title="Broker console",
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        dependencies=[Depends(each_once)],
         telemetry={
             "tracing": False,
             "metrics": False,
@@ -192,6 +170,13 @@ def _bare() -> FastAPI:
             "auto_configure": False,
         },
     )
+    app.state.console = console
+    # The routes themselves, made once when they were imported: they know no console.
+    for pages in (*(chapter.pages for chapter in CHAPTERS), _assets):
+        app.router.routes.extend(pages.router.routes)
+    _answer_errors(app)
+    app.add_middleware(SecurityHeaders, https=console.origin.startswith("https:"))
+    return app
 
 
 def _answer_errors(app: FastAPI) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 CSRF: Final = "csrf"
 _FORM: Final = "application/x-www-form-urlencoded"
 _MAX_FIELDS: Final = 50
-_WITHIN: Final = re.compile(r"(/[A-Za-z0-9._~%-]+)*/?(\?[A-Za-z0-9._~%=&+:|-]*)?")
+_WITHIN: Final = re.compile(r"(/[A-Za-z0-9._~:-]+)*/?(\?[A-Za-z0-9._~%=&+:|-]*)?")
 _MAX_WAY: Final = 1000
 
 

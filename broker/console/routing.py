@@ -17,6 +17,7 @@ from broker.console.forms import check_origin, check_token, read_form
 from broker.console.rights import Right
 from broker.console.sessions import Session
 from broker.errors import AccessDenied, AuthenticationError, BrokerError, InvalidRequest
+from broker.http.api import each_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,7 +135,7 @@ class Pages:
         return self.router.api_route(
             path,
             methods=[method],
-            dependencies=[Depends(_guard(needs, fresh=fresh))],
+            dependencies=[Depends(each_once), Depends(_guard(needs, fresh=fresh))],
             openapi_extra={NEED: needs or OPEN, FRESH: fresh},
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
@@ -13,9 +14,25 @@ from tests.world import EXCHANGE, JWT
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
+    from playwright.sync_api import (
+        Browser,
+        BrowserContext,
+        ConsoleMessage,
+        Page,
+        Playwright,
+        Request,
+    )
 
     from tests.dev.broker_process import Server
+
+
+def launch(playwright: Playwright) -> Browser | None:
+    """Start it without a window, if it is installed."""
+    program = shutil.which("chromium")
+    if program is None:
+        return None
+    # Chromium doesn't sandbox for root, as which CI runs; it looks at pages of ours alone.
+    return playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
 
 
 class Looking:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import sync_playwright
 
+from tests.console.chromium import launch
 from tests.console.people import ConsoleWorld, console_config
 from tests.console.provider import Provider
 
@@ -42,11 +42,9 @@ async def console(
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """A browser without a window."""
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("there is no chromium here: apt-get install chromium")
     with sync_playwright() as playwright:
-        # Chromium doesn't sandbox for root, as which CI runs; it looks at pages of ours alone.
-        made = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        made = launch(playwright)
+        if made is None:
+            pytest.skip("there is no chromium here: apt-get install chromium")
         yield made
         made.close()

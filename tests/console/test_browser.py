@@ -163,7 +163,10 @@ def test_the_keyboard_is_enough(look: Looking) -> None:
 
 def test_another_site_can_neither_frame_nor_send(look: Looking, dev: Server) -> None:
     page = look.signed_in()
-    form = f'<form method=post action="{dev.url}/console/sign-out"></form><script>document.forms[0].submit()</script>'
+    form = (
+        f'<form method=post action="{dev.url}/console/sign-out"></form>'
+        "<script>document.forms[0].submit()</script>"
+    )
     frame = f'<iframe src="{dev.url}/console/"></iframe>'
 
     def answer(asked: Any) -> Answer:

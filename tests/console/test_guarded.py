@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from fastapi.routing import APIRoute
+from starlette.routing import Mount
 
 from broker.console.rights import Right
 from broker.console.routing import NEED, OPEN
@@ -39,9 +40,10 @@ PEOPLE: Final[dict[str, tuple[str, set[Right]]]] = {
 
 
 def routes(world: ConsoleWorld) -> dict[tuple[str, str], str]:
-    mount = next(r for r in world.app.http().routes if getattr(r, "name", None) == "console")
+    mounts = [route for route in world.app.http().routes if isinstance(route, Mount)]
+    (mount,) = [route for route in mounts if route.name == "console"]
     found: dict[tuple[str, str], str] = {}
-    for route in getattr(mount, "app").routes:  # noqa: B009
+    for route in mount.routes:
         assert isinstance(route, APIRoute), f"{route}: add it by Pages"
         assert route.openapi_extra is not None
         assert len(route.methods) == 1

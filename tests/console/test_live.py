@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from broker.console.live import Feed, News
 from broker.errors import LedgerUnavailable
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.console.people import ConsoleWorld
@@ -25,6 +26,14 @@ class Counter:
             raise LedgerUnavailable("down", retry_after=1)
         self.made += 1
         return f"<p>{self.made}"
+
+
+async def told(so: bool) -> bool:
+    return so
+
+
+async def nobody_else() -> bool:
+    return len(asyncio.all_tasks()) == 1
 
 
 async def first(feed: Feed, count: int) -> list[News | None]:
@@ -51,9 +60,7 @@ async def test_nothing_is_made_for_nobody() -> None:
     made = Counter()
     feed = Feed(made, every_s=0.01)
     await first(feed, 2)
-    async with asyncio.timeout(10):
-        while len(asyncio.all_tasks()) > 1:
-            await asyncio.sleep(0.01)
+    await wait_until(nobody_else, "the producer ends")
     before = made.made
     assert (await first(feed, 1))[0] == News("page", f"<p>{before + 1}")
 
@@ -63,8 +70,7 @@ async def test_who_reads_slowly_gets_the_latest() -> None:
     feed = Feed(made, every_s=0.001)
     async with contextlib.aclosing(feed.follow()) as news, asyncio.timeout(10):
         one = await anext(news)
-        while made.made < 20:
-            await asyncio.sleep(0.001)
+        await wait_until(lambda: told(made.made >= 20), "twenty were made")
         other = await anext(news)
     assert one is not None
     assert other is not None
@@ -103,8 +109,7 @@ async def test_closing_ends_it_for_all() -> None:
 
     async with asyncio.timeout(10):
         following = [asyncio.create_task(all_of_it()) for _ in range(5)]
-        while feed.followers < 5:
-            await asyncio.sleep(0.001)
+        await wait_until(lambda: told(feed.followers == 5), "all of them follow")
         feed.close()
         assert all(await asyncio.gather(*following))
 

@@ -175,6 +175,7 @@ async def test_the_id_is_a_new_one_at_each_sign_in(console: ConsoleWorld) -> Non
         "/console//evil.example",
         "/console/..//evil.example",
         "/console/../v1/tasks",
+        "/console/%2e%2e/v1/tasks",
         "/consolex",
         "/console@evil.example/",
         "/console/\tx",
