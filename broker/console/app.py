@@ -26,6 +26,8 @@ from broker.http.problems import status_of
 from broker.logs import get_logger
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from broker.audit_log import AuditLog
     from broker.console.oidc import SignInClient
     from broker.console.people import People
@@ -154,9 +156,18 @@ class Console:
         return HTMLResponse(self.templates.render(template, {**frame, **values}), status)
 
 
+class _Guarded(FastAPI):
+    """The application within what adds the headers, also to answers for unforeseen errors."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        console: Console = self.state.console
+        https = console.origin.startswith("https:")
+        return SecurityHeaders(super().build_middleware_stack(), https=https)
+
+
 def create_console(console: Console) -> FastAPI:
     """Build the application around what its pages work with."""
-    app = FastAPI(
+    app = _Guarded(
         title="Broker console",
         openapi_url=None,
         docs_url=None,
@@ -175,7 +186,6 @@ def create_console(console: Console) -> FastAPI:
     for pages in (*(chapter.pages for chapter in CHAPTERS), _assets):
         app.router.routes.extend(pages.router.routes)
     _answer_errors(app)
-    app.add_middleware(SecurityHeaders, https=console.origin.startswith("https:"))
     return app
 
 

@@ -138,8 +138,9 @@ class SignInClient:
         if not isinstance(raw, str):
             raise AccessDenied("The provider sent no ID token.")
         try:
-            identity = await self._verifier.verify(raw)
-            self._check(identity, parse(raw).header, token, _derived(secret, "nonce", state))
+            jws = parse(raw)
+            identity = await self._verifier.verify_parsed(jws)
+            self._check(identity, jws.algorithm, token, _derived(secret, "nonce", state))
         except (InvalidToken, JoseError, AuthlibBaseError) as error:
             why = (
                 error.detail if isinstance(error, InvalidToken) else "a claim is not as it must be"
@@ -163,14 +164,14 @@ class SignInClient:
         await self._verifier.aclose()
 
     def _check(
-        self, identity: Identity, header: Mapping[str, Any], token: Mapping[str, Any], nonce: str
+        self, identity: Identity, algorithm: str, token: Mapping[str, Any], nonce: str
     ) -> None:
         params = {
             "client_id": self.settings.client_id,
             "nonce": nonce,
             "access_token": token.get("access_token"),
         }
-        claims: Any = CodeIDToken(dict(identity.claims), dict(header), {}, params)
+        claims: Any = CodeIDToken(dict(identity.claims), {"alg": algorithm}, {}, params)
         claims.validate(now=int(self._clock.now()), leeway=self.settings.issuer.leeway_s)
 
     def _is_fresh(self, claims: Mapping[str, Any], begun: Begun) -> bool:

@@ -157,7 +157,7 @@ def answer_error(request: Request, error: BrokerError, status: int) -> Response:
         title=error.title,
         detail=error.detail,
         code=error.code,
-        status=status,
+        number=status,
         sign_in=isinstance(error, SignInNeeded),
     )
     if error.retry_after is not None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import httpx2
 
-from tests.dev.broker_process import broker
+from broker.clock import SystemClock
+from broker.dev.config import subject_of
+from broker.dev.issuer import DevIssuer
+from broker.dev.link import console_link
 from tests.world import EXCHANGE, JWT
 
 if TYPE_CHECKING:
@@ -45,8 +49,8 @@ class Looking:
         self.complaints: list[str] = []
 
     def link(self, name: str = "operator") -> str:
-        """A one-time link of the command that people use."""
-        return broker("dev", "console", name, "--data", self._dev.place["data"]).out.strip()
+        """A one-time link, as `broker dev console` prints it."""
+        return console_link(name, Path(self._dev.place["data"]), SystemClock())
 
     def page(
         self, *, scheme: Any = "light", size: tuple[int, int] = (1280, 900), script: bool = True
@@ -101,7 +105,8 @@ class Looking:
 
 def dev_call(dev: Server, name: str, method: str, path: str, body: Any = None) -> Any:
     """Call the API of ``broker dev`` as one of its principals."""
-    identity = broker("dev", "token", name, "--data", dev.place["data"]).out.strip()
+    data = Path(dev.place["data"])
+    identity = DevIssuer(data, SystemClock()).token(subject_of(name, data)).reveal()
     form = {
         "grant_type": EXCHANGE,
         "subject_token": identity,

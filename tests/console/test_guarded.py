@@ -110,7 +110,7 @@ async def test_another_site_sends_nothing(
 async def test_a_form_carries_the_token_of_its_session(console: ConsoleWorld) -> None:
     browser, other = await console.signed_in(), await console.signed_in("olga")
     foreign = await other.csrf()
-    for form in ({}, {"csrf": ""}, {"csrf": foreign}, {"csrf": "é"}):
+    for form in ({"theme": "dark"}, {"csrf": ""}, {"csrf": foreign}, {"csrf": "é"}):
         for (method, path), needs in ROUTES.items():
             if method == "POST" and needs != OPEN:
                 assert (await browser.post(path, form)).status_code == 403, path
