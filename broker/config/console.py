@@ -15,7 +15,7 @@ from broker.config.table import Table, written
 class ConsoleRoles(Table):
     """``[console.roles]``: which groups of the identity provider make somebody what."""
 
-    viewer: Many[Text] = Field((), examples=['["staff"]'])
+    viewer: Many[Text] = Field(default=(), examples=['["staff"]'])
     approver: Many[Text] = ()
     operator: Many[Text] = ()
     auditor: Many[Text] = ()
@@ -33,10 +33,14 @@ class ConsoleSection(Table):
     """
 
     enabled: bool = True
-    issuer: Name | None = Field(None, examples=['"corp"'])
-    client_id: Text | None = Field(None, examples=['"broker-console"'])
-    client_secret_file: ExistingFile | None = Field(None, examples=['"secrets/console-secret"'])
-    client_key_file: ExistingFile | None = Field(None, examples=['"secrets/console-key.pem"'])
+    issuer: Name | None = Field(default=None, examples=['"corp"'])
+    client_id: Text | None = Field(default=None, examples=['"broker-console"'])
+    client_secret_file: ExistingFile | None = Field(
+        default=None, examples=['"secrets/console-secret"']
+    )
+    client_key_file: ExistingFile | None = Field(
+        default=None, examples=['"secrets/console-key.pem"']
+    )
     scopes: Many[Text] = ("openid", "profile")
     groups_claim: Text = "groups"
     roles: ConsoleRoles = ConsoleRoles()

@@ -44,7 +44,7 @@ class Feed:
         self._produce = produce
         self._every_s = every_s
         self._changed = asyncio.Condition()
-        self._latest = News("", "")
+        self._latest: News = News("", "")
         self._version = 0
         self._followers = 0
         self._closed = False

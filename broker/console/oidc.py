@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlencode
 
 from authlib.common.errors import AuthlibBaseError
+from authlib.oauth2 import rfc7636
 from authlib.oauth2.auth import ClientAuth
-from authlib.oauth2.rfc6749.parameters import prepare_grant_uri, prepare_token_request
+from authlib.oauth2.rfc6749 import parameters
 from authlib.oauth2.rfc7523 import PrivateKeyJWT
-from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from authlib.oidc.core import CodeIDToken
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
@@ -45,6 +45,9 @@ BEGUN_S: Final = 600
 """How long signing in may take."""
 _REFUSED: Final = "The sign-in was not begun in this browser, or too long ago: begin again."
 _MAX_CHARS: Final = 4000
+# Authlib is untyped.
+_PARAMETERS: Any = parameters
+_PKCE: Any = rfc7636
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +99,8 @@ class SignInClient:
         """
         state = _sealed(secret, Begun(int(self._clock.now()), way_back, fresh))
         again = {"prompt": "login", "max_age": "0"} if fresh else {}
-        challenge: str = create_s256_code_challenge(_derived(secret, "verifier", state))
-        return prepare_grant_uri(
+        verifier = _derived(secret, "verifier", state)
+        return _PARAMETERS.prepare_grant_uri(
             await self._endpoint("authorization_endpoint"),
             self.settings.client_id,
             "code",
@@ -105,7 +108,7 @@ class SignInClient:
             scope=" ".join(self.settings.scopes),
             state=state,
             nonce=_derived(secret, "nonce", state),
-            code_challenge=challenge,
+            code_challenge=_PKCE.create_s256_code_challenge(verifier),
             code_challenge_method="S256",
             **again,
         )
@@ -180,7 +183,7 @@ class SignInClient:
         return isinstance(at, int | float) and not isinstance(at, bool) and at >= earliest
 
     async def _exchange(self, code: str, verifier: str) -> dict[str, Any]:
-        body: str = prepare_token_request(
+        body: str = _PARAMETERS.prepare_token_request(
             "authorization_code",
             code=code,
             redirect_uri=self.settings.redirect_uri,

@@ -19,7 +19,7 @@ class Templates:
 
     def __init__(self, base: str, assets: Assets) -> None:
         """``base`` is the console's own path, which every link starts with."""
-        self._environment = Environment(
+        self._environment: Any = Environment(
             loader=PackageLoader("broker.console"),
             autoescape=True,
             undefined=StrictUndefined,

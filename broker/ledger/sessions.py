@@ -80,4 +80,5 @@ def _row(text: bytes) -> SessionRow | None:
     row: dict[str, Any] = {k: v for k, v in json.loads(text).items() if k in known}
     if set(row) != known:
         return None
-    return SessionRow(**(row | {"rights": tuple(row["rights"])}))
+    row["rights"] = tuple(row["rights"])
+    return SessionRow(**row)

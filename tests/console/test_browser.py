@@ -58,7 +58,8 @@ def grant(dev: Server, opened: dict[str, Any], capability: str = "orders-read") 
 def axe(page: Page) -> list[str]:
     """What axe finds, of the rules that WCAG 2.2 A and AA have."""
     tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-    found = Axe().run(page, options={"runOnly": {"type": "tag", "values": tags}})
+    engine: Any = Axe()
+    found = engine.run(page, options={"runOnly": {"type": "tag", "values": tags}})
     return [
         f"{v['id']}: {v['nodes'][0]['html'][:200]} {v['nodes'][0].get('failureSummary', '')[:300]}"
         for v in found.response["violations"]
