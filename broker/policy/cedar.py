@@ -47,6 +47,13 @@ class Schema:
         self.text = schema(self.tools, needs)
         self._parsed = cedarpy.Schema.from_str(self.text)
 
+    def __eq__(self, other: object) -> bool:
+        """Tell whether the same policies fit both."""
+        return isinstance(other, Schema) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
     def faults(self, policies: str) -> list[tuple[str, str]]:
         """Return what is wrong with some policies: pairs of an id by Cedar and a message."""
         return list(_faults(policies, self.text))
@@ -63,6 +70,24 @@ def _faults(policies: str, schema_text: str) -> tuple[tuple[str, str], ...]:
     return tuple((fault.policy_id, fault.error) for fault in found.errors)
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    facts: Mapping[str, PolicyFacts]
+    parsed: cedarpy.PolicySet
+    needs: Needs
+    schema: Schema
+
+
+@lru_cache(maxsize=8)
+def _read(sources: tuple[Source, ...], schema: Schema) -> _Read:
+    """Parse and check, which takes some 50 ms; the same text by the same schema once a process."""
+    facts = read_policies(sources, schema)
+    parsed = cedarpy.PolicySet.from_str("\n".join(source.text for source in sources))
+    needs = needs_of(parsed.to_pst().static_policies.values())
+    # The policies fit the whole schema; what is put to them fits the part that they look at.
+    return _Read(facts, parsed, needs, Schema(schema.tools, needs))
+
+
 class CedarPolicies:
     """Some policies, ready to be asked. Never changes: other policies are another object."""
 
@@ -73,11 +98,11 @@ class CedarPolicies:
             ConfigError: a file can't be parsed, doesn't fit the schema, or says something about
                 obligations that can't be read. The detail lists everything that is wrong.
         """
-        self.facts: Mapping[str, PolicyFacts] = read_policies(sources, schema)
-        self._set = cedarpy.PolicySet.from_str("\n".join(source.text for source in sources))
-        self._needs = needs_of(self.nodes.values())
-        # The policies fit the whole schema; what is put to them fits the part that they look at.
-        self._schema = Schema(schema.tools, self._needs)
+        read = _read(tuple(sources), schema)
+        self.facts: Mapping[str, PolicyFacts] = read.facts
+        self._set = read.parsed
+        self._needs = read.needs
+        self._schema = read.schema
 
     @property
     def nodes(self) -> Mapping[str, pst.Template]:
