@@ -36,12 +36,15 @@ _SAFE: Final = ("GET", "HEAD")
 
 
 class SignInNeeded(AuthenticationError):
-    """There is no session; with ``fresh`` there is, and its person has to prove themselves anew."""
+    """There is no session."""
 
-    def __init__(self, *, fresh: bool = False) -> None:
-        """Say which of the two it is."""
-        super().__init__("Sign in again to do this." if fresh else "Sign in first.")
-        self.fresh = fresh
+    title = "Sign in first"
+
+
+class SignInAgain(SignInNeeded):
+    """There is one, and its person has to prove anew who they are."""
+
+    title = "Sign in again to do this"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ def _guard(needs: Right | None, *, fresh: bool) -> Callable[[Request], Any]:
             form = await read_form(request)
             check_token(form, session.csrf)
         if fresh and not console.sessions.is_fresh(session):
-            raise SignInNeeded(fresh=True)
+            raise SignInAgain
         request.state.visit = Visit(console, request, session, form)
 
     return guard
@@ -145,7 +148,9 @@ def answer_error(request: Request, error: BrokerError, status: int) -> Response:
     console: Console = request.app.state.console
     if isinstance(error, SignInNeeded):
         if request.method in _SAFE and not _is_stream(request):
-            return RedirectResponse(console.sign_in_url(request, fresh=error.fresh), 303)
+            return RedirectResponse(
+                console.sign_in_url(request, fresh=isinstance(error, SignInAgain)), 303
+            )
         status = 401
     session: Session | None = getattr(request.state, "session", None)
     visit = Visit(console, request, session) if session is not None else None

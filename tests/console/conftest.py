@@ -39,9 +39,12 @@ async def console(
     await made.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A browser without a window."""
+    """A browser without a window.
+
+    Playwright holds the thread's event loop until it stops: not longer than its own module.
+    """
     with sync_playwright() as playwright:
         made = launch(playwright)
         if made is None:
