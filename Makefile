@@ -65,7 +65,7 @@ screenshots: setup ## Take the pictures of the console in docs/, anew
 	@$(BIN)/python -m tests.console.screenshots $(ARGS)
 
 lock: $(UV) ## Write requirements.lock anew (ARGS=--upgrade for newer versions)
-	@$(UV) pip compile pyproject.toml --extra embedded --extra notify --extra spiffe --extra targets --group dev \
+	@$(UV) pip compile pyproject.toml --extra embedded --extra login --extra notify --extra spiffe --extra targets --group dev \
 		--universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' --quiet --output-file requirements.lock $(ARGS)
 	@if grep -nE '://|^-|file:|@ ' requirements.lock; then \

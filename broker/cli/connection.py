@@ -51,6 +51,13 @@ class Connection:
         bool, Parameter(negative="", show_default=False, help="Print one JSON document.")
     ] = False
 
+    @property
+    def where(self) -> str:
+        """The broker's URL, to show it."""
+        from broker.client.environment import DEFAULT_URL
+
+        return self.server or DEFAULT_URL
+
     def client(self) -> Client:
         """Make the client; nothing is sent yet."""
         return self._client(self.as_task)

@@ -55,10 +55,16 @@ _HINTS_BY_CODE: Final = {
     "approval_denied": "`broker approval show` says until when that is the answer",
     "credential_already_delivered": "ask for another one: `broker grant request`",
     "frozen": "`broker freezes` lists what is frozen",
-    "identity_missing": "give --token-file; for a dev broker: `broker dev token NAME > FILE`",
+    "identity_missing": "give --token-file, or `broker login`; for a dev broker: "
+    "`broker dev token NAME > FILE`",
     "invalid_authorization_details": "an agent acts under a live task of its own, and only an "
     "agent: --as-task, BROKER_TASK_ID",
     "invalid_target": "--server and the broker's own `issuer` name different brokers",
+    "keyring_unavailable": "unlock it, or log in anew: `broker login --keep file`",
+    "login_ended": "`broker login`",
+    "login_failed": "`broker login` again; `broker login --device` goes by a browser elsewhere",
+    "login_unsafe": "give the https address of the broker with --server",
+    "no_login": "an operator can add [login] to the broker's configuration",
     "invalid_url": "give --server, or set BROKER_URL",
 }
 

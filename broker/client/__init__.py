@@ -51,6 +51,7 @@ from broker.client.models import (
     Task,
     TaskEnd,
 )
+from broker.client.overview import DryRun, Me, Overview, RevocationPreview
 from broker.client.policy import (
     Candidate,
     ExplainedDecision,
@@ -99,6 +100,7 @@ __all__ = [
     "Credential",
     "Denied",
     "Disagreement",
+    "DryRun",
     "Elevation",
     "Execution",
     "ExplainedDecision",
@@ -108,9 +110,11 @@ __all__ = [
     "Identity",
     "InvalidRequest",
     "IssuedGrant",
+    "Me",
     "MovedOwner",
     "MovedPrincipal",
     "NotFound",
+    "Overview",
     "Owner",
     "Page",
     "Policies",
@@ -129,6 +133,7 @@ __all__ = [
     "RenewedGrant",
     "ReportedSignal",
     "Revocation",
+    "RevocationPreview",
     "RotatedKey",
     "Secret",
     "ShownPrincipal",

@@ -38,15 +38,19 @@ class Settings:
     task_id: str | None
 
 
-def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings; an empty variable counts as one that isn't set."""
+def from_environment(environ: Mapping[str, str] = os.environ, url: str | None = None) -> Settings:
+    """Read the settings; an empty variable counts as one that isn't set.
+
+    Where nothing says who is calling it is the person who has logged in, at ``url`` if given.
+    """
+    url = url or environ.get(URL) or DEFAULT_URL
     path, token = environ.get(TOKEN_FILE), environ.get(TOKEN)
-    identity = no_identity
+    identity = _logged_in(url)
     if path:
         identity = token_file(path)
     elif token:
         identity = _fixed(token)
-    return Settings(environ.get(URL) or DEFAULT_URL, identity, environ.get(TASK_ID) or None)
+    return Settings(url, identity, environ.get(TASK_ID) or None)
 
 
 def token_file(path: str | Path) -> Identity:
@@ -65,6 +69,18 @@ def token_file(path: str | Path) -> Identity:
     return read
 
 
+def _logged_in(url: str) -> Identity:
+    """Return the identity of ``broker login``, which is looked for when it is needed."""
+
+    def read() -> Secret:
+        from broker.client.login import Logins  # noqa: PLC0415  seldom needed
+
+        found = Logins().token(checked_url(url))
+        return found if found is not None else no_identity()
+
+    return read
+
+
 def no_identity() -> Secret:
     """Stand in where no identity is set.
 
@@ -72,7 +88,8 @@ def no_identity() -> Secret:
         Unauthenticated: always, saying what to set.
     """
     raise Unauthenticated(
-        f"No workload identity: set {TOKEN_FILE} to a file that holds a workload JWT",
+        f"No workload identity: set {TOKEN_FILE} to a file with a workload JWT; a person runs "
+        "`broker login`",
         code="identity_missing",
     )
 

@@ -55,7 +55,7 @@ class Session:
         cls, url: str | None, identity: Identity | None, task_id: str | None, clock: Clock | None
     ) -> Session:
         """Make a session of what is given, and of the environment for what is None."""
-        found = from_environment()
+        found = from_environment(url=url)
         return cls(
             url or found.url,
             identity or found.identity,

@@ -14,6 +14,7 @@ from broker.client import (
     decisions,
     ending_calls,
     grant_calls,
+    overview_calls,
     policy_calls,
     reconcile_calls,
     transport,
@@ -191,6 +192,11 @@ class Client:
     iter_quotas = _each(policy_calls.list_quotas)
     reconcile = _one(reconcile_calls.reconcile)
     last_reconciliation = _one(reconcile_calls.last_reconciliation)
+    get_overview = _one(overview_calls.get_overview)
+    who_am_i = _one(overview_calls.who_am_i)
+    preview_revocation = _one(overview_calls.preview_revocation)
+    dry_run = _one(overview_calls.dry_run)
+    get_audit_event = _one(overview_calls.get_audit_event)
     list_keys = _one(calls.list_keys)
     rotate_keys = _one(calls.rotate_keys)
     list_principals = _one(calls.list_principals)
