@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -15,11 +14,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from broker import errors
-from broker.console import now
 from broker.console.assets import Assets
 from broker.console.contents import CHAPTERS
 from broker.console.headers import SecurityHeaders
-from broker.console.live import Feed
+from broker.console.live import Feeds
 from broker.console.rendering import Templates
 from broker.console.routing import THEME, THEMES, Pages, Visit, answer_error
 from broker.http.problems import status_of
@@ -71,14 +69,13 @@ class Console:
     links: Links | None = None
     assets: Assets = field(init=False)
     templates: Templates = field(init=False)
-    now_feed: Feed = field(init=False)
+    feeds: Feeds = field(init=False, default_factory=Feeds)
 
     def __post_init__(self) -> None:
         """Read the templates and assets."""
         assets = Assets(self.base)
         object.__setattr__(self, "assets", assets)
         object.__setattr__(self, "templates", Templates(self.base, assets))
-        object.__setattr__(self, "now_feed", Feed(partial(now.live_part, self)))
 
     @property
     def broker(self) -> Broker:
@@ -123,7 +120,7 @@ class Console:
 
     def end_streams(self) -> None:
         """End everything that streams: the broker stops."""
-        self.now_feed.close()
+        self.feeds.close()
 
     def sign_in_url(self, request: Request, *, fresh: bool = False) -> str:
         """Return where to sign in, and come back to what a request asked for."""

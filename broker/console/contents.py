@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from broker.console import now, sign_in
+from broker.console import approvals, grants, now, revoke, sign_in, tasks
 from broker.console.rights import Right
 from broker.console.routing import Pages
 
@@ -23,5 +23,9 @@ class Chapter(NamedTuple):
 
 CHAPTERS: Final = (
     Chapter("Now", "/", Right.READ, now.pages),
+    Chapter("Tasks", "/tasks", Right.READ, tasks.pages),
+    Chapter("", "/grants", Right.READ, grants.pages),
+    Chapter("Approvals", "/approvals", Right.READ, approvals.pages),
+    Chapter("Revoke", "/revoke", Right.OPERATE, revoke.pages),
     Chapter("", "/sign-in", Right.READ, sign_in.pages),
 )

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 from typing import TYPE_CHECKING, Final, NamedTuple
+from weakref import WeakValueDictionary
 
 from starlette.responses import StreamingResponse
 
@@ -108,13 +109,38 @@ class Feed:
                 self._changed.notify_all()
 
 
+class Feeds:
+    """The feeds of a console, each by what it is of, for as long as anybody follows it."""
+
+    def __init__(self) -> None:
+        """None yet: there is one once somebody asks for it."""
+        self._feeds: WeakValueDictionary[str, Feed] = WeakValueDictionary()
+
+    @property
+    def followers(self) -> int:
+        """How many follow, whatever it is."""
+        return sum(feed.followers for feed in self._feeds.values())
+
+    def of(self, what: str, produce: Callable[[], Awaitable[str]]) -> Feed:
+        """Return the feed of something; ``produce`` makes it, if nobody follows it yet."""
+        feed = self._feeds.get(what)
+        if feed is None:
+            feed = self._feeds[what] = Feed(produce)
+        return feed
+
+    def close(self) -> None:
+        """End all of them, now."""
+        for feed in list(self._feeds.values()):
+            feed.close()
+
+
 def stream(visit: Visit, feed: Feed) -> StreamingResponse:
     """Answer with a feed's events, until the person's session ends or the broker stops.
 
     Raises:
         QuotaExceeded: too many follow already.
     """
-    if feed.followers >= MAX_STREAMS:
+    if visit.console.feeds.followers >= MAX_STREAMS:
         raise QuotaExceeded("Too many pages are live already: reload for news.", retry_after=30)
     return StreamingResponse(_events(visit, feed), 200, _HEADERS, media_type="text/event-stream")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from starlette.responses import Response
@@ -31,7 +32,8 @@ async def now(visit: Here) -> Response:
 @pages.get("/now/events", Right.READ)
 async def events(visit: Here) -> Response:
     """Send the page's live part whenever it changes."""
-    return stream(visit, visit.console.now_feed)
+    console = visit.console
+    return stream(visit, console.feeds.of("now", partial(live_part, console)))
 
 
 async def live_part(console: Console) -> str:

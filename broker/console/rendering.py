@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +34,8 @@ class Templates:
             "clock": clock_time,
             "span": span,
             "millis": millis,
+            "clip": clip,
+            "json": as_json,
         }
 
     def render(self, name: str, values: dict[str, Any]) -> str:
@@ -65,3 +68,13 @@ def millis(ms: int) -> str:
     if ms < _SECOND:
         return f"{ms} ms"
     return f"{ms / _SECOND:.1f} s" if ms < 60 * _SECOND else span(ms)
+
+
+def clip(text: str, most: int) -> str:
+    """Shorten a text to ``most`` characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def as_json(value: object) -> str:
+    """Write a value as JSON, for reading."""
+    return json.dumps(value, ensure_ascii=False)
