@@ -163,11 +163,18 @@ def answer_error(request: Request, error: BrokerError, status: int) -> Response:
         detail=error.detail,
         code=error.code,
         number=status,
-        sign_in=isinstance(error, SignInNeeded),
+        sign_in=_way_in(console, request, error),
     )
     if error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)
     return answer
+
+
+def _way_in(console: Console, request: Request, error: BrokerError) -> str:
+    """Return where to sign in if that helps, and from there back to the page of a form."""
+    if isinstance(error, SignInAgain):  # such a form is at the address of its page
+        return console.sign_in_url(request, fresh=True)
+    return f"{console.base}/sign-in" if isinstance(error, SignInNeeded) else ""
 
 
 def _is_stream(request: Request) -> bool:

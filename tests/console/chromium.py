@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import httpx2
+from axe_playwright_python.sync_playwright import Axe
 
 from broker.clock import SystemClock
 from broker.dev.config import subject_of
 from broker.dev.issuer import DevIssuer
 from broker.dev.link import console_link
+from tests.console.mails import BEFORE, MAIL, TOOLS, approval_of, question
 from tests.world import EXCHANGE, JWT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from playwright.sync_api import (
@@ -103,8 +107,10 @@ class Looking:
             assert self.complaints == []
 
 
-def dev_call(dev: Server, name: str, method: str, path: str, body: Any = None) -> Any:
-    """Call the API of ``broker dev`` as one of its principals."""
+def dev_call(
+    dev: Server, name: str, method: str, path: str, body: Any = None, *, task_id: str = ""
+) -> Any:
+    """Call the API of ``broker dev`` as one of its principals; an agent names its task."""
     data = Path(dev.place["data"])
     identity = DevIssuer(data, SystemClock()).token(subject_of(name, data)).reveal()
     form = {
@@ -113,8 +119,40 @@ def dev_call(dev: Server, name: str, method: str, path: str, body: Any = None) -
         "subject_token_type": JWT,
         "resource": dev.url,
     }
+    if task_id:
+        detail = [{"type": "broker_task", "task_id": task_id}]
+        form["authorization_details"] = json.dumps(detail)
     token = httpx2.post(f"{dev.url}/oauth/token", data=form).json()["access_token"]
     headers = {"Authorization": f"Bearer {token}"}
     answer = httpx2.request(method, f"{dev.url}{path}", json=body, headers=headers)
     assert answer.status_code < 300, answer.text
     return answer.json()
+
+
+def mail_waits(dev: Server, arguments: Mapping[str, Any] = MAIL, **task: Any) -> dict[str, Any]:
+    """Open a task that has read what is private and what anybody wrote, and wants to send a mail.
+
+    Returns the task, with the id of the approval that it waits for.
+    """
+    ask = {"agent": "report-writer", "purpose": "answer a customer", "capabilities": TOOLS, **task}
+    opened = dev_call(dev, "orchestrator", "POST", "/v1/tasks", ask)
+
+    def decide(tool: str, arguments: Mapping[str, Any]) -> Any:
+        asked = question(opened, tool, arguments)
+        path, agent = "/access/v1/evaluation", opened["agent"]
+        return dev_call(dev, agent, "POST", path, asked, task_id=opened["task_id"])
+
+    for tool, given in BEFORE:
+        assert decide(tool, given)["decision"] is True
+    return {**opened, "approval_id": approval_of(decide("send-email", arguments))}
+
+
+def axe(page: Page) -> list[str]:
+    """What axe finds, of the rules that WCAG 2.2 A and AA have."""
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    engine: Any = Axe()
+    found = engine.run(page, options={"runOnly": {"type": "tag", "values": tags}})
+    return [
+        f"{v['id']}: {v['nodes'][0]['html'][:200]} {v['nodes'][0].get('failureSummary', '')[:300]}"
+        for v in found.response["violations"]
+    ]

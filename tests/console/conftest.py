@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import sync_playwright
 
-from tests.console.chromium import launch
+from tests.console.chromium import Looking, launch
 from tests.console.people import ConsoleWorld, console_config
 from tests.console.provider import Provider
+from tests.dev.broker_process import Server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -51,3 +52,18 @@ def chromium() -> Iterator[Browser]:
             pytest.skip("there is no chromium here: apt-get install chromium")
         yield made
         made.close()
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A whole ``broker dev``."""
+    home = tmp_path_factory.mktemp("console")
+    with Server(home / "log", "dev", "--port", 0, "--data", home / "data") as server:
+        yield server.wait_ready()
+
+
+@pytest.fixture
+def look(chromium: Browser, dev: Server) -> Iterator[Looking]:
+    """Browsers that look at it; what they complain about fails the test."""
+    with Looking(chromium, dev) as made:
+        yield made

@@ -8,36 +8,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from tests.console.chromium import Looking, dev_call
+from tests.console.chromium import Looking, axe, dev_call
 from tests.dev.broker_process import Server, broker
 from tests.issuers import Answer
 from tests.loopback import Loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
 WIDE: Final = (1280, 900)
 NARROW: Final = (375, 740)
 EVIL: Final = '<img src=x onerror="document.title=1"><script>document.title=1</script>'
-
-
-@pytest.fixture(scope="module")
-def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    home = tmp_path_factory.mktemp("console")
-    with Server(home / "log", "dev", "--port", 0, "--data", home / "data") as server:
-        yield server.wait_ready()
-
-
-@pytest.fixture
-def look(chromium: Browser, dev: Server) -> Iterator[Looking]:
-    with Looking(chromium, dev) as made:
-        yield made
 
 
 def task(dev: Server, **more: Any) -> dict[str, Any]:
@@ -53,17 +38,6 @@ def task(dev: Server, **more: Any) -> dict[str, Any]:
 def grant(dev: Server, opened: dict[str, Any], capability: str = "orders-read") -> dict[str, Any]:
     path = f"/v1/tasks/{opened['task_id']}/grants"
     return dev_call(dev, "orchestrator", "POST", path, {"capability": capability})
-
-
-def axe(page: Page) -> list[str]:
-    """What axe finds, of the rules that WCAG 2.2 A and AA have."""
-    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-    engine: Any = Axe()
-    found = engine.run(page, options={"runOnly": {"type": "tag", "values": tags}})
-    return [
-        f"{v['id']}: {v['nodes'][0]['html'][:200]} {v['nodes'][0].get('failureSummary', '')[:300]}"
-        for v in found.response["violations"]
-    ]
 
 
 def test_signing_in_by_the_link_of_broker_dev(look: Looking, dev: Server) -> None:

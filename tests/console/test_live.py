@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from typing import TYPE_CHECKING
 
-from broker.console.live import Feed, News
+import pytest
+
+from broker.console.live import Feed, Feeds, News
 from broker.errors import LedgerUnavailable
+from tests.console.test_revoke_pages import console_of
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -122,8 +126,31 @@ async def test_a_stream_ends_with_its_session(console: ConsoleWorld) -> None:
     path = f"{here.base}/now/events"
     # The test's transport hands a stream over when it is over.
     answer = asyncio.create_task(here.http.get(path))
+    feeds = console_of(console).feeds
+    await wait_until(lambda: told(feeds.followers == 1), "it follows")
     await there.submit("/sign-out", {"everywhere": "yes"})
     async with asyncio.timeout(60):
         ended = await answer
     assert ended.headers["content-type"].startswith("text/event-stream")
-    assert ended.text.endswith("event: end\ndata: end\n\n") or ended.status_code == 303
+    assert ended.status_code == 200
+    assert "event: page" in ended.text
+    assert ended.text.endswith("event: end\ndata: end\n\n")
+    assert feeds.followers == 0
+
+
+async def test_a_feed_is_one_for_all_and_gone_with_the_last() -> None:
+    feeds, made = Feeds(), Counter()
+    feed = feeds.of("x", made)
+    assert feeds.of("x", made) is feed
+    assert feeds.of("y", made) is not feed
+    async with contextlib.aclosing(feed.follow()) as news, asyncio.timeout(10):
+        await anext(news)
+        assert feeds.followers == 1
+        feeds.close()
+        with pytest.raises(StopAsyncIteration):
+            await anext(news)
+    del feed, news
+    gc.collect()
+    assert feeds.followers == 0
+    async with contextlib.aclosing(feeds.of("x", made).follow()) as news, asyncio.timeout(10):
+        assert await anext(news)
