@@ -90,6 +90,7 @@ async def task(visit: Here, task_id: str) -> Response:
         box={"width": WIDTH, "height": HEIGHT},
         grants=held["items"],
         story=story,
+        lines=[{"principal": "", "grant": "", **line.as_json()} for line in story.lines],
         more=more,
         now=tree["at"],
     )

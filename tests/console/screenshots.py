@@ -75,7 +75,6 @@ def chain(dev: Server) -> dict[str, str]:
         return {**opened, "grant": dev_call(dev, "orchestrator", "POST", path, asked)}
 
     first = below(top, "order-clerk", "find out what was ordered, and when it was sent")
-    below(first, "report-writer", "count the returns of this customer")
     last = below(top, "order-clerk", "compare the two addresses")
     path = f"/v1/tasks/{last['task_id']}/complete"
     done = {"outcome": "completed", "summary": "they differ in the number of the house"}

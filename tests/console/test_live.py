@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -146,11 +147,13 @@ async def test_a_feed_is_one_for_all_and_gone_with_the_last() -> None:
     async with contextlib.aclosing(feed.follow()) as news, asyncio.timeout(10):
         await anext(news)
         assert feeds.followers == 1
+    before = weakref.ref(feed)
+    del feed, news
+    await wait_until(nobody_else, "the producer ends")
+    gc.collect()
+    assert before() is None
+    async with contextlib.aclosing(feeds.of("x", made).follow()) as news, asyncio.timeout(10):
+        assert await anext(news)
         feeds.close()
         with pytest.raises(StopAsyncIteration):
             await anext(news)
-    del feed, news
-    gc.collect()
-    assert feeds.followers == 0
-    async with contextlib.aclosing(feeds.of("x", made).follow()) as news, asyncio.timeout(10):
-        assert await anext(news)
