@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from broker.audit.story import Story, tell
+from broker.clock import to_rfc3339
 from broker.console.graph import HEIGHT, WIDTH, draw
 from broker.console.rights import Right
 from broker.console.routing import Here, Pages
@@ -65,6 +66,7 @@ async def tasks(
         following=following,
         first=not cursor,
         states=[str(one) for one in TaskState],
+        now=to_rfc3339(await visit.console.broker.pipeline.queries.now()),
     )
 
 

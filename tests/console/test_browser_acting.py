@@ -84,10 +84,10 @@ def test_a_revocation_is_followed_until_it_is_dead(look: Looking, dev: Server) -
     expect(page.locator("#live-state")).to_have_text("Live")
     task = opened(dev, agent="order-clerk")
     granted(dev, task)
-    expect(page.get_by_text("issued since")).to_be_visible()
+    expect(page.get_by_text("lives on")).to_be_visible()
     path = f"/v1/tasks/{task['task_id']}/complete"
     dev_call(dev, "orchestrator", "POST", path, {"outcome": "completed"})
-    expect(page.get_by_text("issued since")).to_have_count(0)
+    expect(page.get_by_text("lives on")).to_have_count(0)
 
 
 def test_what_agents_write_is_text(look: Looking, dev: Server) -> None:

@@ -42,7 +42,7 @@ async def test_what_is_shown_is_what_dies(console: ConsoleWorld) -> None:
     browser = await console.signed_in()
     preview = await browser.get("/revoke/preview?kind=agent&value=report-writer")
     assert "<b>2</b> credentials" in preview.text
-    assert "<b>1</b> tasks that end" in preview.text
+    assert "<b>1</b> task that ends" in preview.text
     assert grants[0]["grant_id"] in preview.text
     assert grants[2]["grant_id"] not in preview.text
     assert await logs_in(grants[0]["credential"]), "looking revokes nothing"
@@ -76,7 +76,7 @@ async def test_what_is_not_dead_is_not_said_to_be(console: ConsoleWorld) -> None
     assert "the database is down" in page
     assert grant in page
     assert later["grant_id"] in page
-    assert "<strong>1</strong>" in page.partition("issued since")[0]
+    assert "<strong>1</strong>" in page.partition("lives on")[0]
 
 
 async def test_one_grant_is_ended_from_its_page(console: ConsoleWorld) -> None:
