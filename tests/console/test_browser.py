@@ -84,8 +84,7 @@ def test_what_is_frozen_is_shown_as_text(look: Looking, dev: Server) -> None:
         dev_call(dev, "operator", "DELETE", "/v1/freezes", {"selector": selector, "reason": "x"})
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize(("scheme", "size"), [("light", WIDE), ("dark", NARROW)], ids=str)
 def test_axe_finds_nothing(look: Looking, dev: Server, scheme: Any, size: tuple[int, int]) -> None:
     grant(dev, task(dev))
     page = look.signed_in(scheme=scheme, size=size)
