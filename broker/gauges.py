@@ -73,6 +73,8 @@ class Gauges:
     async def _count(self) -> LedgerReadings:
         issued = [c for c in self._catalog.capabilities.values() if not c.is_tool]
         found = await self._queries.inventory({c.name: c.backend for c in issued})
+        first = min((await self._queries.next_due()).values(), default=None)
+        lag_ms = 0 if first is None else max(0, await self._queries.now() - first)
         return LedgerReadings(
             live=self._by_power(found.live),
             stuck=self._by_power(found.stuck),
@@ -83,6 +85,8 @@ class Gauges:
             scheduled=found.scheduled,
             due=found.due,
             overdue=found.overdue,
+            lag_ms=lag_ms,
+            quarantined=await self._queries.quarantined(),
         )
 
     def _by_power(self, counts: Mapping[str, int]) -> Counter[tuple[str, str]]:

@@ -63,7 +63,10 @@ Reading = float | None
 
 @dataclass(frozen=True, slots=True)
 class LedgerReadings:
-    """What the ledger holds: grants by backend and power, the rest in all."""
+    """What the ledger holds: grants by backend and power, the rest in all.
+
+    ``lag_ms`` is how long the first due item has waited.
+    """
 
     live: Mapping[tuple[str, str], int]
     stuck: Mapping[tuple[str, str], int]
@@ -74,6 +77,8 @@ class LedgerReadings:
     scheduled: int
     due: int
     overdue: int
+    lag_ms: int
+    quarantined: bool
 
 
 class Metrics:
@@ -106,6 +111,7 @@ class Metrics:
             "power": frozenset(POWERS),
             "sink": frozenset(),
         }
+        self._done: dict[str, float] = {}
         self._children: dict[tuple[str, ...], Callable[[float], None]] = {}
         self.times_to_dead: deque[int] = deque(maxlen=_LAST)
         """Of the last grants confirmed dead, in milliseconds, for whoever looks at this replica."""
@@ -115,6 +121,7 @@ class Metrics:
             self._child("claims", kind)
         for outcome in (OK, FAILED):
             self._child("policy_reloads", outcome)
+        self._child("decisions", "break_glass", "allow")
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return everything, and its media type: OpenMetrics if ``accept`` asks for it, or text."""
@@ -152,9 +159,29 @@ class Metrics:
         self._child("claims", "task")(tasks)
         self._child("claims", "grant")(grants)
 
+    def silent(self, tasks: int) -> None:
+        """Take note of tasks that ended since their heartbeat was missed."""
+        self._child("missed_heartbeats")(tasks)
+
+    def follow_job(self, job: str) -> None:
+        """Say from now on how long ago a job was done; ``job`` is its name in the code."""
+        self._child("job_failures", job)
+        self.job_done(job)
+        self.follow("job_age_seconds", lambda: self.now() - self._done[job], job)
+
+    def job_done(self, job: str) -> None:
+        """Take note of a scheduled job that did what it is there for."""
+        self._done[job] = self.now()
+
     def job_failed(self, job: str) -> None:
-        """Take note of a scheduled job that failed; ``job`` is its name in the code."""
+        """Take note of a scheduled job that failed."""
         self._child("job_failures", job)(1)
+
+    def reconciled(self, findings: Mapping[str, int], problems: int) -> None:
+        """Take note of a comparison: how much of each kind it found, what it couldn't compare."""
+        for kind, count in findings.items():
+            self._child("reconcile_findings", kind)(count)
+        self._child("reconcile_problems")(problems)
 
     # Policy.
 
@@ -185,6 +212,7 @@ class Metrics:
         ``sink`` is its name in the configuration; the log itself is one too.
         """
         self._known["sink"] |= {sink}
+        self._child("audit_sink_failures", sink)
         self.follow("audit_lag_seconds", lag_s, sink)
         self.follow("audit_waiting_events", waiting, sink)
 
@@ -257,6 +285,8 @@ class Metrics:
             ("scheduled_items", readings and {(): readings.scheduled}),
             ("due_items", readings and {(): readings.due}),
             ("overdue_items", readings and {(): readings.overdue}),
+            ("sweep_lag_seconds", readings and {(): readings.lag_ms / 1000}),
+            ("quarantined", readings and {(): float(readings.quarantined)}),
         ):
             self._gauges.replace(name, found or {})
 

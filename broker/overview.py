@@ -142,7 +142,7 @@ class Overviews:
 
 
 def _live(counts: LedgerReadings) -> dict[str, Any]:
-    powers = dict.fromkeys(POWERS, 0)
+    powers: dict[str, int] = dict.fromkeys(POWERS, 0)
     for (_, power), count in counts.live.items():
         powers[power] = powers.get(power, 0) + count
     return {

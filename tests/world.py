@@ -43,6 +43,7 @@ class World:
     ) -> None:
         self.issuer = issuer
         self.config = config
+        self._kept_tokens: dict[tuple[str, str | None], str] = {}
         self.app: Application = build(config, clock=SystemClock(), before_step=before_step)
         self.http = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(self.app.http(), raise_app_exceptions=False),
@@ -90,11 +91,19 @@ class World:
         task_id: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> httpx2.Response:
-        """Call the API as a principal; an agent names its task."""
+        """Call the API as a principal; an agent names its task. Tokens are kept, as clients do."""
         headers = dict(headers or {})
-        if name is not None:
-            headers["Authorization"] = f"Bearer {await self.token(name, task_id)}"
-        return await self.http.request(method, path, json=body, headers=headers)
+        if name is None:
+            return await self.http.request(method, path, json=body, headers=headers)
+        kept = (name, task_id) in self._kept_tokens
+        token = self._kept_tokens.get((name, task_id)) or await self.token(name, task_id)
+        headers["Authorization"] = f"Bearer {token}"
+        answer = await self.http.request(method, path, json=body, headers=headers)
+        if kept and answer.status_code == 401:
+            del self._kept_tokens[name, task_id]
+            return await self.call(name, method, path, body, task_id=task_id, headers=headers)
+        self._kept_tokens[name, task_id] = token
+        return answer
 
     async def open(self, **fields: Any) -> dict[str, Any]:
         """Open a task as the orchestrator."""

@@ -12,11 +12,11 @@ from broker.cli.elevate import CapabilityName, TaskId, show
 from broker.cli.refusals import UsageError
 
 _EXAMPLES: Final = """\
-For whom policy names, and with a token that is bound to a key. People are alarmed at once, the \
-window is short, what it touched is rotated where that can be done, and somebody else has to look \
-at it afterwards: `broker review`.
+For whom policy names, and with a token that is bound to a key (--dpop, or mutual TLS). People \
+are alarmed at once, the window is short, what it touched is rotated where that can be done, and \
+somebody else has to look at it afterwards: `broker review`.
 
-Example: broker break-glass tsk_… orders-admin --intent "the shop is down" --yes
+Example: broker break-glass tsk_… orders-admin --intent "the shop is down" --dpop --yes
 """
 
 app = App(name="break-glass", help_epilogue=_EXAMPLES)

@@ -12,7 +12,7 @@ from broker.cli.refusals import UsageError
 from broker.durations import parse_duration
 
 if TYPE_CHECKING:
-    from broker.client import Client, Page
+    from broker.client import AsyncClient, Client, Page
 
 T = TypeVar("T")
 _PAGE_SIZE: Final = 100
@@ -35,7 +35,48 @@ class Connection:
         str | None,
         Parameter(
             env_var="BROKER_IDENTITY_TOKEN_FILE",
-            help="A file with your workload JWT.",
+            help="A file with your workload JWT; without it other sources are looked for.",
+            metavar="FILE",
+        ),
+    ] = None
+    ca_file: Annotated[
+        str | None,
+        Parameter(
+            env_var="BROKER_CA_FILE",
+            help="Trust the authorities in this file, and not the system's.",
+            metavar="FILE",
+        ),
+    ] = None
+    client_cert: Annotated[
+        str | None,
+        Parameter(
+            env_var="BROKER_CLIENT_CERT",
+            help="Show this certificate (mutual TLS).",
+            metavar="FILE",
+        ),
+    ] = None
+    client_key: Annotated[
+        str | None,
+        Parameter(
+            env_var="BROKER_CLIENT_KEY",
+            help="The certificate's key, if it is in another file.",
+            metavar="FILE",
+        ),
+    ] = None
+    dpop: Annotated[
+        bool,
+        Parameter(
+            env_var="BROKER_DPOP",
+            negative="",
+            show_default=False,
+            help="Bind the access token to a key that is made for this one command (DPoP).",
+        ),
+    ] = False
+    dpop_key: Annotated[
+        str | None,
+        Parameter(
+            env_var="BROKER_DPOP_KEY",
+            help="Bind it to the P-256 key in this file.",
             metavar="FILE",
         ),
     ] = None
@@ -62,6 +103,13 @@ class Connection:
         """Make the client; nothing is sent yet."""
         return self._client(self.as_task)
 
+    def sealed_client(self) -> AsyncClient:
+        """Make a client that sees no credential."""
+        from broker.client import AsyncClient, token_file
+
+        identity = token_file(self.token_file) if self.token_file else None
+        return AsyncClient(self.server, identity, task_id=self.as_task, sealed=True)
+
     def ask(self, about: str | None, call: Callable[[Client], T]) -> T:
         """Ask the broker something about a task; an agent acts under that task unless told.
 
@@ -80,10 +128,16 @@ class Connection:
             return call(broker)
 
     def _client(self, task_id: str | None) -> Client:
-        from broker.client import Client, token_file
+        from broker.client import Client, Tls, token_file
 
         identity = token_file(self.token_file) if self.token_file else None
-        return Client(self.server, identity, task_id=task_id)
+        return Client(
+            self.server,
+            identity,
+            task_id=task_id,
+            tls=Tls(self.ca_file, self.client_cert, self.client_key),
+            dpop=self.dpop_key or self.dpop,
+        )
 
 
 DEFAULT: Final = Connection()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from cyclopts import App, Parameter
 
 from broker.cli import output
 from broker.cli.check import Json
+from broker.cli.refusals import UsageError
 
 if TYPE_CHECKING:
     from broker.dev.stack import DevStack
@@ -22,9 +24,15 @@ _EPILOGUE = """\
 Examples:
 
   broker dev                              then, in another terminal:
-  broker dev token orchestrator > orchestrator.jwt
-  broker task open --token-file orchestrator.jwt --agent report-writer \\
-      --purpose "nightly report" --capability orders-read
+  eval "$(broker dev token orchestrator --env)"
+  broker task open --agent report-writer --purpose "nightly report" \\
+      --capability orders-read
+"""
+_TOKEN = """\
+Examples:
+
+  eval "$(broker dev token orchestrator --env)"
+  broker dev token report-writer > agent.jwt
 """
 
 Data = Annotated[
@@ -136,7 +144,7 @@ def _ready(stack: DevStack, url: str, *, json: bool) -> None:
         for name, place in shown.items():
             output.line(f"  {name:{max(map(len, shown))}}  {place}")
         _show_link(stack)
-        output.line("identities: broker dev token NAME, where NAME is one of")
+        output.line('to be one of these in another terminal: eval "$(broker dev token NAME --env)"')
         for name in stack.names():
             output.line(f"  {name}")
         output.line("Ctrl-C stops everything that was started here.")
@@ -193,24 +201,35 @@ def console(
     return 0
 
 
-@app.command
+@app.command(help_epilogue=_TOKEN)
 def token(
     name: Annotated[str, Parameter(help="A principal of the dev configuration.", metavar="NAME")],
     *,
     data: Data = _DEFAULT,
     ttl: Annotated[str, Parameter(help="How long it is valid.", metavar="TIME")] = "1h",
+    env: Annotated[
+        bool,
+        Parameter(
+            help="Keep it in a file of the data folder, and print export lines for a shell.",
+            negative="",
+            show_default=False,
+        ),
+    ] = False,
     json: Json = False,
 ) -> int:
     """Print a workload JWT from the dev issuer, for one of the dev principals.
 
-    Example: broker dev token report-writer > agent.jwt
+    With --env the client commands and the SDK of that shell are this principal.
     """
     from broker.clock import SystemClock
-    from broker.dev.config import subject_of
+    from broker.config import write_secret_file
+    from broker.dev.config import subject_of, url_of
     from broker.dev.issuer import DevIssuer
     from broker.durations import parse_duration
     from broker.errors import ConfigError
 
+    if env and json:
+        raise UsageError("--env and --json exclude each other")
     try:
         seconds = parse_duration(ttl) // 1000
     except ValueError as error:
@@ -219,6 +238,15 @@ def token(
     jwt = DevIssuer(data.absolute(), SystemClock()).token(subject, ttl_s=seconds).reveal()
     if json:
         output.document({"token": jwt, "principal": name, "subject": subject})
+    elif env:
+        file = data.absolute() / "tokens" / f"{name}.jwt"
+        write_secret_file(file, jwt)
+        output.text(
+            f"export BROKER_URL={shlex.quote(url_of(data))}\n"
+            f"export BROKER_IDENTITY_TOKEN_FILE={shlex.quote(str(file))}\n"
+            "unset BROKER_TASK_ID\n"
+        )
+        output.note(f"{name} for {ttl}; after that, the same command again")
     else:
         output.line(jwt)
     return 0

@@ -12,6 +12,7 @@ from cyclopts import CycloptsError
 from cyclopts.exceptions import UnknownCommandError
 
 from broker import errors as server
+from broker.cli.extras import not_installed
 from broker.cli.refusals import CommandFailed, UsageError
 from broker.cli.text import clean
 from broker.client import errors as client
@@ -47,18 +48,21 @@ _HINTS: Final[tuple[tuple[type[Exception], str], ...]] = (
 )
 
 _HINTS_BY_CODE: Final = {
+    "binding_required": "--dpop binds your token to a key",
     "connection_failed": "is it running there? `broker dev` starts one; --server says where",
     "no_answer": "look whether it happened before you repeat it: `broker task list`, "
     "`broker approval show`",
     "approval_required": "once an operator has approved it, ask again in the same words; --wait 5m "
     "waits for it",
     "approval_denied": "`broker approval show` says until when that is the answer",
-    "credential_already_delivered": "ask for another one: `broker grant request`",
+    "credential_already_delivered": "`broker grant revoke` that one, and ask for another one",
     "frozen": "`broker freezes` lists what is frozen",
+    "identity_unavailable": "it may answer in a moment; nothing was asked of the broker",
     "identity_missing": "give --token-file, or `broker login`; for a dev broker: "
-    "`broker dev token NAME > FILE`",
+    '`eval "$(broker dev token NAME --env)"`',
     "invalid_authorization_details": "an agent acts under a live task of its own, and only an "
     "agent: --as-task, BROKER_TASK_ID",
+    "invalid_dpop_proof": "is the clock right, and --server the broker's public address?",
     "invalid_target": "--server and the broker's own `issuer` name different brokers",
     "keyring_unavailable": "unlock it, or log in anew: `broker login --keep file`",
     "login_ended": "`broker login`",
@@ -69,11 +73,16 @@ _HINTS_BY_CODE: Final = {
 }
 
 
-def report(error: Exception, *, json: bool, commands: Sequence[str] = ()) -> int | None:
+def report(
+    error: Exception, *, json: bool, command: str = "", commands: Sequence[str] = ()
+) -> int | None:
     """Tell the user what went wrong, on standard error, and return the exit code.
 
-    None means that the error is nobody's fault but ours: let it show where it came from.
+    ``command`` is the one that was asked for, of ``commands``. None means that the error is
+    nobody's fault but ours: let it show where it came from.
     """
+    if isinstance(error, ModuleNotFoundError):
+        error = not_installed(command) or error
     if isinstance(error, CycloptsError | UsageError):
         problem, hint, code = *_usage(error, commands), USAGE
     elif isinstance(error, CommandFailed):

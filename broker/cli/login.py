@@ -171,18 +171,20 @@ def whoami(*, connection: Connection = DEFAULT) -> None:
     from broker.client.decoding import encode
 
     with connection.client() as broker:
-        found = broker.who_am_i()
+        found = broker.whoami()
     server, proof = _url(connection.server), _proof(connection)
     if connection.json:
         output.document({**encode(found), "server": server, "identity": proof})
         return
     output.record(
         {
-            "name": found.name,
+            "principal": found.principal,
             "role": found.role,
             "owner": found.owner,
             "task": found.task_id,
-            "capabilities": ", ".join(found.capabilities),
+            "capabilities": "all of them"
+            if found.capabilities is None
+            else ", ".join(found.capabilities),
             "broker": server,
             "identity": proof,
             "token until": when(found.expires_at, SystemClock().now()),
@@ -192,13 +194,16 @@ def whoami(*, connection: Connection = DEFAULT) -> None:
 
 def _proof(connection: Connection) -> str:
     """Say where the identity comes from, in the order in which it is looked for."""
-    from broker.client.environment import TOKEN
+    from broker.client import environment as known
     from broker.client.login import Logins
 
     if connection.token_file:
         return f"token file {connection.token_file}"
-    if os.environ.get(TOKEN):
-        return TOKEN
+    for name in (known.TOKEN, known.COMMAND, known.AGENT, known.GITHUB_URL):
+        if os.environ.get(name):
+            return name
+    if known.PROJECTED.exists():
+        return f"token file {known.PROJECTED}"
     kept = Logins().kept(_url(connection.server))
     return f"login, kept in {'the keyring' if kept == 'keyring' else 'a file'}" if kept else "-"
 

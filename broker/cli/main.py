@@ -21,8 +21,14 @@ Environment of the client commands:
   BROKER_URL                  where the broker is (http://127.0.0.1:8700)
   BROKER_IDENTITY_TOKEN_FILE  a file with your workload JWT
   BROKER_IDENTITY_TOKEN       the workload JWT itself, if no file is set
-                              without any: the login of `broker login`
+  BROKER_IDENTITY_COMMAND     a program that writes it, if that isn't set either; then a SPIFFE
+                              agent, GitHub Actions, Kubernetes and your `broker login`
+                              are looked for
+  BROKER_AUDIENCE             whom minted identities are for (the broker's issuer URL)
   BROKER_TASK_ID              the task that an agent acts under
+  BROKER_CA_FILE              whom to trust instead of the system's authorities
+  BROKER_CLIENT_CERT, …_KEY   your certificate and its key, for mutual TLS
+  BROKER_DPOP=1, …_DPOP_KEY   bind the access token to a key: a new one, or that of a file
   NO_COLOR, FORCE_COLOR       any value: no colours, or colours in a pipe too
 
 Exit codes:
@@ -34,7 +40,12 @@ Exit codes:
     4  your identity isn't accepted, or isn't allowed this
     5  approval is needed; ask again once approved
   130  interrupted
+
+`broker exec` passes on those of its command; `broker exec --help` lists its own.
 """
+
+_EXEC_FAILED: Final = 125
+"""Whatever else `broker exec` exits with is its command's, as with env and docker."""
 
 _WORK, _OPERATE, _PEOPLE, _RUN, _OTHER = _GROUPS = (
     "Tasks and credentials",
@@ -48,6 +59,9 @@ _WORK, _OPERATE, _PEOPLE, _RUN, _OTHER = _GROUPS = (
 _COMMANDS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("task", "broker.cli.task:app", _WORK, "Open, watch and end tasks."),
     ("grant", "broker.cli.grant:app", _WORK, "Ask for credentials, list and revoke them."),
+    ("exec", "broker.cli.exec:app", _WORK, "Run a command with credentials that die with it."),
+    ("credential", "broker.cli.credential:app", _WORK, "Serve AWS SDKs, git and libpq."),
+    ("mcp", "broker.cli.mcp:app", _WORK, "Serve the Model Context Protocol to agents."),
     ("elevate", "broker.cli.elevate:app", _WORK, "Give a task a capability for a while."),
     ("break-glass", "broker.cli.break_glass:app", _WORK, "Take a capability unapproved."),
     ("top", "broker.cli.top:app", _OPERATE, "Watch what lives, what dies next, what is wrong."),
@@ -144,8 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         own = tokens[: tokens.index("--")] if "--" in tokens else tokens
         commands = [name for name, *_ in _COMMANDS]
-        failure = report(error, json="--json" in own, commands=commands)
+        command = next(iter(own), "")
+        failure = report(error, json="--json" in own, command=command, commands=commands)
         if failure is None:
             raise
-        return failure
+        return _EXEC_FAILED if own[:1] == ["exec"] else failure
     return code

@@ -81,7 +81,7 @@ def _head(found: Overview, where: str, now: float, width: int, problem: str) -> 
     if problem:
         since = span(max(0, round(now - _now(found))))
         lines.append(Text(f"NOT CURRENT, {since} old: {clean(problem)}", style="bold red"))
-    powers = found.live.get("by_power") or {}
+    powers: dict[str, Any] = found.live.get("by_power") or {}
     live = Text.assemble((str(found.live.get("total", 0)), "bold"), " live: ")
     live.append(
         ", ".join(f"{count} {power}" for power, count in powers.items()) if powers else "none"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
 
 from cyclopts import Parameter
 
@@ -13,6 +14,7 @@ from broker.cli.connection import Connection, duration
 from broker.cli.refusals import CommandFailed
 from broker.cli.text import ago, span
 from broker.clock import SystemClock
+from broker.durations import parse_duration
 
 if TYPE_CHECKING:
     from broker.client import Approval, Client
@@ -28,6 +30,13 @@ Wait = Annotated[
 ]
 
 
+class Meanwhile(NamedTuple):
+    """What is done while somebody waits: ``every`` is in seconds."""
+
+    every: float
+    do: Callable[[Client], object]
+
+
 def approved(connection: Connection, task: str, call: Callable[[Client], T], wait: str | None) -> T:
     """Make a call; with ``wait`` again once a human has approved it.
 
@@ -36,10 +45,18 @@ def approved(connection: Connection, task: str, call: Callable[[Client], T], wai
         ApprovalDenied: somebody said no.
         CommandFailed: it ended in another way; to ask again would ask them again.
     """
-    return connection.ask(task, lambda broker: _attempt(broker, call, wait, quiet=connection.json))
+    return connection.ask(task, lambda broker: attempt(broker, call, wait, quiet=connection.json))
 
 
-def _attempt(broker: Client, call: Callable[[Client], T], wait: str | None, *, quiet: bool) -> T:
+def attempt(
+    broker: Client,
+    call: Callable[[Client], T],
+    wait: str | None,
+    *,
+    quiet: bool,
+    meanwhile: Meanwhile | None = None,
+) -> T:
+    """As ``approved``, with a client at hand, and something to do every so often meanwhile."""
     from broker.client import ApprovalRequired
 
     try:
@@ -52,7 +69,7 @@ def _attempt(broker: Client, call: Callable[[Client], T], wait: str | None, *, q
     if progress is not None:
         output.note(f"waiting for approval {asked}; interrupted, it stays asked for")
         progress(broker.get_approval(asked))
-    found = broker.wait_for_approval(asked, wait, on_pending=progress)
+    found = _decided(broker, asked, wait, progress, meanwhile)
     if found.state in {"expired", "cancelled", "used"}:
         raise CommandFailed(
             f"Approval {asked} is {outcome(found)}: nothing was done",
@@ -61,6 +78,23 @@ def _attempt(broker: Client, call: Callable[[Client], T], wait: str | None, *, q
         )
     # Denied, or still pending: the broker says so, and what to do about it.
     return call(broker)
+
+
+def _decided(
+    broker: Client, asked: str, wait: str, progress: _Progress | None, meanwhile: Meanwhile | None
+) -> Approval:
+    """Wait until it isn't pending, or time is up."""
+    if meanwhile is None:
+        return broker.wait_for_approval(asked, wait, on_pending=progress)
+    left = parse_duration(wait) / 1000
+    until = SystemClock().monotonic() + left
+    while True:
+        at_a_time = timedelta(seconds=max(min(left, meanwhile.every), 0.1))
+        found = broker.wait_for_approval(asked, at_a_time, on_pending=progress)
+        left = until - SystemClock().monotonic()
+        if found.state != "pending" or left <= 0:
+            return found
+        meanwhile.do(broker)
 
 
 def _is_over(approval: Approval) -> bool:
@@ -72,8 +106,6 @@ class _Progress:
     """Says who has to decide, and how long is left, whenever that isn't as it was."""
 
     def __init__(self, wait: str) -> None:
-        from broker.durations import parse_duration
-
         self._until = SystemClock().now() + parse_duration(wait) / 1000
         self._said = ""
 

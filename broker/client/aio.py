@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+from functools import partial
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx2
@@ -10,27 +12,41 @@ import httpx2
 from broker.client import (
     approval_calls,
     approval_waiting,
+    caller_calls,
     calls,
     decisions,
     ending_calls,
+    exits,
     grant_calls,
+    openings,
     overview_calls,
     policy_calls,
     reconcile_calls,
     transport,
 )
+from broker.client.aio_running import AsyncRunningTask
+from broker.client.connections import AsyncConnections
 from broker.client.errors import ConnectionFailed
 from broker.client.messages import Conversation
 from broker.client.methods import describe
+from broker.client.scripts import unbroken
 from broker.client.session import Session
+from broker.client.sync import Client
+from broker.client.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
+    from pathlib import Path
     from typing import Any
 
-    from broker.client.environment import Identity
+    from broker.client.dpop import DpopKey
+    from broker.client.identity import Identity
     from broker.client.messages import Call, Flow, PageCall, Request, Response
+    from broker.client.openings import Opening
+    from broker.client.retrying import Retries
+    from broker.client.tls import Tls
     from broker.clock import Clock
+    from broker.secret import Secret
 
     Answer = Coroutine[Any, Any, "T"]
 
@@ -73,22 +89,50 @@ def _each(
     return method
 
 
+def _running(
+    build: Callable[P, Opening],
+) -> Callable[Concatenate[AsyncClient, P], AsyncRunningTask]:
+    def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncRunningTask:
+        return self.running(build(*args, **kwargs))
+
+    describe(method, build, "AsyncRunningTask")
+    return method
+
+
 class AsyncClient:
     """Talks to a broker without blocking the event loop; takes what ``Client`` takes."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what a caller may choose, each with a default
         self,
         url: str | None = None,
         identity: Identity | None = None,
         *,
         task_id: str | None = None,
+        audience: str | None = None,
+        tls: Tls | None = None,
+        dpop: DpopKey | Path | str | bool | None = None,
         timeout: float = transport.TIMEOUT,
+        retries: Retries | None = None,
         http_transport: httpx2.AsyncBaseTransport | None = None,
         clock: Clock | None = None,
+        sealed: bool = False,
     ) -> None:
-        """Nothing is sent until the first call."""
-        self._session = Session.configured(url, identity, task_id, clock)
-        self._http = httpx2.AsyncClient(transport=http_transport, **transport.settings(timeout))
+        """Nothing is sent until the first call. A ``sealed`` one sees no credential."""
+        self._session = Session.configured(
+            url,
+            identity,
+            task_id,
+            clock,
+            audience=audience,
+            tls=tls,
+            dpop=dpop,
+            retries=retries,
+            own_transport=http_transport is not None,
+            sealed=sealed,
+        )
+        wire = AsyncConnections(self._session.tls, http_transport)
+        self._settings, self._given = transport.settings(timeout), http_transport is not None
+        self._http = httpx2.AsyncClient(transport=wire, **self._settings)
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,8 +141,27 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections. Tasks that this client still has open are cancelled first."""
+        if left := exits.of(self):
+            await unbroken(asyncio.to_thread(exits.end, left, "its client was closed"))
         await self._http.aclose()
+
+    def running(self, opening: Opening) -> AsyncRunningTask:
+        """Return the handle of a task; ``task`` and ``join`` are this with an opening made up."""
+        work = Work(opening, self._session.task_id, self._session.clock)
+        # A blocking client ends it where no event loop does; no transport is for both.
+        twin = None if self._given else partial(Client.of, self._session, self._settings)
+        return AsyncRunningTask(self, work, twin)
+
+    def presenting(self, token: Secret) -> AsyncClient:
+        """Return a client that acts for whoever has presented an access token to the caller.
+
+        The caller is the resource server that the token is for. The broker gets another one, made
+        of it (RFC 8693), by which no credential is seen. Connections are shared: close this one.
+        """
+        made = copy.copy(self)
+        made._session = self._session.presenting(token)  # noqa: SLF001  a copy of ourselves
+        return made
 
     async def run(self, call: Call[T] | Conversation[T]) -> T:
         """Make one call, or several; the methods below are this with a call already made up."""
@@ -122,12 +185,17 @@ class AsyncClient:
     async def _send(self, request: Request) -> Response:
         if request.delay:
             await asyncio.sleep(request.delay)
+        if request.work is not None:
+            return await asyncio.to_thread(request.work)
         arguments = transport.arguments(self._session.url, request, self._http.timeout)
         try:
             answer = await self._http.request(**arguments)
         except httpx2.RequestError as error:
             raise transport.failed(self._session.url, error) from error
         return transport.received(answer)
+
+    task = _running(openings.task)
+    join = _running(openings.join)
 
     open_task = _one(calls.open_task)
     list_tasks = _one(calls.list_tasks)
@@ -140,6 +208,7 @@ class AsyncClient:
 
     request_grant = _one(grant_calls.request_grant)
     unwrap_grant = _one(grant_calls.unwrap_grant)
+    redeem = _one(grant_calls.redeem)
     renew_grant = _one(grant_calls.renew_grant)
     rotate_grant = _one(grant_calls.rotate_grant)
     list_grants = _one(calls.list_grants)
@@ -188,7 +257,6 @@ class AsyncClient:
     reconcile = _one(reconcile_calls.reconcile)
     last_reconciliation = _one(reconcile_calls.last_reconciliation)
     get_overview = _one(overview_calls.get_overview)
-    who_am_i = _one(overview_calls.who_am_i)
     preview_revocation = _one(overview_calls.preview_revocation)
     dry_run = _one(overview_calls.dry_run)
     get_audit_event = _one(overview_calls.get_audit_event)
@@ -209,3 +277,6 @@ class AsyncClient:
     audit_events = _one(calls.audit_events)
     iter_audit_events = _each(calls.audit_events)
     introspect = _one(calls.introspect)
+    get_issuer = _talk(caller_calls.get_issuer)
+    whoami = _one(caller_calls.whoami)
+    list_capabilities = _one(caller_calls.list_capabilities)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, cast, overload
 from urllib.parse import quote
 
+from broker.client.answers import from_response
 from broker.client.decoding import decode
-from broker.client.errors import InvalidRequest, UnexpectedAnswer, from_response
+from broker.client.errors import InvalidRequest, UnexpectedAnswer
 from broker.client.messages import Call, Page, PageCall, Request, Response, get
 from broker.durations import format_duration, parse_duration
 from broker.secret import Secret
@@ -66,11 +68,20 @@ def plain(value: Secret | str | None) -> str | None:
     return value.reveal() if isinstance(value, Secret) else value
 
 
-def keyed(request: Request, key: str | None) -> Request:
-    """Add the key by which the broker knows a request that is sent again."""
+def keyed(request: Request, key: str | None, *, once: bool = False) -> Request:
+    """Add the key by which the broker knows a request that is sent again.
+
+    ``once`` says that it doesn't give the same answer twice, as for a credential.
+    """
     if key is not None and not (key.isascii() and key.isprintable() and 0 < len(key) <= _MAX_KEY):
         raise InvalidRequest(f"An idempotency key is 1 to {_MAX_KEY} printable ASCII characters")
-    return request.with_headers(idempotency_key=key or str(uuid.uuid4()))
+    request = replace(request, own_key=once and key is None)
+    return request.with_headers(idempotency_key=key or new_key())
+
+
+def new_key() -> str:
+    """Make up an idempotency key."""
+    return str(uuid.uuid4())
 
 
 @overload

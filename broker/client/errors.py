@@ -1,31 +1,63 @@
 """Everything a client call can raise on purpose, in one tree.
 
     BrokerClientError
-    ├── ConnectionFailed    no answer; ``sent`` says whether the broker may have acted
-    ├── UnexpectedAnswer    an answer came, and it isn't one of the broker's
-    ├── ApprovalRequired    a human has to say yes first; ask again once approved
-    ├── InvalidRequest      malformed, or refused before it was sent
-    ├── Unauthenticated     no identity, or one that the broker doesn't accept
-    ├── Denied              known, and not allowed; or frozen
-    │   └── ApprovalDenied  a human said no to this exact request
-    ├── NotFound            unknown, or not yours: the two look the same
-    ├── Conflict            the thing's state forbids it
-    ├── RateLimited         too many requests, or a quota is used up
-    └── Unavailable         the broker, or something that it needs, doesn't work now
+    ├── ConnectionFailed        no answer; ``sent`` says whether the broker may have acted
+    │   └── IdentityUnavailable   who gives out the workload identity gave no answer
+    ├── UnexpectedAnswer        an answer came, and it isn't one of the broker's
+    ├── ApprovalRequired        a human has to say yes first; ask again once approved
+    ├── InvalidRequest          malformed, or refused before it was sent
+    │   ├── PayloadTooLarge
+    │   ├── InvalidTarget         the token endpoint gives no token for that
+    │   └── UnsupportedGrantType
+    ├── Unauthenticated         who is calling could not be proved
+    │   ├── IdentityMissing       no source of a workload identity, or it holds none
+    │   ├── IdentityRefused       the broker doesn't accept the workload identity
+    │   │   ├── InvalidClient
+    │   │   └── InvalidGrant
+    │   ├── InvalidToken          the access token is expired, revoked, or another's
+    │   └── InvalidDpopProof      it isn't proved that the sender holds its key
+    │       └── UseDpopNonce
+    ├── Denied                  known, and not allowed
+    │   ├── ApprovalDenied        a human said no to this exact request
+    │   ├── ApprovalExpired       nobody said yes in time
+    │   ├── BindingRequired       a token bound to a key is needed: ``dpop``, or mutual TLS
+    │   ├── Frozen                by an operator
+    │   ├── PrincipalSuspended
+    │   ├── UnauthorizedClient
+    │   ├── InvalidScope
+    │   └── InvalidAuthorizationDetails   no live task of the agent's own was named
+    ├── NotFound                unknown, or not yours: the two look the same
+    ├── Conflict                the thing's state forbids it
+    │   ├── TaskNotActive
+    │   ├── IdempotencyConflict   the key came with another request before
+    │   ├── RequestInProgress     the first request with this key is still going on
+    │   ├── AlreadyDelivered      the credential was delivered, and can't be again
+    │   ├── NotDeadYet
+    │   ├── NotRenewable
+    │   ├── WrappingIntercepted
+    │   └── WrappingExpired
+    ├── RateLimited             too many requests
+    │   ├── QuotaExceeded         a limit of live tasks or credentials is reached
+    │   └── SlowDown
+    └── Unavailable             the broker, or something that it needs, doesn't work now
+        ├── InternalError         the broker itself failed
+        │   └── ConfigInvalid
+        ├── LedgerUnavailable
+        ├── AuditUnavailable
+        ├── Quarantined           the ledger was set back; an operator has to reconcile it
+        ├── BackendUnavailable
+        └── BackendRefused
 
-Branch on the class, and where that is too coarse on ``code``: codes are stable, texts aren't.
+The inner ones are in ``reasons.py``; all of them are names of ``broker.client``.
+
+Branch on the class, and where that is too coarse on ``code``: codes are stable, texts aren't. A
+code that is newer than this client is raised as the class that its HTTP status stands for.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Final
-
-if TYPE_CHECKING:
-    from broker.client.messages import Response
-
-_ACCEPTED: Final = 202
-_STANDARD: Final = frozenset({"type", "title", "status", "detail", "instance", "code"})
+from typing import Any, ClassVar
 
 
 class BrokerClientError(Exception):
@@ -120,7 +152,7 @@ class Unauthenticated(BrokerClientError):
 
 
 class Denied(BrokerClientError):
-    """The caller is known, and policy, role or a freeze says no."""
+    """The caller is known, and policy or role says no."""
 
     code = "access_denied"
     title = "Access denied"
@@ -153,7 +185,7 @@ class Conflict(BrokerClientError):
 
 
 class RateLimited(BrokerClientError):
-    """Too many requests, or a quota of live tasks or credentials is used up."""
+    """Too many requests: ``retry_after`` says how many seconds to wait."""
 
     code = "rate_limited"
     title = "Too many requests"
@@ -164,84 +196,3 @@ class Unavailable(BrokerClientError):
 
     code = "unavailable"
     title = "Temporarily unavailable"
-
-
-_BY_STATUS: Final[dict[int, type[BrokerClientError]]] = {
-    _ACCEPTED: ApprovalRequired,
-    401: Unauthenticated,
-    403: Denied,
-    404: NotFound,
-    409: Conflict,
-    429: RateLimited,
-}
-
-_BY_CODE: Final[dict[str | None, type[BrokerClientError]]] = {
-    "approval_denied": ApprovalDenied,
-    "approval_required": ApprovalRequired,
-}
-
-# RFC 6749 section 5.2, RFC 8693 section 2.2.2 and RFC 9396 section 5. RFC 8693 calls a subject
-# token that it can't accept an invalid request.
-_BY_OAUTH_ERROR: Final[dict[str, type[BrokerClientError]]] = {
-    "access_denied": Denied,
-    "authorization_pending": ApprovalRequired,
-    "invalid_authorization_details": Denied,
-    "invalid_client": Unauthenticated,
-    "invalid_grant": Unauthenticated,
-    "invalid_request": Unauthenticated,
-    "invalid_scope": Denied,
-    "server_error": Unavailable,
-    "slow_down": RateLimited,
-    "temporarily_unavailable": Unavailable,
-    "unauthorized_client": Denied,
-}
-
-
-def _class_for(status: int) -> type[BrokerClientError]:
-    if status in _BY_STATUS:
-        return _BY_STATUS[status]
-    if status >= 500:  # noqa: PLR2004  the class of server errors
-        return Unavailable
-    return InvalidRequest if status >= 400 else UnexpectedAnswer  # noqa: PLR2004  client errors
-
-
-def _text(document: dict[str, Any], member: str) -> str | None:
-    value = document.get(member)
-    return value if isinstance(value, str) and value else None
-
-
-def from_response(response: Response) -> BrokerClientError:
-    """Return the error that an answer of the API stands for: RFC 9457, or whatever came."""
-    document = response.mapping()
-    code = _text(document, "code")
-    detail = _text(document, "detail")
-    if code is None and detail is None and response.status != _ACCEPTED:
-        detail = f"HTTP {response.status} without a reason: is this the broker's address?"
-    kind = _BY_CODE.get(code) or _class_for(response.status)
-    if kind is ApprovalRequired:
-        code = kind.code  # a 202 is no problem document: it has none
-    return kind(
-        detail or "",
-        code=code or f"http_{response.status}",
-        title=_text(document, "title"),
-        status=response.status,
-        retry_after=response.retry_after,
-        extra={name: value for name, value in document.items() if name not in _STANDARD},
-    )
-
-
-def from_token_response(response: Response) -> BrokerClientError:
-    """Return the error that an answer of the token endpoint stands for."""
-    document = response.mapping()
-    error = _text(document, "error")
-    if error is None:
-        return from_response(response)
-    kind = _BY_OAUTH_ERROR.get(error, _class_for(response.status))
-    why = _text(document, "error_description") or error
-    return kind(
-        f"The broker doesn't accept this identity: {why}" if kind is Unauthenticated else why,
-        code=error,
-        status=response.status,
-        retry_after=response.retry_after,
-        extra={k: v for k, v in document.items() if k not in {"error", "error_description"}},
-    )

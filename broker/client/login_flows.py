@@ -19,13 +19,13 @@ from urllib.parse import urlencode, urlsplit
 import httpx2
 
 from broker.client import transport
+from broker.client.answers import from_response
 from broker.client.errors import (
     ConnectionFailed,
     InvalidRequest,
     NotFound,
     Unauthenticated,
     UnexpectedAnswer,
-    from_response,
 )
 from broker.client.login import Login, ended
 from broker.client.loopback import Loopback
@@ -265,9 +265,9 @@ class LoginFlows:
         token = answer.get("id_token")
         claims = _claims(token)
         audience = claims.get("aud")
-        meant = audience if isinstance(audience, list) else [audience]
+        meant = cast("list[object]", audience if isinstance(audience, list) else [audience])
         expires_at = _number(claims.get("exp"))
-        good = claims.get("iss") == at.issuer and at.client_id in cast("list[object]", meant)
+        good = claims.get("iss") == at.issuer and at.client_id in meant
         if nonce:
             good = good and claims.get("nonce") == nonce
         if not good or expires_at <= self._clock.now():

@@ -17,6 +17,7 @@ from broker.client.errors import UnexpectedAnswer
 
 if TYPE_CHECKING:
     from broker.client.session import Session
+    from broker.secret import Secret
 
 T = TypeVar("T")
 _NOTHING: Mapping[str, str] = {}
@@ -27,8 +28,12 @@ class Request:
     """One HTTP request. ``path`` starts with a slash and is below the broker's URL.
 
     ``repeatable`` says that sending it twice does no more than sending it once, so it is sent
-    again when the answer was lost. ``delay`` is how long the transport waits before sending, and
-    ``patience`` how much longer than usual the answer may take: both in seconds.
+    again when the answer was lost. ``own_key`` is that its idempotency key was made up here, and
+    that an answer with the key is given once: after a refusal another key is as good.
+    ``delay`` is how long the transport waits before sending, ``patience`` how much longer than
+    usual the answer may take, and ``within`` how long sending and answer may take in all, None for
+    as long as they go on: all in seconds.
+    ``work`` is done here, in place of sending anything, and may take its time.
     Headers and content may hold tokens, so they stay out of the representation.
     """
 
@@ -37,8 +42,11 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     content: bytes = field(default=b"", repr=False)
     repeatable: bool = False
+    own_key: bool = False
     delay: float = 0.0
     patience: float = 0.0
+    within: float | None = None
+    work: Callable[[], Response] | None = field(default=None, repr=False)
 
     def with_headers(self, **headers: str) -> Request:
         """Return the same request with these headers too; underscores become dashes."""
@@ -60,10 +68,17 @@ def send_json(
     return Request(method, path, {"content-type": "application/json"}, content, repeatable)
 
 
-def send_form(path: str, form: Mapping[str, str]) -> Request:
+def send_form(path: str, form: Mapping[str, str], *, repeatable: bool = False) -> Request:
     """Make a POST with a form, as the OAuth endpoints take it."""
     headers = {"content-type": "application/x-www-form-urlencoded"}
-    return Request("POST", path, headers, urlencode(form).encode())
+    return Request("POST", path, headers, urlencode(form).encode(), repeatable)
+
+
+def ask_here(work: Callable[[], Secret]) -> Request:
+    """Make a request that is answered on this machine, or by somebody who isn't the broker."""
+    return Request(
+        "", "", repeatable=True, work=lambda: Response(200, {}, work().reveal().encode())
+    )
 
 
 def _with_query(path: str, query: Mapping[str, object]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -11,10 +12,13 @@ if TYPE_CHECKING:
 _SELF: Final = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
 
 
-def describe(method: Callable[..., object], build: Callable[..., object], returns: str) -> None:
+def describe(
+    method: Callable[..., object], build: Callable[..., object], returns: str, *, given: int = 0
+) -> None:
     """Make ``method`` read like ``build`` with a ``self``, in ``help()`` and in tracebacks.
 
-    ``returns`` is what it returns, where T stands for what the call is read into.
+    ``returns`` is what it returns, where T stands for what the call is read into. ``given`` is how
+    many of the first arguments come from the ``self``.
     ``functools.wraps`` won't do: ``inspect`` would take the first argument for ``self``.
     """
     asked = inspect.signature(build)
@@ -24,5 +28,6 @@ def describe(method: Callable[..., object], build: Callable[..., object], return
     method.__name__ = build.__name__
     method.__doc__ = build.__doc__
     vars(method)["__signature__"] = asked.replace(
-        parameters=[_SELF, *asked.parameters.values()], return_annotation=returns.replace("T", read)
+        parameters=[_SELF, *list(asked.parameters.values())[given:]],
+        return_annotation=re.sub(r"\bT\b", read, returns),
     )

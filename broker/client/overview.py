@@ -36,19 +36,6 @@ class Overview:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Me:
-    """Who the caller is to the broker."""
-
-    name: str
-    role: str
-    owner: str = ""
-    task_id: str | None = None
-    capabilities: tuple[str, ...] = ()
-    expires_at: datetime | None = None
-    extra: Mapping[str, Any] = field(default_factory=_mapping, repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RevocationPreview:
     """What a revocation would end, or isn't dead of it yet; ``grants`` are the first of them."""
 

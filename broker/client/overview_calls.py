@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from broker.client.building import Duration, duration, one, path_to, selected
 from broker.client.messages import get, send_json
 from broker.client.models import AuditEvent
-from broker.client.overview import DryRun, Me, Overview, RevocationPreview
+from broker.client.overview import DryRun, Overview, RevocationPreview
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 def get_overview() -> Call[Overview]:
     """Read what lives, what dies next and what is wrong; for operators and auditors."""
     return one(Overview, get("/v1/overview"))
-
-
-def who_am_i() -> Call[Me]:
-    """Read who the caller is to the broker."""
-    return one(Me, get("/v1/me"))
 
 
 def preview_revocation(selector: Mapping[str, str | bool]) -> Call[RevocationPreview]:

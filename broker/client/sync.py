@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx2
 
 from broker.client import (
     approval_calls,
     approval_waiting,
+    caller_calls,
     calls,
     decisions,
     ending_calls,
+    exits,
     grant_calls,
+    openings,
     overview_calls,
     policy_calls,
     reconcile_calls,
     transport,
 )
+from broker.client.connections import Connections
 from broker.client.errors import ConnectionFailed
 from broker.client.messages import Conversation
 from broker.client.methods import describe
+from broker.client.running import RunningTask
 from broker.client.session import Session
+from broker.client.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
-    from broker.client.environment import Identity
+    from broker.client.dpop import DpopKey
+    from broker.client.identity import Identity
     from broker.client.messages import Call, Flow, PageCall, Request, Response
+    from broker.client.openings import Opening
+    from broker.client.retrying import Retries
+    from broker.client.tls import Tls
     from broker.clock import Clock
+    from broker.secret import Secret
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,35 +80,67 @@ def _each(build: Callable[P, PageCall[T]]) -> Callable[Concatenate[Client, P], I
     return method
 
 
+def _running(build: Callable[P, Opening]) -> Callable[Concatenate[Client, P], RunningTask]:
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> RunningTask:
+        return self.running(build(*args, **kwargs))
+
+    describe(method, build, "RunningTask")
+    return method
+
+
 class Client:
     """Talks to a broker and waits for its answers; safe to share among threads.
 
-    Without ``url`` or ``identity`` they come from the environment: ``BROKER_URL``, and
-    ``BROKER_IDENTITY_TOKEN_FILE`` or ``BROKER_IDENTITY_TOKEN``. ``identity`` returns the caller's
-    workload JWT, and is asked again whenever one is needed. An agent acts under one task at a
-    time: give its ``task_id``, or set ``BROKER_TASK_ID``; an empty text means none. ``timeout`` is
-    in seconds, ``http_transport`` the seam for tests and for other ways to reach the broker.
+    What isn't given comes from the environment: the ``url`` from ``BROKER_URL``, the ``identity``
+    from the first source that is there (``environment.py`` lists them). ``identity`` returns the
+    caller's workload JWT, and is asked again whenever one is needed. An agent acts under one task
+    at a time: give its ``task_id``, or set ``BROKER_TASK_ID``; an empty text means none.
+
+    ``audience`` is whom minted identities are for (``BROKER_AUDIENCE``), ``tls`` whom to trust and
+    which certificate to show, ``dpop`` a key that tokens are bound to: one of one's own, its
+    file, or True for a new one. ``timeout`` is how many seconds an answer may keep silent,
+    ``retries`` how often and how long a call is tried. ``http_transport`` is the seam for tests
+    and for other ways to reach the broker.
 
         with Client() as broker:
-            task = broker.open_task("report-writer", "nightly report", ["orders-read"], ttl="15m")
-            grant = broker.request_grant(task.task_id, "orders-read")
+            with broker.task("report-writer", "nightly report", ["orders-read"]) as task:
+                orders = task.grant("orders-read")
 
-    The ``list_`` methods read one page, the ``iter_`` ones go through all pages.
+    ``task`` and ``join`` see to the whole life of a task; the other methods are
+    one call each. The ``list_`` ones read one page, the ``iter_`` ones go through all pages.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what a caller may choose, each with a default
         self,
         url: str | None = None,
         identity: Identity | None = None,
         *,
         task_id: str | None = None,
+        audience: str | None = None,
+        tls: Tls | None = None,
+        dpop: DpopKey | Path | str | bool | None = None,
         timeout: float = transport.TIMEOUT,
+        retries: Retries | None = None,
         http_transport: httpx2.BaseTransport | None = None,
         clock: Clock | None = None,
+        sealed: bool = False,
     ) -> None:
-        """Nothing is sent until the first call."""
-        self._session = Session.configured(url, identity, task_id, clock)
-        self._http = httpx2.Client(transport=http_transport, **transport.settings(timeout))
+        """Nothing is sent until the first call. A ``sealed`` one sees no credential."""
+        self._session = Session.configured(
+            url,
+            identity,
+            task_id,
+            clock,
+            audience=audience,
+            tls=tls,
+            dpop=dpop,
+            retries=retries,
+            own_transport=http_transport is not None,
+            sealed=sealed,
+        )
+        wire = Connections(self._session.tls, http_transport)
+        self._settings, self._given = transport.settings(timeout), http_transport is not None
+        self._http = httpx2.Client(transport=wire, **self._settings)
 
     def __enter__(self) -> Self:
         return self
@@ -102,8 +149,36 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections. Tasks that this client still has open are cancelled first."""
+        exits.end(exits.of(self), "its client was closed")
         self._http.close()
+
+    def running(self, opening: Opening) -> RunningTask:
+        """Return the handle of a task; ``task`` and ``join`` are this with an opening made up."""
+        work = Work(opening, self._session.task_id, self._session.clock)
+        return RunningTask(self, work, self._twin)
+
+    def _twin(self) -> AbstractContextManager[Client]:
+        """Return this caller with connections of its own; a transport that was given is shared."""
+        return nullcontext(self) if self._given else Client.of(self._session, self._settings)
+
+    @classmethod
+    def of(cls, session: Session, settings: dict[str, Any]) -> Self:
+        """Make a client of a caller that is known already; ``settings`` are those of httpx2."""
+        made = cls.__new__(cls)
+        http = httpx2.Client(transport=Connections(session.tls, None), **settings)
+        vars(made).update(_session=session, _settings=settings, _given=False, _http=http)
+        return made
+
+    def presenting(self, token: Secret) -> Client:
+        """Return a client that acts for whoever has presented an access token to the caller.
+
+        The caller is the resource server that the token is for. The broker gets another one, made
+        of it (RFC 8693), by which no credential is seen. Connections are shared: close this one.
+        """
+        made = copy.copy(self)
+        made._session = self._session.presenting(token)  # noqa: SLF001  a copy of ourselves
+        return made
 
     def run(self, call: Call[T] | Conversation[T]) -> T:
         """Make one call, or several; the methods below are this with a call already made up."""
@@ -127,12 +202,17 @@ class Client:
     def _send(self, request: Request) -> Response:
         if request.delay:
             time.sleep(request.delay)
+        if request.work is not None:
+            return request.work()
         arguments = transport.arguments(self._session.url, request, self._http.timeout)
         try:
             answer = self._http.request(**arguments)
         except httpx2.RequestError as error:
             raise transport.failed(self._session.url, error) from error
         return transport.received(answer)
+
+    task = _running(openings.task)
+    join = _running(openings.join)
 
     open_task = _one(calls.open_task)
     list_tasks = _one(calls.list_tasks)
@@ -145,6 +225,7 @@ class Client:
 
     request_grant = _one(grant_calls.request_grant)
     unwrap_grant = _one(grant_calls.unwrap_grant)
+    redeem = _one(grant_calls.redeem)
     renew_grant = _one(grant_calls.renew_grant)
     rotate_grant = _one(grant_calls.rotate_grant)
     list_grants = _one(calls.list_grants)
@@ -193,7 +274,6 @@ class Client:
     reconcile = _one(reconcile_calls.reconcile)
     last_reconciliation = _one(reconcile_calls.last_reconciliation)
     get_overview = _one(overview_calls.get_overview)
-    who_am_i = _one(overview_calls.who_am_i)
     preview_revocation = _one(overview_calls.preview_revocation)
     dry_run = _one(overview_calls.dry_run)
     get_audit_event = _one(overview_calls.get_audit_event)
@@ -214,3 +294,6 @@ class Client:
     audit_events = _one(calls.audit_events)
     iter_audit_events = _each(calls.audit_events)
     introspect = _one(calls.introspect)
+    get_issuer = _talk(caller_calls.get_issuer)
+    whoami = _one(caller_calls.whoami)
+    list_capabilities = _one(caller_calls.list_capabilities)

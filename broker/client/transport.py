@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from broker.client.messages import Request
 
 TIMEOUT: Final = 30.0
+WITHIN: Final = "broker_within"
+"""The extension of an httpx2 request that says how many seconds all of it may take."""
 _CONNECT_TIMEOUT: Final = 5.0
 _ERRNO: Final = re.compile(r"\[Errno -?\d+\] ")
 _UNSENT: Final = (
@@ -41,12 +43,17 @@ def arguments(url: str, request: Request, usual: httpx2.Timeout) -> dict[str, An
     limit = httpx2.Timeout(usual)
     if limit.read is not None:
         limit.read += request.patience
+    if request.within is not None:
+        for step in ("connect", "read", "write", "pool"):
+            usually: float | None = getattr(limit, step)
+            setattr(limit, step, min(request.within, usually or request.within))
     return {
         "timeout": limit,
         "method": request.method,
         "url": url + request.path,
         "headers": request.headers,
         "content": request.content or None,
+        "extensions": {} if request.within is None else {WITHIN: request.within},
     }
 
 

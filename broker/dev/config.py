@@ -281,14 +281,26 @@ def subject_of(name: str, data: Path) -> str:
     return subject
 
 
+def url_of(data: Path) -> str:
+    """Return where the broker that last ran here is, or was.
+
+    Raises:
+        ConfigError: none ever ran.
+    """
+    return str(_written(data)["broker"]["issuer"])
+
+
 def _identities(data: Path) -> dict[str, tuple[str, str]]:
+    rows: list[dict[str, Any]] = _written(data)["principals"]
+    return {p["name"]: (p["identity"]["issuer"], p["identity"]["subject"]) for p in rows}
+
+
+def _written(data: Path) -> dict[str, Any]:
     try:
-        text = (data / FILE).read_text("utf-8")
+        return tomllib.loads((data / FILE).read_text("utf-8"))
     except OSError as error:
         msg = (
             f"there is no {data / FILE}\n"
             "    start `broker dev` first, or name its folder with --data"
         )
         raise ConfigError(msg) from error
-    rows: list[dict[str, Any]] = tomllib.loads(text)["principals"]
-    return {p["name"]: (p["identity"]["issuer"], p["identity"]["subject"]) for p in rows}

@@ -24,6 +24,7 @@ from broker.http import reconcile as reconcile_api
 from broker.http import reports as reports_api
 from broker.http import signals as signals_api
 from broker.http import trees as trees_api
+from broker.http import whoami as whoami_api
 from broker.http.limits import BodyLimit
 from broker.http.openapi import DescribedApp, operation_name
 from broker.http.tracing import RequestSpans
@@ -121,6 +122,7 @@ def _routes(path: str) -> tuple[BaseRoute, ...]:
     app.include_router(signals_api.router)
     app.include_router(power_api.router)
     app.include_router(trees_api.router)
+    app.include_router(whoami_api.router)
     app.include_router(reports_api.router)
     app.include_router(quotas_api.router)
     app.include_router(reconcile_api.router)

@@ -12,13 +12,11 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from broker.catalog import Power, Revocability
-from broker.clock import to_rfc3339
 from broker.dry_runs import DryRuns
 from broker.errors import NotFound
 from broker.http.callers import By, The
 from broker.http.openapi import OPEN, answers
 from broker.http.shapes import Answer, Count, Frozen, Grant, TaskId, Time, Words
-from broker.identity.models import Role
 from broker.overview import Overviews
 from broker.wire_previews import DryRun, PreviewRevocation
 
@@ -96,17 +94,6 @@ class Overview(Answer):
     checks: dict[str, Words]
 
 
-class Me(Answer):
-    """Who the caller is to the broker; `expires_at` is the end of its token."""
-
-    name: Words
-    role: Role
-    owner: Words
-    task_id: TaskId | None
-    capabilities: list[Words]
-    expires_at: Time | None
-
-
 class Login(Answer):
     """Where people log in by OpenID Connect, as which client, and for what."""
 
@@ -181,21 +168,6 @@ async def show_overview(
 ) -> dict[str, Any]:
     """Show what lives, what dies next and what is wrong; put together once a second at most."""
     return await overviews.now(caller)
-
-
-@router.get("/me", responses=answers(200, Me))
-async def show_me(caller: By) -> dict[str, Any]:
-    """Show who the caller is to the broker."""
-    principal, task = caller.principal, caller.task
-    may = task.capabilities if task is not None else tuple(principal.capabilities)
-    return {
-        "name": principal.name,
-        "role": principal.role,
-        "owner": principal.owner,
-        "task_id": task.id if task is not None else None,
-        "capabilities": sorted(may),
-        "expires_at": to_rfc3339(caller.expires_at * 1000) if caller.expires_at else None,
-    }
 
 
 @router.get("/login", responses=answers(200, Login, 404), openapi_extra=OPEN)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
 
-from tests.dev.broker_process import Server, broker, engine_pids
+from tests.dev.broker_process import PROGRAM, Server, broker, engine_pids, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +72,20 @@ def test_a_token_for_each_principal(dev: Server) -> None:
     ran = broker("dev", "token", "operator", "--json", BROKER_DEV_DATA=data)
     assert ran.json.keys() == {"token", "principal", "subject"}
     assert ran.json["subject"] == "operator/operator"
+
+
+def test_a_shell_becomes_a_principal(dev: Server) -> None:
+    ran = broker("dev", "token", "orchestrator", "--env", "--data", dev.place["data"])
+    assert ran.code == 0
+    assert "eyJ" not in ran.out + ran.err
+    script = f'{ran.out}"{PROGRAM}" task list --json && stat -c %a "$BROKER_IDENTITY_TOKEN_FILE"'
+    env = environment(BROKER_TASK_ID="tsk_of_somebody_else")
+    said = subprocess.run(
+        ["sh", "-ec", script], capture_output=True, check=True, text=True, env=env
+    )
+    assert json.loads(said.stdout.removesuffix("600\n"))["items"] == []
+    both = broker("dev", "token", "operator", "--env", "--json", "--data", dev.place["data"])
+    assert (both.code, both.out) == (2, "")
 
 
 @pytest.mark.parametrize(

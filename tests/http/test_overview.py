@@ -172,17 +172,6 @@ async def test_a_dry_run_of_nothing(world: World, body: Any, status: int) -> Non
     assert answer.status_code == status, answer.text
 
 
-async def test_everybody_is_told_who_they_are(world: World) -> None:
-    me = await ask(world, "operator", "/v1/me")
-    assert (me["name"], me["role"], me["task_id"]) == ("operator", "operator", None)
-    task = await world.open()
-    answer = await world.call("report-writer", "GET", "/v1/me", task_id=task["task_id"])
-    found = answer.json()
-    assert (found["name"], found["task_id"]) == ("report-writer", task["task_id"])
-    assert found["capabilities"] == ["orders-read"]
-    assert (await world.call(None, "GET", "/v1/me")).status_code == 401
-
-
 async def test_without_a_login_section_nobody_logs_in(world: World) -> None:
     assert_problem(await world.http.get("/v1/login"), 404, "not_found")
 

@@ -121,7 +121,7 @@ def test_a_list_is_shown_again_until_interrupted(fake: FakeBroker) -> None:
     fake.on("GET /v1/tasks", 503, {"code": "unavailable", "detail": "Busy."})
     fake.on("GET /v1/tasks", 200, {"items": [], "next": None})
     terminal = Terminal("task", "list", "--watch", "200ms")
-    terminal.until("nightly report")
+    terminal.until("nightly")
     terminal.until("Busy. Trying again")
     terminal.until("No tasks.")
     terminal.process.send_signal(2)

@@ -25,12 +25,16 @@ from broker.client import (
     UnexpectedAnswer,
     approval_calls,
     approval_waiting,
+    caller_calls,
     calls,
     decisions,
     ending_calls,
     errors,
     grant_calls,
+    openings,
+    overview_calls,
     policy_calls,
+    reasons,
     reconcile_calls,
 )
 from broker.client.decoding import decode
@@ -55,10 +59,13 @@ if TYPE_CHECKING:
 CALLS: Final = (
     approval_calls,
     approval_waiting,
+    caller_calls,
     calls,
     decisions,
     ending_calls,
     grant_calls,
+    openings,
+    overview_calls,
     policy_calls,
     reconcile_calls,
 )
@@ -310,7 +317,7 @@ def test_no_identity_is_said_before_anything_is_sent() -> None:
 def methods(kind: type) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, member in inspect.getmembers(kind, inspect.isfunction):
-        if not name.startswith("_") and name not in {"run", "close", "aclose"}:
+        if not name.startswith("_") and name not in {"run", "running", "close", "aclose"}:
             found[name] = str(inspect.signature(member).replace(return_annotation=""))
     return found
 
@@ -323,7 +330,8 @@ def test_both_clients_have_every_call_with_the_same_arguments() -> None:
         for name, f in inspect.getmembers(module, inspect.isfunction)
         if f.__doc__ and f.__module__ == module.__name__ and not name.startswith("_")
     }
-    assert {name for name in methods(Client) if not name.startswith("iter_")} == made
+    called = {name for name in methods(Client) if not name.startswith("iter_")}
+    assert called == {*made, "presenting"}
     assert "Task" in str(inspect.signature(Client.open_task))
 
 
@@ -331,7 +339,8 @@ def test_the_public_names() -> None:
     assert set(broker.client.__all__) >= {"Client", "AsyncClient", "BrokerClientError", "Secret"}
     tree = {
         kind.__name__
-        for _, kind in inspect.getmembers(errors, inspect.isclass)
+        for module in (errors, reasons)
+        for _, kind in inspect.getmembers(module, inspect.isclass)
         if issubclass(kind, BrokerClientError)
     }
     assert tree <= set(broker.client.__all__)

@@ -18,15 +18,20 @@ from broker.client import (
     ConnectionFailed,
     Credential,
     Denied,
+    Identity,
+    IdentityRefused,
+    InvalidAuthorizationDetails,
     InvalidRequest,
+    InvalidTarget,
+    MintedIdentity,
     NotFound,
     RateLimited,
     Task,
     Unauthenticated,
     Unavailable,
     UnexpectedAnswer,
+    answers,
     calls,
-    errors,
     token_file,
     transport,
 )
@@ -73,7 +78,7 @@ def ok(document: object, status: int = 200) -> Response:
 )
 def test_every_status_has_its_error(status: int, kind: type[BrokerClientError]) -> None:
     document = {"code": "a_code", "title": "T", "detail": "Why.", "status": 1, "decision_id": "d"}
-    error = errors.from_response(
+    error = answers.from_response(
         Response(status, {"retry-after": "7"}, json.dumps(document).encode())
     )
     assert type(error) is kind
@@ -84,7 +89,7 @@ def test_every_status_has_its_error(status: int, kind: type[BrokerClientError]) 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"detail": [1]}', b"\xff"])
 def test_an_error_that_is_no_problem_document_still_says_something(body: bytes) -> None:
-    error = errors.from_response(Response(502, {"retry-after": "soon"}, body))
+    error = answers.from_response(Response(502, {"retry-after": "soon"}, body))
     assert type(error) is Unavailable
     assert (error.code, error.retry_after) == ("http_502", None)
     assert "HTTP 502" in error.detail
@@ -93,15 +98,15 @@ def test_an_error_that_is_no_problem_document_still_says_something(body: bytes) 
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        ("invalid_request", Unauthenticated),
-        ("invalid_authorization_details", Denied),
-        ("invalid_target", InvalidRequest),
+        ("invalid_request", IdentityRefused),
+        ("invalid_authorization_details", InvalidAuthorizationDetails),
+        ("invalid_target", InvalidTarget),
         ("temporarily_unavailable", Unavailable),
         ("something_new", InvalidRequest),
     ],
 )
 def test_oauth_errors_become_the_clients(code: str, kind: type[BrokerClientError]) -> None:
-    error = errors.from_token_response(ok({"error": code, "error_description": "Since."}, 400))
+    error = answers.from_token_response(ok({"error": code, "error_description": "Since."}, 400))
     assert type(error) is kind
     assert error.code == code
     assert "Since." in error.detail
@@ -241,6 +246,11 @@ def test_a_duration_may_be_a_timedelta() -> None:
     assert body == {"agent": "a", "purpose": "p", "capabilities": ["c"], "ttl": "1h30m"}
 
 
+def told(source: Identity) -> str:
+    assert not isinstance(source, MintedIdentity)
+    return source().reveal()
+
+
 def test_the_environment_says_where_and_who(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(f"{JWT}\n")
@@ -253,12 +263,12 @@ def test_the_environment_says_where_and_who(tmp_path: Path) -> None:
         }
     )
     assert (found.url, found.task_id) == ("https://b", "tsk_1")
-    assert found.identity().reveal() == JWT
+    assert told(found.identity) == JWT
     file.write_text("rotated")
-    assert found.identity().reveal() == "rotated"
+    assert told(found.identity) == "rotated"
     found = from_environment({"BROKER_IDENTITY_TOKEN": "direct", "BROKER_URL": ""})
     assert (found.url, found.task_id) == ("http://127.0.0.1:8700", None)
-    assert found.identity().reveal() == "direct"
+    assert told(found.identity) == "direct"
 
 
 @pytest.mark.parametrize("content", ["", " \n", "two words", "a\nb", "caf\u00e9"])

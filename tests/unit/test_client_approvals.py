@@ -24,6 +24,7 @@ from broker.client import (
 from broker.client.approval_waiting import wait_for_approval
 from broker.client.decoding import encode
 from broker.client.messages import Flow, Request, Response
+from broker.client.retrying import Retries
 from broker.client.session import Session
 from tests.clocks import ManualClock
 from tests.unit.consent_documents import (
@@ -193,11 +194,19 @@ class Waiting:
     def __init__(self, timeout: str) -> None:
         self.clock = ManualClock()
         self.pending: list[str] = []
-        session = Session("https://broker.example", identity, task_id=None, clock=self.clock)
+        session = Session(
+            "https://broker.example",
+            identity,
+            task_id=None,
+            clock=self.clock,
+            retries=Retries(attempts=3, jitter=lambda: 0.0),
+        )
         asked = wait_for_approval("apr_1", timeout, on_pending=self._note)
         self.flow: Flow[Approval] = asked.hold(session)
         self.request = next(self.flow)
         self.result: Approval | None = None
+        assert self.request.work is not None
+        self._go(self.request.work())
         self.answer({"issuer": "https://issuer.example"})
         self.answer({"access_token": "t", "token_type": "Bearer", "expires_in": 36_000})
 
@@ -286,6 +295,8 @@ def test_a_broker_that_is_down_when_time_is_up_is_an_error() -> None:
     waiting = Waiting("10s")
     while waiting.answer({"code": "rate_limited"}, 429, retry="2").patience:
         assert waiting.request.delay >= 2
+    for _ in range(2):  # the last look is repeated too, as any call
+        waiting.answer({"code": "rate_limited"}, 429, retry="2")
     with pytest.raises(RateLimited):
         waiting.answer({"code": "rate_limited"}, 429, retry="2")
 

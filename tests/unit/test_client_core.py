@@ -15,6 +15,7 @@ from broker.client import (
     calls,
 )
 from broker.client.messages import Flow, Request, Response
+from broker.client.retrying import Retries
 from broker.client.session import Session
 from tests.clocks import ManualClock
 from tests.unit.fake_broker import (
@@ -32,7 +33,8 @@ def identity() -> Secret:
 
 
 def session(clock: ManualClock | None = None, task_id: str | None = None) -> Session:
-    return Session(URL, identity, task_id=task_id, clock=clock or ManualClock())
+    retries = Retries(attempts=3, jitter=lambda: 1.0)
+    return Session(URL, identity, task_id=task_id, clock=clock or ManualClock(), retries=retries)
 
 
 def ok(document: object, status: int = 200) -> Response:
@@ -44,18 +46,24 @@ def token(text: str, lifetime: float | None = 300) -> Response:
 
 
 def play(flow: Flow[Any], *answers: Response | ConnectionFailed) -> tuple[list[Request], Any]:
-    """Give the core these answers; return what it sent, and what came of it."""
+    """Give the core these answers; return what it sent, and what came of it.
+
+    What is asked on this machine is asked, and neither sent nor among the answers.
+    """
     sent: list[Request] = []
+    left = iter(answers)
     try:
-        sent.append(next(flow))
-        for answer in answers:
-            if isinstance(answer, Response):
-                sent.append(flow.send(answer))
-            else:
-                sent.append(flow.throw(answer))
+        request = next(flow)
+        while True:
+            if request.work is not None:
+                request = flow.send(request.work())
+                continue
+            sent.append(request)
+            answer = next(left, None)
+            assert answer is not None, f"the core waits for an answer to {request}"
+            request = flow.send(answer) if isinstance(answer, Response) else flow.throw(answer)
     except StopIteration as end:
         return sent, end.value
-    raise AssertionError(f"the core waits for an answer to {sent[-1]}")
 
 
 METADATA = ok({"issuer": "https://issuer.example"})
@@ -113,7 +121,7 @@ def test_what_never_left_is_sent_again_with_growing_delays() -> None:
     play(core.run(calls.get_task("a")), METADATA, token("t1"), ok(TASK))
     ask = calls.complete("a")
     sent, _ = play(core.run(ask), unsent, unsent, ok({"state": "completed"}))
-    assert [r.delay for r in sent] == [0, 0.1, 0.5]
+    assert [r.delay for r in sent] == [0, 0.2, 0.4]
     with pytest.raises(ConnectionFailed):
         play(core.run(ask), unsent, unsent, unsent)
 

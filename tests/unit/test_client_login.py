@@ -265,14 +265,14 @@ def test_the_client_takes_the_login_where_nothing_else_is_set(
 
     seam = httpx2.MockTransport(answer)
     with Client(SERVER, http_transport=seam) as broker, pytest.raises(Unauthenticated) as caught:
-        broker.who_am_i()
+        broker.whoami()
     assert caught.value.code == "identity_missing"
     assert "broker login" in caught.value.detail
     Logins().keep(LOGIN, "file")
     with Client(SERVER, http_transport=seam) as broker, pytest.raises(BrokerClientError):
-        broker.who_am_i()
+        broker.whoami()
     assert "subject_token=jwt-1" in sent[-1]
     monkeypatch.setenv("BROKER_IDENTITY_TOKEN", "other-jwt")
     with Client(SERVER, http_transport=seam) as broker, pytest.raises(BrokerClientError):
-        broker.who_am_i()
+        broker.whoami()
     assert "subject_token=other-jwt" in sent[-1]
