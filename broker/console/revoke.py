@@ -19,6 +19,7 @@ from broker.console.live import stream
 from broker.console.rights import Right
 from broker.console.routing import Here, Pages
 from broker.errors import InvalidRequest
+from broker.grants import GrantState
 from broker.http.api import Word
 from broker.wire import Freeze, Revoke, Selector
 
@@ -177,13 +178,18 @@ def _seal(visit: Visit, kind: str, value: str, of: str) -> str:
 
 
 async def _left(console: Console, caller: Caller, selector: Selector) -> dict[str, Any]:
-    """Return the preview, with how many are on their way and how many are untouched."""
+    """Return the preview, with how many are on their way and how many are untouched.
+
+    ``given_up`` says of a single grant that it isn't dead as far as anybody knows.
+    """
     found = await console.broker.operators.preview(caller, selector)
-    states = found["states"]
+    states, grant_id = found["states"], selector.grant_id
+    grant = await console.broker.grant(caller, grant_id) if grant_id else None
     return {
         **found,
         "on_their_way": states["revoking"] + states["stuck"],
         "untouched": states["active"] + states["pending"],
+        "given_up": grant is not None and grant.state is GrantState.ABANDONED,
         "at": await _now(console),
     }
 

@@ -80,6 +80,13 @@ async def test_what_is_not_dead_is_not_said_to_be(console: ConsoleWorld) -> None
     assert later["grant_id"] in page
     assert "<strong>1</strong>" in page.partition("lives on")[0]
 
+    path, said = f"/v1/grants/{grant}/abandon", {"reason": "its database is scrap"}
+    assert (await console.call("operator", "POST", path, said)).status_code == 200
+    page = (await browser.get(f"/revoke/progress?kind=grant_id&value={grant}")).text
+    assert "Given up, not confirmed dead" in page
+    assert "Confirmed dead" not in page
+    assert "its database is scrap" in (await browser.get(f"/grants/{grant}")).text
+
 
 async def test_one_grant_is_ended_from_its_page(console: ConsoleWorld) -> None:
     task = await console.open()
