@@ -106,3 +106,29 @@ async def test_nobody_approves_what_is_done_for_them(console: ConsoleWorld) -> N
     assert answer.status_code == 303
     other = await console.signed_in("olga", GROUPS["operator"])
     assert "not like this" in (await other.get(f"/approvals/{approval}")).text
+
+
+async def test_an_elevation_is_approved_and_shown_at_its_task(console: ConsoleWorld) -> None:
+    task = await console.open(agent="order-clerk", capabilities=["orders-read"])
+    path = f"/v1/tasks/{task['task_id']}/elevations"
+    ask = {"capability": "orders-write", "intent": "mend order 1042", "ttl": "3m"}
+
+    async def elevate() -> Any:
+        return await console.call("order-clerk", "POST", path, ask, task_id=task["task_id"])
+
+    asked = await elevate()
+    assert asked.status_code == 202, asked.text
+    approval = asked.json()["approval_id"]
+    browser = await console.signed_in("alice", GROUPS["approver"])
+    page = (await browser.get(f"/approvals/{approval}")).text
+    assert "order-clerk wants: elevate orders-write" in page
+    assert "mend order 1042" in page
+    assert "3m 0s" in page
+    waits = (await browser.get(f"/tasks/{task['task_id']}")).text
+    assert f'href="/console/approvals/{approval}"' in waits
+    answer = await browser.submit(f"/approvals/{approval}/approve", {"reason": "ticket 8"})
+    assert answer.status_code == 303, answer.text
+    assert (await elevate()).status_code == 201
+    page = (await browser.get(f"/tasks/{task['task_id']}")).text
+    assert "Elevated to orders-write" in page
+    assert "the approval is used up" in page
