@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 EVIL: Final = (
     "<img src=x onerror=\"document.title='pwned'\"><script>document.title='pwned'</script>"
 )
-BREAKS: Final = "\"'></textarea></title></svg></code><svg onload=\"document.title='pwned'\">{{7*7}}"
+BREAKS: Final = (
+    "\"'></textarea></title></svg></code><svg onload=\"document.title='pwned'\">{{7*1111111}}"
+)
 WIDE: Final = (1400, 900)
 NARROW: Final = (390, 844)
 
@@ -105,7 +107,7 @@ def test_what_agents_write_is_text(look: Looking, dev: Server) -> None:
     grant = granted(dev, below, intent=EVIL)
     path = f"/v1/tasks/{below['task_id']}/complete"
     dev_call(dev, "orchestrator", "POST", path, {"outcome": "failed", "summary": EVIL + BREAKS})
-    selector = {"agent": "order-clerk"}
+    selector = {"owner": "nobody@example.com"}
     ask = {"selector": selector, "reason": EVIL}
     dev_call(dev, "operator", "POST", "/v1/freezes", ask)
     page = look.signed_in()
@@ -127,7 +129,7 @@ def test_what_agents_write_is_text(look: Looking, dev: Server) -> None:
         assert page.title().endswith(" · broker"), path
         inside = page.locator("main img, main script, main [onload], main [onerror]")
         assert inside.count() == 0, path
-        expect(page.locator("main")).not_to_contain_text("49")
+        expect(page.locator("main")).not_to_contain_text("7777777")
     again = {"selector": selector, "reason": "x"}
     dev_call(dev, "operator", "DELETE", "/v1/freezes", again)
 
