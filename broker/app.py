@@ -18,6 +18,7 @@ from broker.backends.vault_look import VaultLook
 from broker.clock import SystemClock
 from broker.config import read_secret_file
 from broker.consents import Consents
+from broker.console_settings import mount_console, sign_in_client
 from broker.decisions import DecisionPoint
 from broker.deferral import Deferral
 from broker.dry_runs import DryRuns
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from broker.backends.protocol import Backend
     from broker.clock import Clock
     from broker.config import Config, VaultSection
+    from broker.console.oidc import SignInClient
     from broker.steps import Step
 
 log = get_logger("app")
@@ -105,6 +107,7 @@ class Application:
     gauges: Gauges
     glance: Glance
     audit: AuditLog | None
+    sign_in: SignInClient | None
 
     async def ready(self) -> Readiness:
         """Look at the ledger, its durability, and Vault."""
@@ -148,10 +151,10 @@ class Application:
             ready=self.ready,
             lifespan=self._lifespan,
         )
-        section = self.config.metrics
-        if section.enabled:
+        if (section := self.config.metrics).enabled:
             token = read_secret_file(section.token_file) if section.token_file else None
             app.show(Scrape(self.metrics, self.gauges.read, token))
+        mount_console(app, self.config, self.connection, self.clock, self.sign_in)
         return app
 
     def tls(self) -> ServerTls | None:
@@ -202,6 +205,8 @@ class Application:
         """Close every connection."""
         await self.authenticator.aclose()
         await self.client_keys.aclose()
+        if self.sign_in is not None:
+            await self.sign_in.aclose()
         for backend in self.pipeline.backends.values():
             await backend.close()
         await self.connection.close()
@@ -363,6 +368,7 @@ def build(
         gauges=Gauges(pipeline, metrics, clock),
         glance=Glance(connection, tuple(backends)),
         audit=audit,
+        sign_in=sign_in_client(config, clock),
     )
 
 

@@ -75,9 +75,14 @@ _UNTOLD: Final = dict.fromkeys(
 
 class _Server(uvicorn.Server):
     def __init__(
-        self, config: uvicorn.Config, on_ready: Callable[[], None], tls: ServerTls | None
+        self,
+        config: uvicorn.Config,
+        on_ready: Callable[[], None],
+        tls: ServerTls | None,
+        on_stop: Callable[[], None],
     ) -> None:
         super().__init__(config)
+        self._on_stop = on_stop
         self._on_ready = on_ready
         self._tls = tls
         self._keeping: asyncio.Task[None] | None = None
@@ -92,6 +97,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, but a second Ctrl-C leaves out the waiting for requests only."""
+        self._on_stop()  # what streams without end would be waited for
         if self._keeping is not None:
             self._keeping.cancel()
         await super().shutdown(sockets)
@@ -110,6 +116,10 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _nothing() -> None:
+    """There are no streams."""
 
 
 class _OurLog(logging.Handler):
@@ -135,7 +145,7 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM, then finish the requests under way and return.
 
-    With ``tls`` https only.
+    With ``tls`` https only. What would stream for ever ends first: ``app.state.end_streams``.
 
     Raises:
         BrokerError: the application could not be started.
@@ -156,7 +166,7 @@ def serve(
     if tls is not None:
         config.load()
         config.ssl = tls.context
-    server = _Server(config, on_ready, tls)
+    server = _Server(config, on_ready, tls, getattr(app.state, "end_streams", _nothing))
     server.run(sockets=[taken])
     if not server.started:
         raise BrokerError("the server could not start: see the lines above")
