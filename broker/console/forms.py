@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hmac
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
+from pydantic import BaseModel, ValidationError
+
 from broker.errors import AccessDenied, InvalidRequest
+from broker.http.problems import invalid_request
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.requests import Request
 
 CSRF: Final = "csrf"
@@ -17,6 +22,7 @@ _FORM: Final = "application/x-www-form-urlencoded"
 _MAX_FIELDS: Final = 50
 _WITHIN: Final = re.compile(r"(/[A-Za-z0-9._~:-]+)*/?(\?[A-Za-z0-9._~%=&+:|-]*)?")
 _MAX_WAY: Final = 1000
+Asked = TypeVar("Asked", bound=BaseModel)
 
 
 def check_origin(request: Request, origin: str) -> None:
@@ -61,6 +67,20 @@ async def read_form(request: Request) -> dict[str, str]:
     if len(form) != len(pairs):
         raise InvalidRequest("A field of the form is there twice.")
     return form
+
+
+def asked(model: type[Asked], values: Mapping[str, Any]) -> Asked:
+    """Return what a form asks for, as the API's own requests say it.
+
+    Raises:
+        InvalidRequest: it can't be asked for. The detail names each field that is wrong.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        items = error.errors(include_url=False, include_input=False)
+        found = [{**item, "loc": ("form", *item["loc"])} for item in items]
+        raise invalid_request(found) from None
 
 
 def way_back(asked: str, base: str) -> str:
