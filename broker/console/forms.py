@@ -69,8 +69,8 @@ async def read_form(request: Request) -> dict[str, str]:
     return form
 
 
-def asked(model: type[Asked], values: Mapping[str, Any]) -> Asked:
-    """Return what a form asks for, as the API's own requests say it.
+def read_as(model: type[Asked], values: Mapping[str, Any]) -> Asked:
+    """Read what a form says as one of the API's requests.
 
     Raises:
         InvalidRequest: it can't be asked for. The detail names each field that is wrong.
