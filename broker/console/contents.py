@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from broker.console import now, sign_in
+from broker.console import agents, audit, now, owners, policy, reviews, sign_in
 from broker.console.rights import Right
 from broker.console.routing import Pages
 
@@ -23,5 +23,10 @@ class Chapter(NamedTuple):
 
 CHAPTERS: Final = (
     Chapter("Now", "/", Right.READ, now.pages),
+    Chapter("Agents", "/agents", Right.READ, agents.pages),
+    Chapter("", "/owners", Right.READ, owners.pages),
+    Chapter("Audit", "/audit", Right.AUDIT, audit.pages),
+    Chapter("Policy", "/policy", Right.READ, policy.pages),
+    Chapter("Reviews", "/reviews", Right.AUDIT, reviews.pages),
     Chapter("", "/sign-in", Right.READ, sign_in.pages),
 )
