@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from broker.console import approvals, grants, now, revoke, sign_in, tasks
+from broker.console import (
+    agents,
+    approvals,
+    audit,
+    grants,
+    now,
+    owners,
+    policy,
+    reviews,
+    revoke,
+    sign_in,
+    tasks,
+)
 from broker.console.rights import Right
 from broker.console.routing import Pages
 
@@ -27,5 +39,10 @@ CHAPTERS: Final = (
     Chapter("", "/grants", Right.READ, grants.pages),
     Chapter("Approvals", "/approvals", Right.READ, approvals.pages),
     Chapter("Revoke", "/revoke", Right.OPERATE, revoke.pages),
+    Chapter("Agents", "/agents", Right.READ, agents.pages),
+    Chapter("", "/owners", Right.READ, owners.pages),
+    Chapter("Audit", "/audit", Right.AUDIT, audit.pages),
+    Chapter("Policy", "/policy", Right.READ, policy.pages),
+    Chapter("Reviews", "/reviews", Right.AUDIT, reviews.pages),
     Chapter("", "/sign-in", Right.READ, sign_in.pages),
 )

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from broker.access import Caller
+from broker.clock import to_rfc3339
 from broker.console.forms import check_origin, check_token, read_form
 from broker.console.rights import Right
 from broker.console.sessions import Session
@@ -73,6 +74,19 @@ class Visit:
         """Answer a form: go and see a page of the console, which may say ``notice`` (a word)."""
         query = f"?done={notice}" if notice else ""
         return RedirectResponse(f"{self.console.base}{path}{query}", 303)
+
+    async def now(self) -> str:
+        """Return the ledger's time, as the broker's answers write times."""
+        return to_rfc3339(await self.console.broker.pipeline.queries.now())
+
+    def must_repeat(self, name: str) -> None:
+        """Refuse a form whose ``confirm`` doesn't repeat what it is about.
+
+        Raises:
+            InvalidRequest: it says something else, or nothing.
+        """
+        if self.field("confirm") != name:
+            raise InvalidRequest(f"To confirm, write {name} into the last field. Nothing was done.")
 
     def field(self, name: str, most: int = 1000) -> str:
         """Return a field of the form, without space around it; empty if it wasn't filled in.

@@ -34,10 +34,19 @@ _CSRF: Final = re.compile(r'name="csrf" value="([0-9a-f]{64})"')
 
 
 def console_config(
-    stack: DevStack, provider: Provider, folder: Path, *, path: str = "", **section: Any
+    stack: DevStack,
+    provider: Provider,
+    folder: Path,
+    *,
+    path: str = "",
+    document: dict[str, Any] | None = None,
+    **section: Any,
 ) -> Config:
-    """The dev configuration with an identity provider; ``path`` is one of the issuer's."""
-    document = tomllib.loads((stack.data / FILE).read_text("utf-8"))
+    """The dev configuration, or another, with an identity provider and people.
+
+    ``path`` is one of the issuer's.
+    """
+    document = document or tomllib.loads((stack.data / FILE).read_text("utf-8"))
     document["broker"]["issuer"] += path
     document["identity"]["issuers"].append(
         {
@@ -91,10 +100,27 @@ class ConsoleWorld(World):
         assert answer.status_code == 303, answer.text
         return browser
 
+    async def logged(self, kind: str) -> list[dict[str, Any]]:
+        """What the log says of a type of events: what each says, and who did it."""
+        path = f"/v1/audit/events?type={kind}&limit=500"
+        found = (await self.call("operator", "GET", path)).json()["items"]
+        return [{"by": row["principal"], **row["data"]} for row in found]
+
     def link(self, name: str = "operator") -> str:
         """A one-time link, as `broker dev console` makes it."""
         made = console_link(name, self.stack.data, SystemClock())
         return self.base + made.partition("/console")[2]
+
+
+EVIL: Final = '<img src=x onerror="document.title=1"><script>document.title=1</script>'
+"""What an agent or an operator may write where it is shown."""
+
+
+def assert_text(page: str, times: int = 1) -> None:
+    """Fail unless it is shown, as text."""
+    assert page.count("&lt;img src=x onerror=") >= times, page
+    assert "<img src=x" not in page
+    assert "<script>" not in page
 
 
 class Browser:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from playwright.sync_api import sync_playwright
 
@@ -94,6 +95,26 @@ def chain(dev: Server) -> dict[str, str]:
     }
 
 
+def pages_of(dev: Server) -> dict[str, str]:
+    """Return by name the pages of agents, audit, policy and reviews, those with an id included."""
+    events = dev_call(dev, "operator", "GET", "/v1/audit/events?type=decision&limit=1")["items"]
+    owner = dev_call(dev, "operator", "GET", "/v1/owners")["items"][0]["owner"]
+    return {
+        "agents": "/agents?role=any",
+        "agent": "/agents/report-writer",
+        "owners": "/owners",
+        "owner": f"/owners/one?owner={quote(owner)}",
+        "audit": "/audit",
+        "audit-event": f"/audit/events/{events[0]['id']}",
+        "audit-log": "/audit/log",
+        "policy": "/policy",
+        "policy-who-can": "/policy/who-can?capability=orders-read",
+        "policy-decision": f"/policy/decisions?id={events[0]['decision']}",
+        "policy-dry-run": "/policy/dry-run",
+        "reviews": "/reviews",
+    }
+
+
 def take(look: Looking, dev: Server, folder: Path, more: dict[str, str]) -> None:
     """Take the pictures of all pages; ``more`` are those with an id in their address."""
     for scheme in ("light", "dark"):
@@ -106,7 +127,7 @@ def take(look: Looking, dev: Server, folder: Path, more: dict[str, str]) -> None
                 if chapter.label:
                     page.goto(f"{dev.url}/console{chapter.path}")
                     shoot(page, folder, f"{chapter.label.lower()}-{scheme}-{size}")
-            for name, path in more.items():
+            for name, path in {**more, **pages_of(dev)}.items():
                 page.goto(f"{dev.url}/console{path}")
                 shoot(page, folder, f"{name}-{scheme}-{size}")
 
