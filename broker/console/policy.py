@@ -46,7 +46,14 @@ async def who_can(visit: Here, capability: Annotated[str, Query(max_length=64)] 
     """Say which agents could have a capability, in a plain task."""
     policing = visit.console.oversight.policing
     found = await policing.who_can(visit.caller, capability) if capability else None
-    return visit.page("who_can.html", title="Who can", found=found, **_names(visit))
+    names = _names(visit)
+    return visit.page(
+        "who_can.html",
+        title="Who can",
+        found=found,
+        agents=names["agents"],
+        capabilities=names["capabilities"],
+    )
 
 
 @pages.get("/policy/decisions", Right.AUDIT)
