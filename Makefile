@@ -6,6 +6,8 @@
 #   make setup PYTHON=python3.12             choose the interpreter
 
 ARGS ?=
+ROUNDS ?= 20
+SEED ?=
 PYTHON ?=
 
 VENV := .venv
@@ -27,7 +29,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo dev bench test lint types check format openapi screenshots lock clean
+.PHONY: help setup demo dev bench chaos test lint types check format openapi screenshots lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +44,9 @@ dev: setup ## Run the broker with its servers embedded
 
 bench: setup ## Measure the broker against the engines it stands on, and print the ratios
 	@$(BIN)/python -m broker.dev.bench $(ARGS)
+
+chaos: setup ## Kill, stop, cut off and mislead brokers and servers under load (ROUNDS=20 SEED=…)
+	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 test: setup $(CLIENTS)/node_modules/.ready ## Run the tests
 	@$(BIN)/python -m pytest $(ARGS)
