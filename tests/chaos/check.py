@@ -41,8 +41,9 @@ _MOVES: Final = {
 class Alive:
     """What there is, seen from outside first and in the ledger then.
 
-    ``at`` is when the looking began. ``tokens`` are those that OpenBao has of tasks, by the task and
-    the handle in their metadata; ``handles`` what the ledger knows of both, of tasks not closed.
+    ``at`` is when the looking began. ``tokens`` are those that OpenBao has of tasks, by the task
+    and the handle in their metadata; ``handles`` what the ledger knows of both, of tasks that
+    aren't closed.
     """
 
     at: float
@@ -166,8 +167,8 @@ def _tried(model: Model) -> list[str]:
 def unknown(alive: Alive) -> list[str]:
     """What is alive and not in the ledger, as far as can be told.
 
-    A grant whose answer was lost is in the ledger, and neither its lease nor its account is: for each
-    of those there may be one that nobody can name yet.
+    A grant whose answer was lost is in the ledger, and neither its lease nor its account is: for
+    each of those there may be one that nobody can name yet.
     """
     standing = [g for g in alive.grants if g.state in LIVE or g.ended_at / 1000 >= alive.at]
     nameless = sum(not grant.account for grant in standing)

@@ -25,7 +25,7 @@ Span = tuple[float, float]
 
 
 class Breaking:
-    """Does a round's faults at their moments. A fault is in force until what it broke serves again."""
+    """Does a round's faults at their moments. Each is in force until what it broke serves again."""
 
     def __init__(self, arena: Arena) -> None:
         self.spans: list[Span] = []

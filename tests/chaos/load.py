@@ -1,8 +1,8 @@
 """The client: opens tasks, takes credentials, uses them, and ends them in every way there is.
 
-``python -m tests.chaos.load`` is a process of its own. It reads one JSON object, ``{"urls", "issuer",
-"data", "seed", "seconds", "workers"}``, and writes what it learns (``model.py``). Each step begins when
-it is told to go on, by an empty line:
+``python -m tests.chaos.load`` is a process of its own. It reads one JSON object, ``{"urls",
+"issuer", "data", "seed", "seconds", "workers"}``, and writes what it learns (``model.py``). Each step
+begins when it is told to go on, by an empty line:
 
 1. It works for so long, until ``{"is": "pause"}``.
 2. It ends what it has left, and everything by an operator's word: ``{"is": "ended"}``.
@@ -215,16 +215,14 @@ class Client:
         return status
 
     async def finish(self) -> None:
-        """End what is left, then everything: what was opened by a call whose answer was lost, too."""
+        """End what is left, then everything: also what came of calls whose answers were lost."""
         for task in list(self._left)[::2]:
             await self._complete(task)
-        selector = {"selector": {"all": True}, "reason": "the round is over"}
-        while (
-            not 200
-            <= await self._end("all", "", "operator", "POST", "/v1/revocations", selector)
-            < 300
-        ):
-            await asyncio.sleep(0.2)
+        everything = {"selector": {"all": True}, "reason": "the round is over"}
+        status = 0
+        while status != 200:
+            status = await self._end("all", "", "operator", "POST", "/v1/revocations", everything)
+            await asyncio.sleep(0.1)
 
     async def try_all(self) -> None:
         """Log in with everything again, and ask on what is still connected."""

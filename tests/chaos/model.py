@@ -1,15 +1,15 @@
-"""What the client knows: when each credential may be dead at the earliest, and must be at the latest.
+"""What the client knows: when each credential may be dead at the earliest, and has to be.
 
 The client writes one JSON object a line; what kind is in ``is``. Times are seconds of the machine's
 clock, which nobody steps: only brokers are told another time.
 
-- ``task``: opened. ``id``, ``parent``, ``asked``, ``answered``, ``expires``; ``heartbeat`` in seconds,
-  or 0.
+- ``task``: opened. ``id``, ``parent``, ``asked``, ``answered``, ``expires``; ``heartbeat`` in
+  seconds, or 0.
 - ``contact``: the agent of a task called. ``task``, ``asked``, ``answered``.
 - ``grant``: a credential was had. ``id``, ``task``, ``user``, ``session`` (a connection is kept),
   ``expires``.
-- ``end``: a task, a grant or all (``of``) was ended. ``id``, ``asked``, ``answered`` or null, ``dead``
-  if the broker said that nothing of it lives.
+- ``end``: a task, a grant or all (``of``) was ended. ``id``, ``asked``, ``answered`` or null,
+  ``dead`` if the broker said that nothing of it lives.
 - ``tried``: at the very end. ``user``, whether its ``login`` and its ``session`` still work.
 - ``count``: how many calls were answered, refused and lost.
 """
@@ -131,6 +131,6 @@ class Model:
 
 
 def _ended(life: _Life, end: Line) -> None:
-    """Take a call that ends something: it may take effect once made, and has when it is answered."""
+    """Take a call that ends something: it may work once it is made, and has when it is answered."""
     answered = math.inf if end["answered"] is None else end["answered"]
     life.ends(end["asked"], answered, end["of"], answered if end["dead"] else math.inf)

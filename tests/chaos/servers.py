@@ -1,4 +1,4 @@
-"""All that is broken: brokers, a Valkey, an OpenBao of three nodes, a PostgreSQL, the ways between."""
+"""All that is broken: brokers, Valkey, OpenBao in three nodes, PostgreSQL, the ways between."""
 
 from __future__ import annotations
 
