@@ -1,8 +1,8 @@
 """The client: opens tasks, takes credentials, uses them, and ends them in every way there is.
 
 ``python -m tests.chaos.load`` is a process of its own. It reads one JSON object, ``{"urls",
-"issuer", "data", "seed", "seconds", "workers"}``, and writes what it learns (``model.py``). Each step
-begins when it is told to go on, by an empty line:
+"issuer", "data", "seed", "seconds", "workers"}``, and writes what it learns (``model.py``).
+Each step begins when it is told to go on, by an empty line:
 
 1. It works for so long, until ``{"is": "pause"}``.
 2. It ends what it has left, and everything by an operator's word: ``{"is": "ended"}``.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
 
@@ -17,11 +18,15 @@ from tests.chaos.check import Alive
 from tests.chaos.servers import READ, WRITE
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
     from broker.grants import Grant
+    from broker.ledger.queries import Page
     from broker.tasks import Task
     from tests.chaos.servers import Arena
 
-_PAGE = 500
+T = TypeVar("T")
+_PAGE: Final = 500
 
 
 class Looker:
@@ -30,16 +35,24 @@ class Looker:
     def __init__(self, arena: Arena, since: float) -> None:
         self._arena = arena
         self._since_ms = int(since * 1000)
-        self._ledger = Connection(arena.valkey.url, shards=arena.config.redis.shards)
-        self._queries = Queries(self._ledger, ("vault", "token"))
 
-    async def close(self) -> None:
-        await self._ledger.close()
+    @asynccontextmanager
+    async def _ledger(self) -> AsyncGenerator[Connection]:
+        """Connect anew each time: a Valkey that was started again may have another socket."""
+        shards = self._arena.config.redis.shards
+        connection = Connection(self._arena.valkey.url, shards=shards)
+        try:
+            yield connection
+        finally:
+            await connection.close()
 
     async def alive(self) -> Alive:
         at = time.time()
         roles, leases, tokens = await self._roles(), await self._leases(), await self._tokens()
-        tasks, grants = await self._tasks(), await self._grants()
+        async with self._ledger() as ledger:
+            queries = Queries(ledger, ("vault", "token"))
+            tasks = await _all(partial(queries.tasks, self._ours, limit=_PAGE))
+            grants = await _all(partial(queries.grants, self._ours, limit=_PAGE))
         return Alive(
             at=at,
             roles=frozenset(roles),
@@ -58,7 +71,8 @@ class Looker:
     async def drained(self) -> bool:
         """Whether every event is in the log."""
         with suppress(BrokerError):
-            return await Outbox(self._ledger).waiting() == 0
+            async with self._ledger() as ledger:
+                return await Outbox(ledger).waiting() == 0
         return False
 
     async def _roles(self) -> set[str]:
@@ -92,25 +106,15 @@ class Looker:
         except VaultGone:
             return []
 
-    async def _tasks(self) -> list[Task]:
-        found: list[Task] = []
-        cursor = ""
-        while True:
-            page = await self._queries.tasks(self._ours, limit=_PAGE, cursor=cursor)
-            found += page.items
-            if page.next is None:
-                return found
-            cursor = page.next
-
-    async def _grants(self) -> list[Grant]:
-        found: list[Grant] = []
-        cursor = ""
-        while True:
-            page = await self._queries.grants(self._ours, limit=_PAGE, cursor=cursor)
-            found += page.items
-            if page.next is None:
-                return found
-            cursor = page.next
-
     def _ours(self, row: Task | Grant) -> bool:
         return row.created_at >= self._since_ms
+
+
+async def _all(read: Callable[..., Awaitable[Page[T]]]) -> list[T]:
+    found: list[T] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = await read(cursor=cursor)
+        found += page.items
+        cursor = page.next
+    return found

@@ -18,12 +18,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     Line = Mapping[str, Any]
+
+_WHOLE_S: Final = 1.5
+"""A lease is of whole seconds: OpenBao may end it so long before the grant's own time is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,7 @@ class Model:
     def _credential(self, line: Line, lives: Mapping[str, _Life]) -> Credential:
         of_task = lives[line["task"]]
         life = _Life(of_task.may, of_task.must, of_task.said, of_task.why)
-        life.ends(line["expires"], line["expires"], "expiry")
+        life.ends(line["expires"] - _WHOLE_S, line["expires"], "expiry")
         for end in self.ends:
             if end["of"] == "grant" and end["id"] == line["id"]:
                 _ended(life, end)

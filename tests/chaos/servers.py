@@ -32,6 +32,7 @@ from tests.ports import free_port
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
+    from broker.backends.vault_api import VaultApi
     from broker.config import Config
 
 READ: Final = "orders-read"
@@ -174,6 +175,7 @@ class Arena:
         self.brokers: list[Broker] = []
         self.bookmark = Bookmark()
         """How far the log was read."""
+        self._admin: VaultApi | None = None
         self.issuer: DevIssuer
         self.config: Config
         """As the first broker's, but straight to the servers: for who looks from outside."""
@@ -227,6 +229,8 @@ class Arena:
             broker.kill()
         for link in self.links:
             await link.close()
+        if self._admin is not None:
+            self._admin.close()
         engines = (self.valkey, self.postgres, *self.nodes)
         await asyncio.gather(*(asyncio.to_thread(engine.kill) for engine in engines))
 
@@ -237,11 +241,8 @@ class Arena:
 
     async def vault(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """Ask OpenBao as its root: whichever node answers passes it on to the one that leads."""
-        api = vault.admin(self.nodes[0], SystemClock())
-        try:
-            return await api.as_broker(method, path, body)
-        finally:
-            api.close()
+        assert self._admin is not None
+        return await self._admin.as_broker(method, path, body)
 
     def _start_engines(self) -> None:
         self.valkey.start()
@@ -254,12 +255,9 @@ class Arena:
 
     async def _set_up(self) -> None:
         await wait_until(self.leads, "OpenBao has a leader", within_s=60)
-        api = vault.admin(self.nodes[0], SystemClock())
-        try:
-            await vault.mount_orders(api, self.postgres)
-            await vault.give_rights(api, self.config, self.data)
-        finally:
-            api.close()
+        self._admin = vault.admin(self.nodes[0], SystemClock())
+        await vault.mount_orders(self._admin, self.postgres)
+        await vault.give_rights(self._admin, self.config, self.data)
 
     def _of_broker(self, whole: dict[str, Any], number: int, port: int) -> dict[str, Any]:
         made: dict[str, Any] = json.loads(json.dumps(whole))
