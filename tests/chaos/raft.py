@@ -52,11 +52,11 @@ class Node(OpenBao):
 
     def _settings(self, port: int) -> dict[str, object]:
         peers = [{"leader_api_addr": node.address} for node in self.others]
-        raft = {
+        raft: dict[str, object] = {
             "path": str(self._raft),
             "node_id": f"node-{self._number}",
             "performance_multiplier": "1",
-            "retry_join": peers if self._first is not None else [],
+            **({"retry_join": peers} if self._first is not None else {}),
         }
         cluster = f"127.0.0.1:{self._cluster_port}"
         tcp = {"address": f"127.0.0.1:{port}", "cluster_address": cluster, "tls_disable": True}
