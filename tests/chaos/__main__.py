@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tests.chaos.check import BOUND_S
 from tests.chaos.plan import plan
-from tests.chaos.round import Outcome, play
+from tests.chaos.round import Outcome, play, verified_by_command
 from tests.chaos.servers import Arena
 
 if TYPE_CHECKING:
@@ -129,6 +129,8 @@ async def run(seeds: list[int], folder: Path, printer: Printer) -> list[Outcome]
                 printer.round(outcome, None if passed else data)
                 if not passed:
                     break
+            if passed and not await verified_by_command(arena):
+                raise AssertionError(f"broker audit verify finds what no round found: {data}")
         if passed:
             shutil.rmtree(data)
     return outcomes

@@ -1,11 +1,11 @@
 """The client: opens tasks, takes credentials, uses them, and ends them in every way there is.
 
-``python -m tests.chaos.load`` is a process of its own. It reads one JSON object, ``{"urls",
-"issuer", "data", "seed", "seconds", "workers"}``, and writes what it learns (``model.py``).
-Each step begins when it is told to go on, by an empty line:
+``python -m tests.chaos.load`` is a process of its own. For each round it reads one JSON object,
+``{"urls", "issuer", "data", "seed", "seconds", "workers"}``, and writes what it learns
+(``model.py``):
 
-1. It works for so long, until ``{"is": "pause"}``.
-2. It ends what it has left, and everything by an operator's word: ``{"is": "ended"}``.
+1. It works for so long, until ``{"is": "pause"}``. An empty line tells it to go on.
+2. It ends what it has left, and everything by an operator's word: ``{"is": "ended"}``. And again.
 3. It tries every credential once more: ``{"is": "over"}``.
 """
 
@@ -71,6 +71,7 @@ class Caller:
         self, url: str, name: str, method: str, path: str, body: Any, task_id: str
     ) -> Answer:
         key = (url, name, task_id)
+        got = None
         for _ in range(2):
             token = self._tokens.get(key) or await self._token(url, name, task_id)
             if not token:
@@ -81,6 +82,7 @@ class Caller:
                 self._tokens[key] = token
                 break
             self._tokens.pop(key, None)
+        assert got is not None
         try:
             return got.status_code, got.json() if got.content else {}
         except ValueError:
@@ -236,6 +238,8 @@ class Client:
             with suppress(psycopg.OperationalError):
                 await (await _connected(dsn)).close()
                 login = True
+            if session is not None:
+                await session.close()
             say(**{"is": "tried", "user": user, "login": login, "session": works})
 
 
@@ -253,23 +257,22 @@ async def main() -> None:
     lines = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    job = json.loads(await lines.readline())
-    draw = random.Random(job["seed"])  # noqa: S311  the same load each time
-    caller = Caller(job["urls"], job["issuer"], Path(job["data"]), draw)
-    client = Client(caller, draw)
-    say(**{"is": "ready"})
-    await lines.readline()
-    until = time.time() + job["seconds"]
-    await asyncio.gather(*(client.work(until) for _ in range(job["workers"])))
-    say(**{"is": "pause"})
-    await lines.readline()
-    await client.finish()
-    say(**{"is": "count", **caller.counts})
-    say(**{"is": "ended"})
-    await lines.readline()
-    await client.try_all()
-    say(**{"is": "over"})
-    await caller.close()
+    while line := await lines.readline():
+        job = json.loads(line)
+        draw = random.Random(job["seed"])  # noqa: S311  the same load each time
+        caller = Caller(job["urls"], job["issuer"], Path(job["data"]), draw)
+        client = Client(caller, draw)
+        until = time.time() + job["seconds"]
+        await asyncio.gather(*(client.work(until) for _ in range(job["workers"])))
+        say(**{"is": "pause"})
+        await lines.readline()
+        await client.finish()
+        say(**{"is": "count", **caller.counts})
+        say(**{"is": "ended"})
+        await lines.readline()
+        await client.try_all()
+        say(**{"is": "over"})
+        await caller.close()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
 
+from broker.audit.head import Head
 from broker.backends.vault_api import VaultGone
 from broker.errors import BrokerError
 from broker.ledger.connection import Connection
@@ -74,6 +75,12 @@ class Looker:
             async with self._ledger() as ledger:
                 return await Outbox(ledger).waiting() == 0
         return False
+
+    async def head(self) -> Head | None:
+        """How far the log goes, by what the ledger says."""
+        async with self._ledger() as ledger:
+            text = (await Outbox(ledger).point()).head
+        return Head.from_json(text) if text else None
 
     async def _roles(self) -> set[str]:
         dsn = self._arena.postgres.admin_dsn.reveal()

@@ -19,26 +19,28 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from broker.audit.reader import Bookmark, read_chunk
+from broker.audit.note import log_origin
+from broker.audit.reader import read_chunk
+from broker.audit.signing_key import load_signer
+from broker.audit.verify import verify
 from broker.dev.engines.process import write_private
 from broker.grants import LIVE
 from tests.chaos.check import BOUND_S, Evidence, Verdict, judge, unknown
 from tests.chaos.faults import Breaking
 from tests.chaos.load import Caller
 from tests.chaos.look import Looker
-from tests.chaos.model import Model
 from tests.chaos.servers import ROOT
 from tests.chaos.watch import Watch
 from tests.dev.broker_process import environment
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
+    from broker.audit.head import Head
     from tests.chaos.check import Alive
     from tests.chaos.plan import Plan
     from tests.chaos.servers import Arena
 
 WORKERS: Final = 6
-_CLIENT_S: Final = 60.0
 _AGAIN_S: Final = 1.0
 
 
@@ -58,94 +60,37 @@ class Outcome:
         return not self.verdict.problems
 
 
-class Client:
-    """The client's process, and what it says."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.model = Model()
-        self.said: list[dict[str, Any]] = []
-        self._process = process
-
-    @classmethod
-    async def start(cls, arena: Arena, plan: Plan) -> Client:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.chaos.load"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=environment(),
-            cwd=ROOT,
-            limit=1 << 20,
-        )
-        client = cls(process)
-        job = {
-            "urls": arena.urls,
-            "issuer": arena.config.broker.issuer,
-            "data": str(arena.data),
-            "seed": plan.load_seed,
-            "seconds": plan.load_s,
-            "workers": WORKERS,
-        }
-        client._tell(json.dumps(job))
-        await client.heard("ready")
-        return client
-
-    async def go(self, on: str, until: str) -> None:
-        """Tell it to go on, and listen until it says a word."""
-        self._tell(on)
-        await self.heard(until)
-
-    def _tell(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n".encode())
-
-    async def heard(self, word: str) -> None:
-        async with asyncio.timeout(_CLIENT_S):
-            assert self._process.stdout is not None
-            while line := await self._process.stdout.readline():
-                said = json.loads(line)
-                if said["is"] == word:
-                    return
-                self.said.append(said)
-                self.model.add(said)
-        raise AssertionError(f"the client ended before it said {word!r}")
-
-    async def end(self) -> None:
-        with suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
-
-
 async def play(arena: Arena, plan: Plan, *, bound_s: float = BOUND_S) -> Outcome:
     """Play a round, and judge it."""
     began = time.time()
+    client = arena.client
     looker, watch = Looker(arena, began), Watch(arena.postgres.admin_dsn.reveal)
     watching = asyncio.create_task(watch.run())
-    client = await Client.start(arena, plan)
     try:
         breaking = Breaking(arena)
-        bookmark = await _end_of_log(arena)
-        await asyncio.gather(client.go("", "pause"), breaking.play(plan.faults))  # 1
+        await asyncio.gather(client.work(_job(arena, plan)), breaking.play(plan.faults))  # 1
         found = await _reconcile(arena, apply=True)  # 2
         healed = await looker.alive()  # 3
         if unknown(healed):  # what was ended between two of its looks is gone by the next
             await asyncio.sleep(_AGAIN_S)
             healed = await looker.alive()
-        await client.go("", "ended")  # 4
+        await client.finish()  # 4
         ended = await _all_dead(looker, bound_s)
-        await client.go("", "over")  # 5
+        await client.try_all()  # 5
         await watch.look()
         with suppress(AssertionError):
             await wait_until(looker.drained, "every event in the log", within_s=bound_s)
         reconciled = await _reconcile(arena, apply=False)
-        evidence = Evidence(  # 6
+        verified = await asyncio.to_thread(_verified, arena, await looker.head())  # 6
+        evidence = Evidence(
             model=client.model,
             seen=watch.seen,
             spans=breaking.spans,
             until=time.time(),
             healed=healed,
             ended=ended,
-            log=_events(arena, bookmark),
-            verified=await _verified(arena),
+            log=_events(arena),
+            verified=verified,
             reconciled=reconciled,
             early_ends=plan.clocks_step,
             others=[*breaking.problems, *_crashed(arena)],
@@ -154,8 +99,7 @@ async def play(arena: Arena, plan: Plan, *, bound_s: float = BOUND_S) -> Outcome
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
-        await client.end()
-        _keep(arena, plan, client)
+        _keep(arena, plan)
     return Outcome(
         plan,
         verdict,
@@ -164,6 +108,17 @@ async def play(arena: Arena, plan: Plan, *, bound_s: float = BOUND_S) -> Outcome
         len(found.get("findings", ())),
         dict(client.model.counts),
     )
+
+
+def _job(arena: Arena, plan: Plan) -> dict[str, Any]:
+    return {
+        "urls": arena.urls,
+        "issuer": arena.config.broker.issuer,
+        "data": str(arena.data),
+        "seed": plan.load_seed,
+        "seconds": plan.load_s,
+        "workers": WORKERS,
+    }
 
 
 async def _all_dead(looker: Looker, bound_s: float) -> Alive:
@@ -205,43 +160,35 @@ async def _reconcile(arena: Arena, *, apply: bool) -> dict[str, Any]:
         await caller.close()
 
 
-async def _end_of_log(arena: Arena) -> Bookmark:
-    """Where the log ends before the round: the rounds before have left nothing that isn't in it."""
-    _, place = _read(arena, arena.bookmark)
-    return place
-
-
-def _events(arena: Arena, place: Bookmark) -> list[dict[str, Any]]:
-    events, arena.bookmark = _read(arena, place)
-    return events
-
-
-def _read(arena: Arena, place: Bookmark) -> tuple[list[dict[str, Any]], Bookmark]:
+def _events(arena: Arena) -> list[dict[str, Any]]:
+    """What is in the log that wasn't when this was asked last: the events of this round."""
     events: list[dict[str, Any]] = []
     while True:
-        chunk = read_chunk(arena.audit_folder, place, until=1 << 62, limit=1000)
+        chunk = read_chunk(arena.audit_folder, arena.bookmark, until=1 << 62, limit=1000)
         events += chunk.events
-        place = chunk.after
+        arena.bookmark = chunk.after
         if not chunk.events or chunk.broken:
-            return events, place
+            return events
 
 
-async def _verified(arena: Arena) -> dict[str, Any]:
-    """What ``broker audit verify --ledger`` says."""
-    file = arena.brokers[0].config
+def _verified(arena: Arena, head: Head | None) -> dict[str, Any]:
+    """Verify as ``broker audit verify --ledger`` does, without a process's start for each round."""
+    config = arena.config
+    path = config.audit.signing_key(config.broker.state_dir)
+    key = load_signer(path, log_origin(config.broker.issuer)).key
+    return verify(arena.audit_folder, [key], head=head).as_json()
+
+
+async def verified_by_command(arena: Arena) -> bool:
+    """Whether ``broker audit verify --ledger`` says so itself."""
+    file = str(arena.brokers[0].config)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "broker", "audit", "verify", "--config", str(file)),
-        *("--ledger", "--json"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        *(sys.executable, "-m", "broker", "audit", "verify", "--config", file, "--ledger"),
+        stdout=asyncio.subprocess.DEVNULL,
         env=environment(),
         cwd=ROOT,
     )
-    out, err = await process.communicate()
-    try:
-        return json.loads(out)
-    except ValueError:
-        return {"ok": False, "said": err.decode(errors="replace")}
+    return await process.wait() == 0
 
 
 def _crashed(arena: Arena) -> list[str]:
@@ -256,7 +203,7 @@ def _crashed(arena: Arena) -> list[str]:
     return found
 
 
-def _keep(arena: Arena, plan: Plan, client: Client) -> None:
+def _keep(arena: Arena, plan: Plan) -> None:
     """Keep what the client said; it holds no secret."""
-    text = "".join(json.dumps(line) + "\n" for line in client.said)
+    text = "".join(json.dumps(line) + "\n" for line in arena.client.said)
     write_private(arena.data / f"client-{plan.seed}.jsonl", text)

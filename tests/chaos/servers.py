@@ -24,6 +24,7 @@ from broker.dev.config import Draft, Embedded
 from broker.dev.engines import EngineError, Postgres, Valkey
 from broker.dev.engines.process import dies_with_us
 from broker.dev.issuer import DevIssuer
+from tests.chaos.client import Client
 from tests.chaos.link import Link, to_port
 from tests.chaos.plan import BROKERS, NODES
 from tests.chaos.raft import Node, cluster
@@ -64,6 +65,7 @@ enabled = false
 suspend = false
 """
 _ENDING_S: Final = 20.0
+_FRAMES: Final = 4
 
 
 class LinkedPostgres(Postgres):
@@ -147,7 +149,8 @@ class Broker:
             log.seek(self._read)
             lines = log.read().decode(errors="replace").splitlines()
             self._read = log.tell()
-        return [line for line in lines if '"exception"' in line or line.startswith("Traceback")]
+        found = dict.fromkeys(map(_surprise, lines))
+        return [text for text in found if text]
 
     def step_clock(self, ahead_s: float) -> None:
         self._clock.write_text(str(ahead_s))
@@ -176,6 +179,7 @@ class Arena:
         self.bookmark = Bookmark()
         """How far the log was read."""
         self._admin: VaultApi | None = None
+        self.client = Client()
         self.issuer: DevIssuer
         self.config: Config
         """As the first broker's, but straight to the servers: for who looks from outside."""
@@ -222,9 +226,10 @@ class Arena:
             file.write_text(tomli_w.dumps(self._of_broker(whole, number, port)))
             self.brokers.append(Broker(number, file, f"http://127.0.0.1:{port}"))
         self.config = load_config(self.data / "config.toml")
-        await asyncio.gather(*(broker.start() for broker in self.brokers))
+        await asyncio.gather(self.client.start(ROOT), *(b.start() for b in self.brokers))
 
     async def stop(self) -> None:
+        await self.client.end()
         for broker in self.brokers:
             broker.kill()
         for link in self.links:
@@ -277,6 +282,16 @@ class Arena:
             }
         ]
         return made
+
+
+def _surprise(line: str) -> str:
+    """What a line of a broker's log says of an exception, by its type and the frames next to it."""
+    if line.startswith("Traceback"):
+        return line
+    if '"exception"' not in line:
+        return ""
+    said = json.loads(line)
+    return f"{said['event']}: {' < '.join(said['exception'].split(' < ')[:_FRAMES])}"
 
 
 def limit_files(pid: int, size: int) -> None:

@@ -118,10 +118,11 @@ def test_a_child_ends_with_its_parent_and_the_silent_with_their_silence() -> Non
 
 def log(*more: dict[str, Any]) -> list[dict[str, Any]]:
     kinds = ("task.opened", "grant.reserved", "grant.activated", "grant.revoking", "grant.revoked")
-    return [
+    rows: list[dict[str, Any]] = [
         {"id": str(i), "type": f"broker.{kind}", "task": "tsk_1", "grant": "grt_1", "data": {}}
         for i, kind in enumerate(kinds)
-    ] + list(more)
+    ]
+    return [*rows, *more]
 
 
 def alive(**there: Any) -> Alive:
