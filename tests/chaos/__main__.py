@@ -56,7 +56,8 @@ class Printer:
             sys.stdout.write(
                 f"{outcome.plan.seed:>8}  {word:<6}  {outcome.seconds:4.1f} s  "
                 f"{verdict.credentials:>3} had, {outcome.alive:>2} alive, worst "
-                f"{verdict.worst:4.1f} s ({verdict.worst_healthy:.1f} without faults)  {faults}\n"
+                f"{verdict.worst:4.1f} s ({verdict.worst_healthy:.1f} without faults)  {faults}"
+                f"{f'  ({outcome.strays} stray leases reconciled)' if outcome.strays else ''}\n"
             )
             for problem in verdict.problems:
                 sys.stdout.write(f"          {problem}\n")
@@ -74,6 +75,7 @@ class Printer:
             "rounds": len(outcomes),
             "failed": failed,
             "credentials": sum(outcome.verdict.credentials for outcome in outcomes),
+            "strays": sum(outcome.strays for outcome in outcomes),
             "worst_without_faults_s": round(worst, 2),
             "bound_s": BOUND_S,
             "seconds": round(seconds),
@@ -104,6 +106,7 @@ def row(outcome: Outcome, kept: Path | None) -> dict[str, Any]:
         "credentials": verdict.credentials,
         "alive": outcome.alive,
         "reconciled": outcome.found,
+        "strays": outcome.strays,
         "calls": outcome.calls,
         "worst_s": round(verdict.worst, 2),
         "worst_without_faults_s": round(verdict.worst_healthy, 2),

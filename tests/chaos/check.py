@@ -71,6 +71,8 @@ class Evidence:
     """The events of this round in the signed log."""
     verified: Mapping[str, Any]
     reconciled: Mapping[str, Any]
+    strays: int = 0
+    """How many leases that no grant has were ended by reconciling, once they were a minute old."""
     early_ends: bool = False
     """Whether a clock was stepped: what a broker issues then may end before its time."""
     others: list[str] = field(default_factory=list[str])
@@ -97,7 +99,7 @@ def judge(evidence: Evidence, *, bound_s: float = BOUND_S) -> Verdict:
         worst, healthy = max(worst, late), max(healthy, late_healthy)
         problems += _of_credential(credential, evidence, late_healthy, bound_s)
     problems += _tried(evidence.model)
-    problems += [f"once healed, {text}" for text in unknown(evidence.healed)]
+    problems += [f"once healed, {text}" for text in unknown(evidence.healed, evidence.strays)]
     problems += _left(evidence.ended)
     problems += _audit(evidence, credentials)
     if not evidence.reconciled.get("agreement"):
@@ -164,14 +166,14 @@ def _tried(model: Model) -> list[str]:
     return problems
 
 
-def unknown(alive: Alive) -> list[str]:
-    """What is alive and not in the ledger, as far as can be told.
+def unknown(alive: Alive, strays: int = 0) -> list[str]:
+    """What is alive and not in the ledger, as far as can be told; ``strays`` are accounted for.
 
     A grant whose answer was lost is in the ledger, and neither its lease nor its account is: for
     each of those there may be one that nobody can name yet.
     """
     standing = [g for g in alive.grants if g.state in LIVE or g.ended_at / 1000 >= alive.at]
-    nameless = sum(not grant.account for grant in standing)
+    nameless = strays + sum(not grant.account for grant in standing)
     problems: list[str] = []
     for what, found, known in (
         ("roles", alive.roles, {grant.account for grant in standing}),

@@ -9,6 +9,7 @@ they were, as where somebody sets a machine's clock.
 
 from __future__ import annotations
 
+import resource
 import signal
 import sys
 import time
@@ -39,4 +40,9 @@ class SteppedClock:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGUSR1, SteppedClock(Path(sys.argv[1])).step)
-    sys.exit(main(sys.argv[2:]))
+    try:
+        sys.exit(main(sys.argv[2:]))
+    except Exception:  # its last words are to be kept, also where no file could grow
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        raise

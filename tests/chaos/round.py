@@ -42,17 +42,21 @@ if TYPE_CHECKING:
 
 WORKERS: Final = 6
 _AGAIN_S: Final = 1.0
+STRAYS_END_S: Final = 75.0
+"""Reconciling ends a lease that no grant has once it is a minute old."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a round came to. ``alive`` is what lived when the faults were over."""
+    """What a round came to. ``alive`` roles there were, and ``found`` by reconciling, when the faults were
+    over; ``strays`` are leases that reconciling had to end at last."""
 
     plan: Plan
     verdict: Verdict
     seconds: float
     alive: int
     found: int
+    strays: int
     calls: dict[str, int]
 
     @property
@@ -60,8 +64,10 @@ class Outcome:
         return not self.verdict.problems
 
 
-async def play(arena: Arena, plan: Plan, *, bound_s: float = BOUND_S) -> Outcome:
-    """Play a round, and judge it."""
+async def play(
+    arena: Arena, plan: Plan, *, bound_s: float = BOUND_S, strays_end_s: float = STRAYS_END_S
+) -> Outcome:
+    """Play a round, and judge it. What nobody has may be left to reconciling for so long, or 0."""
     began = time.time()
     client = arena.client
     looker, watch = Looker(arena, began), Watch(arena.postgres.admin_dsn.reveal)
@@ -75,7 +81,10 @@ async def play(arena: Arena, plan: Plan, *, bound_s: float = BOUND_S) -> Outcome
             await asyncio.sleep(_AGAIN_S)
             healed = await looker.alive()
         await client.finish()  # 4
-        ended = await _all_dead(looker, bound_s)
+        ended, strays = await _all_dead(looker, bound_s), 0
+        if ended.leases and strays_end_s:
+            strays = await _reconciled(arena, strays_end_s)
+            ended = await looker.alive()
         await client.try_all()  # 5
         await watch.look()
         with suppress(AssertionError):
@@ -92,6 +101,7 @@ async def play(arena: Arena, plan: Plan, *, bound_s: float = BOUND_S) -> Outcome
             log=_events(arena),
             verified=verified,
             reconciled=reconciled,
+            strays=strays,
             early_ends=plan.clocks_step,
             others=[*breaking.problems, *_crashed(arena)],
         )
@@ -106,6 +116,7 @@ async def play(arena: Arena, plan: Plan, *, bound_s: float = BOUND_S) -> Outcome
         time.time() - began,
         len(healed.roles),
         len(found.get("findings", ())),
+        strays,
         dict(client.model.counts),
     )
 
@@ -131,6 +142,19 @@ async def _all_dead(looker: Looker, bound_s: float) -> Alive:
         if not (left or live) or time.monotonic() > deadline:
             return alive
         await asyncio.sleep(0.2)
+
+
+async def _reconciled(arena: Arena, within_s: float) -> int:
+    """Reconcile until all agree, or time is up: how many leases were ended by that."""
+    ended: set[str] = set()
+    deadline = time.monotonic() + within_s
+    while True:
+        found = await _reconcile(arena, apply=True)
+        rows = found.get("findings", ())
+        ended |= {row["subject"] for row in rows if row["action"] == "revoke_lease"}
+        if found["agreement"] or time.monotonic() > deadline:
+            return len(ended)
+        await asyncio.sleep(_AGAIN_S)
 
 
 async def _reconcile(arena: Arena, *, apply: bool) -> dict[str, Any]:
