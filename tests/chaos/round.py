@@ -48,8 +48,11 @@ STRAYS_END_S: Final = 75.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a round came to. ``alive`` roles there were, and ``found`` by reconciling, when the faults were
-    over; ``strays`` are leases that reconciling had to end at last."""
+    """What a round came to.
+
+    ``alive`` roles there were, and ``found`` by reconciling, when the faults were over; ``strays``
+    are leases that reconciling had to end at last.
+    """
 
     plan: Plan
     verdict: Verdict
