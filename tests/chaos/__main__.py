@@ -57,7 +57,7 @@ class Printer:
                 f"{outcome.plan.seed:>8}  {word:<6}  {outcome.seconds:4.1f} s  "
                 f"{verdict.credentials:>3} had, {outcome.alive:>2} alive, worst "
                 f"{verdict.worst:4.1f} s ({verdict.worst_healthy:.1f} without faults)  {faults}"
-                f"{f'  ({outcome.strays} stray leases reconciled)' if outcome.strays else ''}\n"
+                f"{f'  ({outcome.strays} strays reconciled)' if outcome.strays else ''}\n"
             )
             for problem in verdict.problems:
                 sys.stdout.write(f"          {problem}\n")

@@ -72,7 +72,7 @@ class Evidence:
     verified: Mapping[str, Any]
     reconciled: Mapping[str, Any]
     strays: int = 0
-    """How many leases that no grant has were ended by reconciling, once they were a minute old."""
+    """How many leases and accounts that no grant has reconciling ended, once it could be sure."""
     early_ends: bool = False
     """Whether a clock was stepped: what a broker issues then may end before its time."""
     others: list[str] = field(default_factory=list[str])

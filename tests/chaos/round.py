@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 WORKERS: Final = 6
 _AGAIN_S: Final = 1.0
+_ENDED: Final = {"revoke_lease", "end_account"}
 STRAYS_END_S: Final = 75.0
 """Reconciling ends a lease that no grant has once it is a minute old."""
 
@@ -51,7 +52,7 @@ class Outcome:
     """What a round came to.
 
     ``alive`` roles there were, and ``found`` by reconciling, when the faults were over; ``strays``
-    are leases that reconciling had to end at last.
+    are leases and accounts that reconciling had to end at last.
     """
 
     plan: Plan
@@ -85,7 +86,7 @@ async def play(
             healed = await looker.alive()
         await client.finish()  # 4
         ended, strays = await _all_dead(looker, bound_s), 0
-        if ended.leases and strays_end_s:
+        if (ended.leases or ended.roles) and strays_end_s:
             strays = await _reconciled(arena, strays_end_s)
             ended = await looker.alive()
         await client.try_all()  # 5
@@ -148,13 +149,13 @@ async def _all_dead(looker: Looker, bound_s: float) -> Alive:
 
 
 async def _reconciled(arena: Arena, within_s: float) -> int:
-    """Reconcile until all agree, or time is up: how many leases were ended by that."""
+    """Reconcile until all agree, or time is up: how many leases and accounts that ended."""
     ended: set[str] = set()
     deadline = time.monotonic() + within_s
     while True:
         found = await _reconcile(arena, apply=True)
         rows = found.get("findings", ())
-        ended |= {row["subject"] for row in rows if row["action"] == "revoke_lease"}
+        ended |= {row["subject"] for row in rows if row["action"] in _ENDED}
         if found["agreement"] or time.monotonic() > deadline:
             return len(ended)
         await asyncio.sleep(_AGAIN_S)

@@ -266,6 +266,7 @@ async def test_a_link_passes_on_hangs_and_is_cut() -> None:
 # ── and all of it, for real ───────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.timeout(300)  # ten servers and programs are started, and restarted
 async def test_a_round_passes_and_one_with_a_credential_of_nobody_does_not(tmp_path: Path) -> None:
     async with arena_in(tmp_path) as arena:
         outcome = await play(arena, plan(2, load_s=3.0))
