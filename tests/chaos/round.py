@@ -111,8 +111,8 @@ async def play(
         )
         verdict = judge(evidence, bound_s=bound_s)
     finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        watch.stop()
+        await watching
         _keep(arena, plan)
     return Outcome(
         plan,

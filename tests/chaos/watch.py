@@ -43,11 +43,16 @@ class Watch:
         self.seen: dict[str, Sight] = {}
         self.looks = 0
         self._dsn = dsn
+        self._over = False
         self._connection: psycopg.AsyncConnection[Any] | None = None
+
+    def stop(self) -> None:
+        """Let ``run`` end. Not by cancelling it: in Python 3.11 ``wait_for`` may swallow that."""
+        self._over = True
 
     async def run(self) -> None:
         try:
-            while True:
+            while not self._over:
                 with contextlib.suppress(psycopg.Error, TimeoutError):
                     await self.look()
                 await asyncio.sleep(_EVERY_S)
