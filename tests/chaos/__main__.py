@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.chaos.check import BOUND_S
-from tests.chaos.plan import plan
+from tests.chaos.check import BOUND_S, Verdict
+from tests.chaos.plan import Plan, plan
 from tests.chaos.round import Outcome, play, verified_by_command
 from tests.chaos.servers import Arena
 
@@ -115,6 +115,16 @@ def row(outcome: Outcome, kept: Path | None) -> dict[str, Any]:
     }
 
 
+async def _played(arena: Arena, of: Plan) -> Outcome:
+    """Play a round. One that can't be played to its end has failed, and the next has a new world."""
+    began = time.time()
+    try:
+        return await play(arena, of)
+    except Exception as error:  # noqa: BLE001  whatever it is, it is this round's
+        verdict = Verdict((f"not played to its end: {error!r}",), 0, 0.0, 0.0)
+        return Outcome(of, verdict, time.time() - began, 0, 0, 0, {})
+
+
 async def run(seeds: list[int], folder: Path, printer: Printer) -> list[Outcome]:
     """Play the rounds, some to a world."""
     outcomes: list[Outcome] = []
@@ -126,7 +136,7 @@ async def run(seeds: list[int], folder: Path, printer: Printer) -> list[Outcome]
         async with arena_in(data) as arena:
             passed = True
             for _ in range(min(ROUNDS_A_WORLD, len(left))):
-                outcome = await play(arena, plan(left.pop(0)))
+                outcome = await _played(arena, plan(left.pop(0)))
                 outcomes.append(outcome)
                 passed = outcome.passed
                 printer.round(outcome, None if passed else data)
