@@ -116,7 +116,7 @@ def row(outcome: Outcome, kept: Path | None) -> dict[str, Any]:
 
 
 async def _played(arena: Arena, of: Plan) -> Outcome:
-    """Play a round. One that can't be played to its end has failed, and the next has a new world."""
+    """Play a round. One that can't be played to its end has failed."""
     began = time.time()
     try:
         return await play(arena, of)
