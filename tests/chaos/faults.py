@@ -6,6 +6,7 @@ import asyncio
 import resource
 import signal
 import time
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from tests.chaos.plan import Kind, Part
@@ -31,12 +32,18 @@ class Breaking:
         self.spans: list[Span] = []
         self.problems: list[str] = []
         self._arena = arena
+        # A server may take longer to come back than the plan thought: one fault after the other.
+        self._targets: defaultdict[tuple[Part, int], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def play(self, faults: Sequence[Fault]) -> None:
         await asyncio.gather(*(self._one(fault) for fault in faults))
 
     async def _one(self, fault: Fault) -> None:
         await asyncio.sleep(fault.at)
+        async with self._targets[fault.part, fault.number]:
+            await self._break(fault)
+
+    async def _break(self, fault: Fault) -> None:
         began = time.time()
         try:
             if fault.part is Part.BROKER:

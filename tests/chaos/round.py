@@ -87,8 +87,7 @@ async def play(
         await client.finish()  # 4
         ended, strays = await _all_dead(looker, bound_s), 0
         if (ended.leases or ended.roles) and strays_end_s:
-            strays = await _reconciled(arena, strays_end_s)
-            ended = await looker.alive()
+            ended, strays = await _reconciled(arena, looker, strays_end_s)
         await client.try_all()  # 5
         await watch.look()
         with suppress(AssertionError):
@@ -148,16 +147,17 @@ async def _all_dead(looker: Looker, bound_s: float) -> Alive:
         await asyncio.sleep(0.2)
 
 
-async def _reconciled(arena: Arena, within_s: float) -> int:
-    """Reconcile until all agree, or time is up: how many leases and accounts that ended."""
+async def _reconciled(arena: Arena, looker: Looker, within_s: float) -> tuple[Alive, int]:
+    """Reconcile until nothing is left, or time is up; how many leases and accounts that ended."""
     ended: set[str] = set()
     deadline = time.monotonic() + within_s
     while True:
         found = await _reconcile(arena, apply=True)
         rows = found.get("findings", ())
         ended |= {row["subject"] for row in rows if row["action"] in _ENDED}
-        if found["agreement"] or time.monotonic() > deadline:
-            return len(ended)
+        alive = await looker.alive()
+        if not (alive.leases or alive.roles) or time.monotonic() > deadline:
+            return alive, len(ended)
         await asyncio.sleep(_AGAIN_S)
 
 
