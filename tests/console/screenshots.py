@@ -5,6 +5,7 @@ They are of a ``broker dev`` started for that, with something to see in it.
 
 from __future__ import annotations
 
+import base64
 import sys
 import tempfile
 from pathlib import Path
@@ -20,7 +21,9 @@ from tests.dev.broker_process import Server
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-SIZES: Final = {"wide": (1400, 900), "narrow": (390, 844)}
+SIZES: Final = {"wide": (1280, 800), "narrow": (390, 844)}
+QUALITY: Final = 80
+"""Of WebP: the text is as sharp as in a PNG, at a third of the size."""
 TASKS: Final[list[dict[str, Any]]] = [
     {
         "agent": "report-writer",
@@ -133,9 +136,20 @@ def take(look: Looking, dev: Server, folder: Path, more: dict[str, str]) -> None
 
 
 def shoot(page: Page, folder: Path, name: str) -> None:
-    """Take one picture of a whole page."""
+    """Take one picture of a whole page, in the smallest form that browsers know."""
     page.wait_for_timeout(300)  # the first event of a live page
-    page.screenshot(path=folder / f"{name}.png", full_page=True)
+    browser: Any = page.context.new_cdp_session(page)
+    size = browser.send("Page.getLayoutMetrics")["cssContentSize"]
+    taken = browser.send(
+        "Page.captureScreenshot",
+        {
+            "format": "webp",
+            "quality": QUALITY,
+            "captureBeyondViewport": True,
+            "clip": {**size, "scale": 1},
+        },
+    )
+    (folder / f"{name}.webp").write_bytes(base64.b64decode(taken["data"]))
 
 
 def main() -> None:
