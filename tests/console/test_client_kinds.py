@@ -104,6 +104,7 @@ NO_KEYS: dict[str, bytes] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Key size should be")
 @pytest.mark.parametrize("kind", NO_KEYS)
 async def test_what_is_no_key_is_said_at_the_start(
     engines: tuple[DevStack, Config], provider: Provider, tmp_path: Path, kind: str
