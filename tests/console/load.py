@@ -45,11 +45,11 @@ GRANTS: Final = 10_000
 A_TASK: Final = 4
 """Grants of each task."""
 STREAMS: Final = 50
-TIMES: Final = 200
+TIMES: Final = 100
 """How often each page is asked for."""
 ROUNDS: Final = 15
 """Grants that are waited for in the streams."""
-IDLE_S: Final = 30
+IDLE_S: Final = 20
 _HOUR_MS: Final = 3_600_000
 _AT_ONCE: Final = 50
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -103,6 +103,10 @@ class Seeding:
         task, _ = await self._ledger.open_task(
             task, ttl_ms=_HOUR_MS, max_children=10, decision=decision, actor="orchestrator"
         )
+        for op, accessor in (("expect", ""), ("record", f"measured-{task.id}")):
+            await self._ledger.handle(
+                task.id, op, "h", backend="vault", actor="broker", value=accessor
+            )
         for _ in range(grants):
             await self._grant(task, capability, power, decision)
 
