@@ -145,10 +145,7 @@ class Queries:
 
     async def live_under(self, prefix: str) -> list[str]:
         """Return every id an index holds below a prefix, such as ``ta|report-writer|``."""
-        ids: list[str] = []
-        for shard in range(self._redis.shards):
-            ids += await self._ids_below(shard, prefix)
-        return ids
+        return await self.chains.live_under(prefix)
 
     async def count(self, prefix: str) -> int:
         """Count what an index holds below a prefix, over all shards."""
