@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from playwright.async_api import Page
 
 GRANTS: Final = 10_000
-A_TASK: Final = 4
+A_TASK: Final = 10
 """Grants of each task."""
 STREAMS: Final = 50
 TIMES: Final = 100
@@ -112,8 +112,10 @@ class Seeding:
             await self._grant(task, capability, power, decision)
 
     async def _grant(self, task: Task, capability: str, power: str, decision: Any) -> None:
+        shard = shard_of(task.id, "tsk")
+        assert shard is not None
         grant = Grant(
-            id=new_id("grt", shard_of(task.id, "tsk")),
+            id=new_id("grt", shard),
             state=GrantState.PENDING,
             task_id=task.id,
             agent=task.agent,

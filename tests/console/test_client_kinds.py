@@ -52,7 +52,7 @@ async def test_a_key_of_its_own(
     key = IssuerKey.new(algorithm)
     file = tmp_path / "key.pem"
     file.write_bytes(pem(key.private))
-    section = {"client_secret_file": None, "client_key_file": str(file)}
+    section: dict[str, Any] = {"client_secret_file": None, "client_key_file": str(file)}
     provider.client, provider.client_key = "key", key
     assert (await answered(engines[0], provider, tmp_path, **section)).status_code == 303
     assert "client_secret" not in provider.tokens[0]
@@ -111,7 +111,7 @@ async def test_what_is_no_key_is_said_at_the_start(
 ) -> None:
     file = tmp_path / "key.pem"
     file.write_bytes(NO_KEYS[kind])
-    section = {"client_secret_file": None, "client_key_file": str(file)}
+    section: dict[str, Any] = {"client_secret_file": None, "client_key_file": str(file)}
     config = console_config(engines[0], provider, tmp_path, **section)
     with pytest.raises(ConfigError, match=r"client_key_file .*key\.pem: no private key") as caught:
         build(config, clock=SystemClock())
