@@ -111,7 +111,7 @@ class Looking:
         for context in self._contexts:
             context.close()
         if exc is None:
-            assert self.complaints == []
+            assert self.complaints == [], self.complaints
 
 
 def dev_call(

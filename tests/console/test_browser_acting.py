@@ -189,6 +189,7 @@ def test_what_agents_write_is_text(look: Looking, dev: Server) -> None:
         inside = page.locator("main img, main script, main [onload], main [onerror]")
         assert inside.count() == 0, path
         expect(page.locator("main")).not_to_contain_text("7777777")
+    look.forgive("the server responded with a status of 40")  # some of it is refused
     again = {"selector": selector, "reason": "x"}
     dev_call(dev, "operator", "DELETE", "/v1/freezes", again)
 

@@ -14,6 +14,7 @@ import broker.console
 from broker.console.rights import Right
 from broker.console.routing import NEED, OPEN
 from tests.console.people import GROUPS
+from tests.keys_check import assert_no_immortal_keys
 
 if TYPE_CHECKING:
     from tests.console.people import ConsoleWorld
@@ -230,3 +231,11 @@ async def test_a_viewer_without_a_principal_acts_in_nobodys_name(console: Consol
     page = await browser.get("/")
     assert "nobody: reads only" in page.text
     assert "operate" not in page.text.partition("<main")[0]
+
+
+async def test_what_is_kept_of_sessions_expires(console: ConsoleWorld) -> None:
+    await console.signed_in()
+    await (await console.signed_in()).submit("/sign-out", {"everywhere": "yes"})
+    await console.signed_in()
+    kinds = {key.split(":")[2] for key in await assert_no_immortal_keys(console)}
+    assert kinds >= {"session", "signedout"}
