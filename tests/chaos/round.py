@@ -120,7 +120,7 @@ async def play(
         len(healed.roles),
         len(found.get("findings", ())),
         strays,
-        dict(client.model.counts),
+        {name: n for name, n in client.model.counts.items() if name != "is"},
     )
 
 
