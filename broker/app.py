@@ -353,13 +353,12 @@ def build(
 def connect(config: Config, metrics: Metrics | None = None) -> Connection:
     """Make the ledger's connection."""
     redis = config.redis
-    password = read_secret_file(redis.password_file) if redis.password_file else None
     return Connection(
         redis.url,
         shards=redis.shards,
-        username=redis.username,
-        password=password,
+        login=settings.ledger_login(redis),
         timeout_s=redis.timeout / 1000,
+        replicas=redis.replicas,
         metrics=metrics,
     )
 

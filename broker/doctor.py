@@ -79,7 +79,8 @@ async def examine(config: Config, clock: Clock | None = None) -> AsyncGenerator[
 def _files(config: Config) -> Iterator[Finding]:
     """Secrets and signing keys are nobody else's to read."""
     vault = config.vault
-    secrets: list[Path | None] = [config.redis.password_file]
+    redis = config.redis
+    secrets = [redis.password_file, redis.sentinel_password_file, redis.key_file]
     if vault is not None:
         secrets += [vault.role_id_file, vault.secret_id_file, vault.jwt_file, vault.token_file]
     state, audit = config.broker.state_dir, config.audit

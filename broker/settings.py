@@ -17,6 +17,7 @@ from broker.consents import ConsentLimits
 from broker.elevating import ElevationLimits
 from broker.keys import RotationTimes
 from broker.ledger.models import LedgerTimes
+from broker.ledger.topology import Login
 from broker.policy.authzen import RemoteDecisionPoint
 from broker.policy.folder import default_sources, sources_in
 from broker.policy.policies import Policies, Sources
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from broker.backends.protocol import HandleStore
     from broker.catalog import Catalog
     from broker.clock import Clock
-    from broker.config import Config, VaultSection
+    from broker.config import Config, RedisSection, VaultSection
     from broker.config.targets import TargetEntry
     from broker.secret import Secret
     from broker.targets.protocol import Accounts
@@ -178,6 +179,19 @@ def elevation_limits(config: Config) -> ElevationLimits:
         max_ttl_ms=elevation.max_ttl,
         glass_ms=elevation.break_glass,
         heartbeat_ms=elevation.heartbeat,
+    )
+
+
+def ledger_login(redis: RedisSection) -> Login:
+    """How the broker logs in to Redis, and to its Sentinels."""
+    files = {"password": redis.password_file, "sentinel_password": redis.sentinel_password_file}
+    return Login(
+        username=redis.username,
+        sentinel_username=redis.sentinel_username,
+        ca_file=redis.ca_file,
+        cert_file=redis.cert_file,
+        key_file=redis.key_file,
+        **{name: read_secret_file(path) for name, path in files.items() if path},
     )
 
 

@@ -107,12 +107,12 @@ class Outbox:
 
         0 if none waits. An event whose id is in the future counts since the last commit.
         """
-        pipe: Any = self._redis.client.pipeline(transaction=False)
+        pipe: Any = self._redis.pipeline()
         pipe.hmget(self._keys[0], ["cursor", "at"])
         pipe.time()
         [(text, at), (seconds, micros)] = await self._redis.execute(pipe)
         now, cursor = int(seconds) * 1000 + int(micros) // 1000, _cursor(text)
-        pipe = self._redis.client.pipeline(transaction=False)
+        pipe = self._redis.pipeline()
         for shard in range(self._redis.shards):
             after = cursor.get(shard, START)[0]
             pipe.xrange(keys.table(shard, "audit"), f"({after}", "+", count=1)

@@ -78,6 +78,11 @@ _FLAGS: Final = {
 NAMES: Final = tuple(_FLAGS)
 
 
+def issues(name: str) -> bool:
+    """Whether a script is on the way to a credential: what ends one goes on where issuing stops."""
+    return _FLAGS[name] == "#!lua"
+
+
 def _moves_table(name: str, moves: Mapping[Any, frozenset[Any]]) -> str:
     rows = (
         f"  {state} = {{ {', '.join(f'{to} = true' for to in sorted(targets))} }},"
