@@ -102,9 +102,10 @@ class ValkeyCluster:
             "cluster-enabled": "yes",
             "cluster-node-timeout": str(NODE_TIMEOUT_MS),
             "cluster-replica-validity-factor": "0",
+            "cluster-require-full-coverage": "no",
             **(settings or {}),
         }
-        self.nodes = [Node(data / str(at), own, port=_low_port()) for at in range(2 * MASTERS)]
+        self.nodes = [Node(data / str(at), own, port=free_port()) for at in range(2 * MASTERS)]
 
     @property
     def url(self) -> str:
@@ -165,7 +166,8 @@ class ValkeyCluster:
         return [node for node in self.nodes if node._answers()]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  a node of ours
 
     def _fine(self, node: Node) -> bool:
-        return "cluster_state:ok" in _text(node.ask("CLUSTER", "INFO"))
+        text = _text(node.ask("CLUSTER", "INFO"))
+        return f"cluster_slots_ok:{SLOTS}" in text and "cluster_state:ok" in text
 
     def _has(self, node: Node, key: str) -> bool:
         try:
@@ -188,11 +190,6 @@ def _text(answer: Any) -> str:
 
 def _lines(answer: Any) -> list[str]:
     return list(cast("dict[str, Any]", answer)) if isinstance(answer, dict) else answer.split("\n")
-
-
-def _low_port() -> int:
-    """A port whose bus port, 10000 above, is one too."""
-    return free_port()
 
 
 def _wait(done: Callable[[], bool], what: str) -> None:
