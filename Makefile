@@ -13,6 +13,9 @@ BIN := $(VENV)/bin
 CLIENTS := tests/clients
 PIP := $(BIN)/python -m pip --quiet --quiet --no-input --disable-pip-version-check
 UV ?= $(BIN)/uv
+SERVER := --extra server --extra notify --extra spiffe --extra targets
+COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --quiet --custom-compile-command 'make lock'
 PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 
 # Compiled modules are kept even where the shell says not to: the tests start our program, and its
@@ -61,12 +64,12 @@ openapi: setup ## Write docs/openapi.json anew, after a change of the HTTP inter
 	@$(BIN)/python -m broker.http.openapi >docs/openapi.json.new
 	@mv docs/openapi.json.new docs/openapi.json
 
-lock: $(UV) ## Write requirements.lock anew (ARGS=--upgrade for newer versions)
-	@$(UV) pip compile pyproject.toml --all-extras --group dev \
-		--universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--custom-compile-command 'make lock' --quiet --output-file requirements.lock $(ARGS)
-	@if grep -nE '://|^-|file:|@ ' requirements.lock; then \
-		echo 'requirements.lock: the lines above name an address, an option or a path' >&2; exit 1; fi
+lock: $(UV) ## Write requirements.lock anew, and the image's (ARGS=--upgrade for newer versions)
+	@$(COMPILE) pyproject.toml --all-extras --group dev --output-file requirements.lock $(ARGS)
+	@$(COMPILE) pyproject.toml $(SERVER) --constraint requirements.lock --output-file deploy/image/server.lock
+	@$(COMPILE) --group image --constraint requirements.lock --output-file deploy/image/build.lock
+	@if grep -nE '://|^-|file:|@ ' requirements.lock deploy/image/*.lock; then \
+		echo 'the lines above name an address, an option or a path' >&2; exit 1; fi
 	@echo "requirements.lock: $$(grep -c == requirements.lock) packages"
 
 clean: ## Remove .venv, caches and build output

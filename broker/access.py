@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from broker.catalog import PrincipalState
 from broker.errors import InvalidRequest, InvalidToken, OAuthError
 from broker.identity.jws import encode_base64url, parse
+from broker.identity.models import Role
 from broker.logs import get_logger
-from broker.token_request import ASSERTION_SVID
+from broker.token_request import ASSERTION_SVID, SEALED
 from broker.tokens import may_act_of
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Caller:
     token is good for, None for all that the task may have. ``expires_at`` is the end of its token
     in epoch seconds, 0 where it has shown none of ours. ``method`` is how its identity was proved
     when it got its token. ``may_act`` are the agents that may act for it, None for any.
+    A ``sealed`` one sees no credential (``wrapping.py``). ``presenter`` is the resource server that
+    acts by a token which the caller has presented to it.
     """
 
     principal: Principal
@@ -69,6 +72,8 @@ class Caller:
     expires_at: int = 0
     method: str = ""
     may_act: frozenset[str] | None = None
+    sealed: bool = False
+    presenter: str = ""
 
     @property
     def name(self) -> str:
@@ -126,7 +131,11 @@ class Access:
             InvalidToken: it was revoked, its task has ended, or its principal is there no more.
         """
         status = await self._live.status(claims.jti, ancestors=claims.lineage)
-        principal = await self._named(claims.client_id) if status else None
+        presenter, principal = "", await self._named(claims.client_id) if status else None
+        if principal is not None and status and status[1] and principal.role is not Role.AGENT:
+            # By the token of an agent's task, which the agent has presented to it.
+            presenter, stopped = principal.name, principal.state is not PrincipalState.ACTIVE
+            principal = None if stopped else await self._named(status[1].agent)
         if status is None or principal is None or principal.state is not PrincipalState.ACTIVE:
             raise InvalidToken("The token is no longer valid: exchange your identity for another.")
         details = claims.authorization_details
@@ -140,6 +149,8 @@ class Access:
             expires_at=claims.expires_at,
             method=str(status[0].get("method", "")),
             may_act=may_act_of(claims),
+            sealed=SEALED in claims.scope.split(),
+            presenter=presenter,
         )
 
     async def _check_binding(

@@ -9,7 +9,9 @@ from broker.access import Caller, person_name
 from broker.catalog import PrincipalState
 from broker.delegation import Scope
 from broker.errors import OAuthError
+from broker.identity.models import Role
 from broker.token_request import TaskDetail
+from broker.tokens import nested_actor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,12 +26,16 @@ MAX_LINEAGE: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Proved:
-    """What one token or certificate has proved: a principal, a person, or a caller of ours."""
+    """What one token or certificate has proved: a principal, a person, or a caller of ours.
+
+    ``audience`` is that of a token of ours.
+    """
 
     name: str
     principal: Principal | None
     identity: Identity | None = None
     caller: Caller | None = None
+    audience: tuple[str, ...] = ()
 
 
 def acting(actor: Proved) -> Principal:
@@ -44,14 +50,51 @@ def acting(actor: Proved) -> Principal:
     return principal
 
 
+def whose_power(subject: Proved, presenter: Principal, issuer: str) -> Principal:
+    """Return the principal whose power the exchange of a token of ours is about.
+
+    One is exchanged by whom it is for, and by nobody else. One that was presented to a resource
+    server that server exchanges, for a token to go on to us with: its agent's power, so that no
+    token is ever passed through (RFC 8693 section 2.1). One for ourselves is exchanged by its
+    agent, or by whoever acts for that.
+
+    Raises:
+        OAuthError: ``invalid_request``: it is for somebody else, or was exchanged so before.
+    """
+    caller = subject.caller
+    serves = presenter.role is Role.RESOURCE_SERVER and presenter != subject.principal
+    audience = presenter.resource if serves else issuer
+    if caller is None or not audience or audience not in subject.audience:
+        msg = "subject_token: the token is meant for another audience"
+        raise OAuthError("invalid_request", msg)
+    if caller.presenter:
+        msg = "subject_token: a resource server's token for somebody else isn't exchanged again"
+        raise OAuthError("invalid_request", msg)
+    if not serves:
+        return presenter
+    if caller.task is None:
+        raise OAuthError("invalid_request", "subject_token: not the token of an agent's task")
+    return caller.principal
+
+
+def act_of(task: Task, presenter: str) -> Mapping[str, Any]:
+    """Return the ``act`` of a task's token; a resource server that goes on with it is newest."""
+    newest, *before = (presenter, *task.actors) if presenter else task.actors
+    return nested_actor(newest, tuple(before))
+
+
 def narrowed(
     ask: TokenRequest,
     subject: Proved | None,
     principal: Principal,
     task: Task | None,
     cnf: Mapping[str, str],
+    presenter: Principal,
 ) -> Caller:
-    """Return the caller that the new token will be: never more than the one it comes from."""
+    """Return the caller that the new token will be: never more than the one it comes from.
+
+    Where the ``presenter`` isn't the ``principal``, it is a resource server that goes on for it.
+    """
     wanted = ask.detail.capabilities if ask.detail else None
     before = subject.caller if subject else None
     if before is None:
@@ -81,6 +124,8 @@ def narrowed(
         cnf=cnf,
         capabilities=wanted,
         may_act=before.may_act if same else None,  # it is another's token from here on
+        sealed=before.sealed or presenter is not principal,
+        presenter="" if presenter is principal else presenter.name,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from broker import settings
@@ -19,6 +20,7 @@ from broker.config import read_secret_file
 from broker.consents import Consents
 from broker.decisions import DecisionPoint
 from broker.deferral import Deferral
+from broker.dry_runs import DryRuns
 from broker.elevating import Elevations
 from broker.errors import BrokerError
 from broker.exchange import Exchange
@@ -40,6 +42,7 @@ from broker.ledger.approvals import ApprovalTable
 from broker.ledger.connection import Connection
 from broker.ledger.durability import durability
 from broker.ledger.elevations import ElevationTable
+from broker.ledger.glance import Glance
 from broker.ledger.live_tokens import LiveTokens
 from broker.ledger.queries import Queries
 from broker.ledger.redis import RedisLedger
@@ -49,6 +52,7 @@ from broker.ledger.roster import Roster
 from broker.logs import get_logger
 from broker.metrics import Metrics
 from broker.oversight import Oversight
+from broker.overview import Overviews
 from broker.owners import Owners
 from broker.pipeline import Pipeline
 from broker.possession import Possession
@@ -78,7 +82,7 @@ log = get_logger("app")
 DRAIN_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Application:
     """All parts of one replica, wired."""
 
@@ -99,6 +103,7 @@ class Application:
     clock: Clock
     metrics: Metrics
     gauges: Gauges
+    glance: Glance
     audit: AuditLog | None
 
     async def ready(self) -> Readiness:
@@ -119,6 +124,13 @@ class Application:
             parts |= await self.oversight.states()
         return parts
 
+    @cached_property
+    def overview(self) -> Overviews:
+        """What operators look at first, put together once for all who look."""
+        return Overviews(
+            self.pipeline, self.gauges, self.glance, self.metrics, self.clock, self.ready
+        )
+
     def http(self) -> FastAPI:
         """Build the HTTP application; its lifespan runs the scheduler."""
         app = create_app(
@@ -127,6 +139,9 @@ class Application:
             principals=self.principals,
             owners=self.owners,
             oversight=self.oversight,
+            overview=self.overview,
+            dry_runs=DryRuns(self.pipeline, self.broker.decisions),
+            login=self.config.login_at(),
             audit=self.audit,
             max_body=self.config.broker.max_body,
             trusted_proxies=self.config.broker.trusted_proxies,
@@ -346,6 +361,7 @@ def build(
         clock=clock,
         metrics=metrics,
         gauges=Gauges(pipeline, metrics, clock),
+        glance=Glance(connection, tuple(backends)),
         audit=audit,
     )
 

@@ -65,7 +65,8 @@ class Capability:
     bounds the live grants of one task, ``max_live_total`` those of all (0: any number), and
     ``issue_rate`` how often one is issued. ``renewable_ms`` is how long one lives at most if it is
     renewed, counted from its issue: 0 for ``max_ttl_ms``. ``require_binding`` wants the caller's
-    token to be bound to a key (RFC 9449, RFC 8705).
+    token to be bound to a key (RFC 9449, RFC 8705). With ``model_may_see`` a sealed token gets its
+    credentials in plain.
 
     A tool is a capability too: ``tool`` is what its callers call it, ``arguments`` are its
     arguments by name, each with its type and whether it may be left out, and ``amount`` is the one
@@ -86,6 +87,7 @@ class Capability:
     resources: tuple[str, ...] = ()
     scope: str = ""
     require_binding: bool = False
+    model_may_see: bool = False
     data_class: str = "internal"
     effects: frozenset[str] = frozenset()
     revocability: Revocability = Revocability.INSTANT

@@ -12,9 +12,8 @@ What became of an allowed call is reported afterwards (``executions.py``).
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from broker.approvals import Yeses
 from broker.consents import Wanted
@@ -27,6 +26,7 @@ from broker.errors import (
     TaskNotActive,
 )
 from broker.identity.models import Role
+from broker.known import Known
 from broker.ledger.models import Changed
 from broker.policy import Action, UseContext, decide_call
 from broker.policy.arguments import BadArgument, amount_of, canonical
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from broker.catalog import Capability
     from broker.elevations import Elevation
     from broker.errors import BrokerError
+    from broker.known import Fingerprints
     from broker.pipeline import Pipeline
     from broker.policy.decision import Decision
     from broker.tasks import Task
@@ -54,38 +55,6 @@ TOOL: Final = "tool"
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,63}")
 _CAPABILITY: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _NOTHING: Final = Step(frozenset())
-_REMEMBERED: Final = 2000
-"""Tasks whose last known state is kept. It is only a guess: every write checks it."""
-
-
-class Fingerprints(Protocol):
-    """What names a value in the log without telling it."""
-
-    def of_value(self, value: object) -> str:
-        """Return the fingerprint of a JSON value."""
-        ...
-
-
-class Known:
-    """The last known state of some tasks, so that a decision is one trip to the ledger."""
-
-    def __init__(self) -> None:
-        self._tasks: OrderedDict[str, tuple[Task, Survey]] = OrderedDict()
-
-    def get(self, task_id: str) -> tuple[Task, Survey] | None:
-        """Return it, if there is one."""
-        return self._tasks.get(task_id)
-
-    def keep(self, task: Task, survey: Survey) -> None:
-        """Remember it; the oldest is forgotten."""
-        self._tasks[task.id] = task, survey
-        self._tasks.move_to_end(task.id)
-        if len(self._tasks) > _REMEMBERED:
-            self._tasks.popitem(last=False)
-
-    def drop(self, task_id: str) -> None:
-        """It was wrong."""
-        self._tasks.pop(task_id, None)
 
 
 class DecisionPoint:
@@ -117,6 +86,12 @@ class DecisionPoint:
                 return await self._would_issue(caller, task, ask)
             case _:
                 return await self._refuse(caller, task.id, ask, deny("action_not_known"))
+
+    async def would_call(self, caller: Caller, task: Task, ask: Evaluation) -> Ruling:
+        """Decide of a tool call as ``evaluate`` does, and neither write nor log anything."""
+        tool = self._judge.catalog.tools.get(ask.resource[1])
+        task, survey = await self._judge.actions.survey(task.id)
+        return await self._decide(caller, task, tool, ask, survey, Yeses())
 
     # 1. Whose task.
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from broker.access import Caller, person_name
 from broker.acting import (
     Proved,
+    act_of,
     acting,
     check_delegation,
     check_may_act,
@@ -25,6 +26,7 @@ from broker.acting import (
     narrowed,
     same_task,
     who_may_act,
+    whose_power,
 )
 from broker.catalog import PrincipalState
 from broker.errors import (
@@ -44,10 +46,11 @@ from broker.tasks import TaskState
 from broker.token_request import (
     CLIENT_CREDENTIALS,
     EXCHANGE,
+    SEALED,
     TYPE_JWT,
     TaskDetail,
 )
-from broker.tokens import AccessClaims, may_act_claim, nested_actor, token_type
+from broker.tokens import AccessClaims, may_act_claim, token_type
 from broker.tracing import span
 from broker.wire import RequestGrant
 
@@ -126,18 +129,20 @@ class Exchange:
         proved = await self._client(ask, client, transport)
         subject = await self._subject(ask, cnf) if ask.grant_type == EXCHANGE else None
         actor = await self._actor(ask, subject, proved, cnf)
-        principal = acting(actor)
+        presenter = principal = acting(actor)
         if proved is None and client.client_id not in ("", principal.name):
             raise OAuthError("invalid_client", "client_id is not the principal that acts")
-        allowance = self._rates.take(principal.name)
+        if subject is not None and subject.caller is not None:
+            principal = whose_power(subject, presenter, self._access.issuer)
+        allowance = self._rates.take(presenter.name)
         if proof is not None:
             await self._access.possession.use_up(proof)
         task = await self._task(principal, ask.detail or same_task(subject))
-        if subject is not None and subject is not actor:
+        if subject is not None and subject is not actor and principal is presenter:
             check_delegation(subject, actor, task)
         elif task is not None and (own := same_task(subject)) and own.task_id != task.id:
             raise OAuthError("invalid_authorization_details", NO_TASK)
-        caller = narrowed(ask, subject, principal, task, cnf)
+        caller = narrowed(ask, subject, principal, task, cnf, presenter)
         try:
             if self._is_for_us(ask):
                 body = await self._own_token(ask, caller, actor)
@@ -147,7 +152,7 @@ class Exchange:
             raise OAuthError("invalid_authorization_details", NO_TASK) from error
         except (PrincipalSuspended, InvalidToken) as error:
             raise OAuthError("invalid_request", error.detail) from error
-        self._access.directory.used(principal.name)
+        self._access.directory.used(presenter.name)
         if ask.grant_type == EXCHANGE:
             body["issued_token_type"] = ask.requested_token_type
         return Answer(body, task, allowance)
@@ -180,11 +185,12 @@ class Exchange:
             name = principal.name if principal else person_name(identity)
             return Proved(name, principal, identity)
         try:
-            claims = self._tokens.verify(ask.subject_token, self._access.issuer)
+            # For whom it is depends on who acts: see ``presented``.
+            claims = self._tokens.verify(ask.subject_token, None)
             caller = await self._access.holder(claims)
         except InvalidToken as error:
             raise OAuthError("invalid_request", f"subject_token: {error.detail}") from error
-        return Proved(claims.subject, caller.principal, caller=caller)
+        return Proved(claims.subject, caller.principal, caller=caller, audience=claims.audience)
 
     async def _actor(
         self,
@@ -240,8 +246,10 @@ class Exchange:
 
     async def _own_token(self, ask: TokenRequest, caller: Caller, actor: Proved) -> dict[str, Any]:
         principal, task = caller.principal, caller.task
-        if ask.scope is not None and ask.scope != frozenset((str(principal.role),)):
-            raise OAuthError("invalid_scope", f"the scope here is {principal.role}")
+        presenter = caller.presenter or principal.name
+        sealed = caller.sealed or SEALED in (ask.scope or ())
+        if ask.scope is not None and not ask.scope <= {str(principal.role), SEALED}:
+            raise OAuthError("invalid_scope", f"the scopes here are {principal.role} and {SEALED}")
         now = int(self._clock.now())
         ttl_s = self._ttl_ms // 1000
         if task is not None:
@@ -255,13 +263,13 @@ class Exchange:
         details = [detail.as_json()] if detail else []
         claims = AccessClaims(
             subject=task.subject if task else principal.name,
-            client_id=principal.name,
+            client_id=presenter,
             audience=(self._access.issuer,),
             jti=new_id("jti", self._place(caller)),
             issued_at=now,
             expires_at=now + ttl_s,
-            scope=principal.role,
-            act=nested_actor(task.actors[0], task.actors[1:]) if task else None,
+            scope=f"{principal.role} {SEALED}" if sealed else principal.role,
+            act=act_of(task, caller.presenter) if task else None,
             authorization_details=tuple(details),
             txn=task.root_id if task else "",
             cnf=caller.cnf,
@@ -271,8 +279,8 @@ class Exchange:
         await self._live.put(
             claims.jti,
             {
-                "client_id": principal.name,
-                "owner": principal.owner,
+                "client_id": presenter,
+                "owner": self._pipeline.catalog.principals[presenter].owner,
                 "method": caller.method or how(actor)["method"],
                 **({"task_id": task.id} if task else {}),
             },
@@ -284,7 +292,7 @@ class Exchange:
                 "bound": ",".join(caller.cnf),
                 "expires_in": ttl_s,
             },
-            actor=principal.name,
+            actor=presenter,
             ancestors=caller.lineage,
         )
         return {
@@ -309,10 +317,9 @@ class Exchange:
 
     async def _grant(self, ask: TokenRequest, caller: Caller) -> dict[str, Any]:
         """Issue a token for resource servers: a grant like any other, revoked with its task."""
-        if caller.task is None:
-            msg = (
-                f"{caller.principal.role}s have no tokens for others: ask for {self._access.issuer}"
-            )
+        if caller.task is None or caller.presenter:
+            role = Role.RESOURCE_SERVER if caller.presenter else caller.principal.role
+            msg = f"{role}s have no tokens for others: ask for {self._access.issuer}"
             raise OAuthError("invalid_target", msg)
         targets = self._resources(ask.targets)
         capability = self._capability(caller, targets, ask.scope)
@@ -380,4 +387,7 @@ class Exchange:
         enough = [c for c in fitting if scope is None or scope <= c.scopes]
         if not enough:
             raise OAuthError("invalid_scope", "the task has no capability with these scopes")
-        return min(enough, key=lambda c: (c.power.rank, len(c.scopes), c.name))
+        least = min(enough, key=lambda c: (c.power.rank, len(c.scopes), c.name))
+        if caller.sealed and not least.model_may_see:
+            raise OAuthError("invalid_target", "subject_token: it is sealed")
+        return least

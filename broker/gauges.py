@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from broker.metrics import Metrics
     from broker.pipeline import Pipeline
 
-FRESH_S: Final = 3.0
+FRESH_S: Final = 1.0
 """How long a reading serves whoever else looks."""
 
 
@@ -48,25 +48,33 @@ class Gauges:
         self._clock = clock
         self._reading = asyncio.Lock()
         self._stale_at = float("-inf")
+        self._last: LedgerReadings | None = None
 
     @staticmethod
     def _failing(pipeline: Pipeline, backend: str) -> int:
         return pipeline.failing.get(backend, 0)
 
-    async def read(self) -> None:
-        """Read the ledger, unless that was done a moment ago; one at a time, for all who ask."""
+    async def read(self) -> LedgerReadings | None:
+        """Read the ledger, unless that was done a moment ago; one at a time, for all who ask.
+
+        None if it doesn't answer.
+        """
         async with self._reading:
             if self._clock.monotonic() < self._stale_at:
-                return
+                return self._last
             try:
-                self._metrics.ledger_read(await self._count())
+                self._last = await self._count()
             except LedgerUnavailable:
-                self._metrics.ledger_read(None)
+                self._last = None
+            self._metrics.ledger_read(self._last)
             self._stale_at = self._clock.monotonic() + FRESH_S
+            return self._last
 
     async def _count(self) -> LedgerReadings:
         issued = [c for c in self._catalog.capabilities.values() if not c.is_tool]
         found = await self._queries.inventory({c.name: c.backend for c in issued})
+        first = min((await self._queries.next_due()).values(), default=None)
+        lag_ms = 0 if first is None else max(0, await self._queries.now() - first)
         return LedgerReadings(
             live=self._by_power(found.live),
             stuck=self._by_power(found.stuck),
@@ -77,6 +85,8 @@ class Gauges:
             scheduled=found.scheduled,
             due=found.due,
             overdue=found.overdue,
+            lag_ms=lag_ms,
+            quarantined=await self._queries.quarantined(),
         )
 
     def _by_power(self, counts: Mapping[str, int]) -> Counter[tuple[str, str]]:

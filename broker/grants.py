@@ -62,7 +62,8 @@ class Grant:
     ``asker`` asked for it, if that wasn't the agent.
     ``replaces`` is the grant that it was rotated from, ``replaced_by`` the one it was rotated to.
     ``wrapping`` is about the wrapping token it was delivered in: the token's ``digest``, when that
-    ``ends_at``, when the broker ``opened_at`` it for the task's agent.
+    ``ends_at``, when the broker ``opened_at`` it for the task's agent, and until then our ``share``
+    of the token where it was split (``vouchers.py``).
     ``revoke_at`` is when revocation was asked for, ``ended_at`` when death was confirmed, by
     ``evidence``; of an abandoned one that is the statement of who gave it up.
     """

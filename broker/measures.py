@@ -35,12 +35,17 @@ COUNTERS: Final = {
     "claims": Spec("Due items that this replica's sweeps took on.", ("kind",)),
     "decisions": Spec("What policy said.", ("action", "effect")),
     "http_requests": Spec("Requests answered.", ("route", "method", "status")),
-    "job_failures": Spec("Runs of a scheduled job that failed.", ("job",)),
+    "job_failures": Spec("Runs of a scheduled job that failed.", ("name",)),
     "ledger_errors": Spec("Trips to the ledger that failed.", ("call",)),
+    "missed_heartbeats": Spec("Tasks that this replica ended since they were silent."),
     "notifications": Spec("What became of news to a channel.", ("channel", "outcome")),
     "policy_errors": Spec("Evaluations that met an error; each of them is a denial."),
     "policy_reloads": Spec("Policies that had changed and were read anew.", ("outcome",)),
     "quota_refusals": Spec("Credentials refused since a limit was reached.", ("limit",)),
+    "reconcile_findings": Spec(
+        "Of runs on this replica: what ledger, backends and targets disagree on.", ("kind",)
+    ),
+    "reconcile_problems": Spec("Of runs on this replica: what could not be compared."),
     "token_exchanges": Spec("Token requests, by error code or ok.", ("outcome",)),
 }
 HISTOGRAMS: Final = {
@@ -72,6 +77,10 @@ GAUGES: Final = {
         "Whether nothing is issued on a backend: it can't be reached, or its backlog is too long.",
         ("backend",),
     ),
+    "job_age_seconds": Spec(
+        "How long ago a scheduled job was last done without failing, or the replica started.",
+        ("name",),
+    ),
     "due_items": Spec("Tasks and grants whose time has come and that nobody has taken on."),
     "ledger_durable": Spec("Whether the ledger keeps what it was told, as far as is known."),
     "ledger_up": Spec("Whether the ledger answered when it was last read for these figures."),
@@ -88,8 +97,10 @@ GAUGES: Final = {
         "Of the live grants, those that could not be revoked within the budget of retries.",
         ("backend", "power"),
     ),
+    "sweep_lag_seconds": Spec("How long a due item has waited for a sweep, at most."),
     "unknown_grants": Spec("Live grants of capabilities that the configuration doesn't have."),
     "pending_approvals": Spec("Requests that wait for a human yes."),
+    "quarantined": Spec("Whether the ledger is in quarantine, and nothing is issued."),
     "open_reviews": Spec("Break-glasses that nobody has looked at afterwards."),
     "unreported_executions": Spec("Allowed tool calls of which nobody has said yet what became."),
     "work_in_flight": Spec("Pieces of work under way in this replica, such as revocations."),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from broker.clock import Clock
 
 _CALL: Final = "call:"
+_LAST: Final = 500
+"""How many of the last deaths are remembered one by one."""
 # Prometheus asks for these; a version the library doesn't know would go into the answer as it came.
 _MEDIA_RANGE: Final = re.compile(
     r"[ \t]*(application/openmetrics-text|text/plain)"
@@ -60,7 +63,10 @@ Reading = float | None
 
 @dataclass(frozen=True, slots=True)
 class LedgerReadings:
-    """What the ledger holds: grants by backend and power, the rest in all."""
+    """What the ledger holds: grants by backend and power, the rest in all.
+
+    ``lag_ms`` is how long the first due item has waited.
+    """
 
     live: Mapping[tuple[str, str], int]
     stuck: Mapping[tuple[str, str], int]
@@ -71,6 +77,8 @@ class LedgerReadings:
     scheduled: int
     due: int
     overdue: int
+    lag_ms: int
+    quarantined: bool
 
 
 class Metrics:
@@ -103,13 +111,17 @@ class Metrics:
             "power": frozenset(POWERS),
             "sink": frozenset(),
         }
+        self._done: dict[str, float] = {}
         self._children: dict[tuple[str, ...], Callable[[float], None]] = {}
+        self.times_to_dead: deque[int] = deque(maxlen=_LAST)
+        """Of the last grants confirmed dead, in milliseconds, for whoever looks at this replica."""
         self._gauges.set("build_info", 1, broker.__version__)
         # What can be alarmed about is there from the start, as zero.
         for kind in ("task", "grant"):
             self._child("claims", kind)
         for outcome in (OK, FAILED):
             self._child("policy_reloads", outcome)
+        self._child("decisions", "break_glass", "allow")
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return everything, and its media type: OpenMetrics if ``accept`` asks for it, or text."""
@@ -134,7 +146,9 @@ class Metrics:
     def dead(self, backend: str, power: str, *, asked_at: int, ended_at: int) -> None:
         """Take note of a grant that is confirmed dead; both times in epoch milliseconds."""
         backend, power = self._bounded("backend", backend), self._bounded("power", power)
-        self._child("time_to_dead_seconds", backend, power)(max(0, ended_at - asked_at) / 1000)
+        took = max(0, ended_at - asked_at)
+        self.times_to_dead.append(took)
+        self._child("time_to_dead_seconds", backend, power)(took / 1000)
 
     def abandoned(self, backend: str, power: str) -> None:
         """Take note of a grant that was given up: nobody confirms that it is dead."""
@@ -145,9 +159,29 @@ class Metrics:
         self._child("claims", "task")(tasks)
         self._child("claims", "grant")(grants)
 
+    def silent(self, tasks: int) -> None:
+        """Take note of tasks that ended since their heartbeat was missed."""
+        self._child("missed_heartbeats")(tasks)
+
+    def follow_job(self, job: str) -> None:
+        """Say from now on how long ago a job was done; ``job`` is its name in the code."""
+        self._child("job_failures", job)
+        self.job_done(job)
+        self.follow("job_age_seconds", lambda: self.now() - self._done[job], job)
+
+    def job_done(self, job: str) -> None:
+        """Take note of a scheduled job that did what it is there for."""
+        self._done[job] = self.now()
+
     def job_failed(self, job: str) -> None:
-        """Take note of a scheduled job that failed; ``job`` is its name in the code."""
+        """Take note of a scheduled job that failed."""
         self._child("job_failures", job)(1)
+
+    def reconciled(self, findings: Mapping[str, int], problems: int) -> None:
+        """Take note of a comparison: how much of each kind it found, what it couldn't compare."""
+        for kind, count in findings.items():
+            self._child("reconcile_findings", kind)(count)
+        self._child("reconcile_problems")(problems)
 
     # Policy.
 
@@ -178,6 +212,7 @@ class Metrics:
         ``sink`` is its name in the configuration; the log itself is one too.
         """
         self._known["sink"] |= {sink}
+        self._child("audit_sink_failures", sink)
         self.follow("audit_lag_seconds", lag_s, sink)
         self.follow("audit_waiting_events", waiting, sink)
 
@@ -250,6 +285,8 @@ class Metrics:
             ("scheduled_items", readings and {(): readings.scheduled}),
             ("due_items", readings and {(): readings.due}),
             ("overdue_items", readings and {(): readings.overdue}),
+            ("sweep_lag_seconds", readings and {(): readings.lag_ms / 1000}),
+            ("quarantined", readings and {(): float(readings.quarantined)}),
         ):
             self._gauges.replace(name, found or {})
 

@@ -6,9 +6,11 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from broker.errors import Conflict, InvalidRequest, NotFound
+from broker.event_search import Wanted, search
 from broker.grants import WAITING, GrantState
 from broker.ids import new_id
 from broker.ledger.models import Claimed
+from broker.previews import Previews
 from broker.tasks import Task, TaskState
 from broker.visibility import must_operate, must_see_all
 from broker.wire import event_json, freeze_json, page_json
@@ -34,6 +36,12 @@ class Operators:
         self._ledger = pipeline.ledger
         self._queries = pipeline.queries
         self._shards = shards
+        self._previews = Previews(pipeline)
+
+    async def preview(self, caller: Caller, selector: Selector) -> dict[str, Any]:
+        """Say what revoking by a selector would end, or what isn't dead of it yet."""
+        must_operate(caller)
+        return await self._previews.of(selector)
 
     async def revoke(self, caller: Caller, ask: Revoke) -> tuple[str, Outcome]:
         """Revoke everything a selector matches, and with ``freeze`` stop more from coming."""
@@ -174,12 +182,39 @@ class Operators:
         return page_json([freeze_json(field, row) for field, row in sorted(rows.items())], None)
 
     async def events(
-        self, caller: Caller, *, task_id: str, after: str, limit: int
+        self,
+        caller: Caller,
+        *,
+        task_id: str,
+        after: str,
+        limit: int,
+        kind: str = "",
+        principal: str = "",
+        text: str = "",
     ) -> dict[str, Any]:
-        """Return audit events, oldest first."""
+        """Return audit events, oldest first: of a ``kind``, such as ``grant`` or ``grant.revoked``.
+
+        ``text`` is looked for in all that an event says. A page is short, or empty, and has a
+        ``next`` all the same, where little of what was read matches.
+        """
         must_see_all(caller)
         since = 0
         if task_id and (task := await self._queries.task(task_id)):
             since = task.created_at
-        page = await self._queries.events(after=after, task_id=task_id, since_ms=since, limit=limit)
+        page = await search(
+            self._queries,
+            Wanted(kind, principal, text),
+            after=after,
+            task_id=task_id,
+            since_ms=since,
+            limit=limit,
+        )
         return page_json([event_json(event) for event in page.items], page.next)
+
+    async def event(self, caller: Caller, event_id: str) -> dict[str, Any]:
+        """Return one event."""
+        must_see_all(caller)
+        found = await self._queries.event(event_id)
+        if found is None:
+            raise NotFound("There is no such event in the ledger; `broker audit` looks into files.")
+        return event_json(found)

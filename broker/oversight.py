@@ -74,6 +74,7 @@ class Oversight:
                 look=look,
                 targets=targets,
                 rules=rules or ReconcileRules(),
+                metrics=metrics,
             ),
         )
 

@@ -25,6 +25,8 @@ MAX_IN_FLIGHT: Final = 1000
 
 Nothing else counts: those who ask for credentials can't keep the sweep from ending them.
 """
+SILENT: Final = "heartbeat_lost"
+"""Why a task ended whose heartbeat was missed."""
 _LATER_MS: Final = 100
 """Until then some of these are over."""
 
@@ -82,6 +84,9 @@ class Reaper:
                     shards, limit=BATCH, horizon_ms=horizon_ms
                 )
                 self._set_about(claimed)
+            # One that comes back, since it could not be closed, has been silent once.
+            silent = [t for t in claimed.tasks if t.reason == SILENT and t.ended_at >= now]
+            self._metrics.silent(len(silent))
             tasks += len(claimed.tasks)
             grants += len(claimed.grants)
 

@@ -95,6 +95,8 @@ class Scheduler:
             jobs.append(("reconcile", every_s, look))
             if self._audit is None:  # no log tells whether the ledger was set back
                 self._jobs.add_job(self._guarded("reconcile", look), id="reconcile_first", **once)
+        for job in ("sweep", *(["drain"] if self._audit else []), *(name for name, _, _ in jobs)):
+            self._metrics.follow_job(job)
         for job, seconds, what in jobs:
             self._jobs.add_job(
                 self._guarded(job, what),
@@ -119,6 +121,7 @@ class Scheduler:
         delay_ms = POLL_MS
         try:
             report = await self._reaper.sweep()
+            self._metrics.job_done("sweep")
             if report.wait_ms is not None:
                 delay_ms = min(POLL_MS, report.wait_ms)
         except BrokerError as error:
@@ -134,6 +137,7 @@ class Scheduler:
         try:
             if self._audit is not None and (await self._audit.drain()).drained:
                 delay_s = _DRAIN_S
+            self._metrics.job_done("drain")
         except BrokerError as error:
             self._metrics.job_failed("drain")
             log.warning("events were not drained", error=error.detail)
@@ -169,6 +173,7 @@ class Scheduler:
         async def run() -> None:
             try:
                 await what()
+                self._metrics.job_done(name)
             except BrokerError as error:
                 self._metrics.job_failed(name)
                 log.warning("job failed", job=name, error=error.detail)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from broker.delegation import Scope, attenuate
 from broker.durations import format_duration
@@ -25,7 +25,7 @@ from broker.refusals import not_opened
 from broker.rulings import TRIES, too_busy
 from broker.secret import Secret
 from broker.steps import Outcome
-from broker.tasks import Task, TaskState
+from broker.tasks import Sought, Task, TaskState, fits
 from broker.visibility import concerns, must_run, sees_all
 from broker.wire import grant_json, page_json, page_of, task_json
 
@@ -245,12 +245,12 @@ class Broker:
         return task
 
     async def tasks(
-        self, caller: Caller, *, state: str, agent: str, limit: int, cursor: str
+        self, caller: Caller, *, limit: int, cursor: str, **sought: Unpack[Sought]
     ) -> dict[str, Any]:
-        """Return a page of the tasks that concern the caller, newest first."""
+        """Return a page of the tasks that concern the caller and are looked for, newest first."""
 
         def keep(task: Task) -> bool:
-            return state in ("", task.state) and agent in ("", task.agent)
+            return fits(task, sought)
 
         if caller.task is not None:
             ids = [caller.task.id, *await self._queries.children_of(caller.task.id)]

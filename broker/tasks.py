@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,3 +90,28 @@ class Task:
     def handles_under(self, elevation: str) -> tuple[str, ...]:
         """Return the handles that end with an elevation."""
         return tuple(h for h, row in self.handles.items() if row.get("elevation") == elevation)
+
+
+class Sought(TypedDict, total=False):
+    """What tasks are looked for by; what is empty or left out doesn't matter.
+
+    ``text`` is looked for in their purpose, names and ids.
+    """
+
+    state: str
+    agent: str
+    owner: str
+    capability: str
+    text: str
+
+
+def fits(task: Task, sought: Sought) -> bool:
+    """Say whether a task is one that is looked for."""
+    exact = {"state": task.state, "agent": task.agent, "owner": task.owner}
+    if any(sought.get(name) not in ("", None, value) for name, value in exact.items()):
+        return False
+    if (capability := sought.get("capability")) and capability not in task.capabilities:
+        return False
+    text = sought.get("text", "").casefold()
+    named = (task.id, task.purpose, task.agent, task.owner, task.created_by, task.subject)
+    return any(text in said.casefold() for said in (*named, *task.capabilities))

@@ -30,6 +30,9 @@ ASSERTION_JWT: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 ASSERTION_SVID: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 ASSERTION_TYPES: Final = (ASSERTION_JWT, ASSERTION_SVID)
 
+SEALED: Final = "sealed"
+"""The scope of tokens by which no credential is to be seen; it takes away, and gives nothing."""
+
 DETAIL_TYPE: Final = "broker_task"
 _DETAIL_FIELDS: Final = frozenset(("type", "task_id", "capabilities"))
 MAX_TARGETS: Final = 20

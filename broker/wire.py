@@ -123,7 +123,7 @@ LongText = Annotated[
 SmallObject = Annotated[dict[str, Any], AfterValidator(_small)]
 
 
-Delivery = Literal["inline", "wrapped"]
+Delivery = Literal["inline", "wrapped", "voucher"]
 
 
 class OpenTask(Request):
@@ -144,7 +144,7 @@ class OpenTask(Request):
 
 
 class RequestGrant(Request):
-    """``POST /v1/tasks/{id}/grants``; ``wrap_ttl`` goes with wrapped delivery."""
+    """``POST /v1/tasks/{id}/grants``; ``wrap_ttl`` goes with all but inline delivery."""
 
     capability: Name
     ttl: Duration | None = None

@@ -7,10 +7,14 @@ without spending it, and then it is noticed:
   out, and put this in its place
 - it is spent before its time is up: somebody has opened it
 
+A voucher is a part of such a token, by which nobody but the broker opens it (``vouchers.py``).
+
 Either way the grant is revoked at once, and that is told as an alarm. Of a token whose time is up
 Vault can't say whether it was opened before: the grant is revoked then as well.
 
 The ledger keeps the token's digest, never the token.
+
+Who has a sealed token gets vouchers alone, but for what the operator lets models see.
 """
 
 from __future__ import annotations
@@ -44,6 +48,7 @@ from broker.refusals import cannot_issue
 from broker.secret import Secret
 from broker.steps import Issued
 from broker.visibility import is_own
+from broker.vouchers import joined, split
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -51,6 +56,7 @@ if TYPE_CHECKING:
 
     from broker.access import Caller
     from broker.backends.vault_wrapping import VaultWrapping
+    from broker.catalog import Capability
     from broker.clock import Clock
     from broker.grants import Grant
     from broker.ledger.lives import Lives
@@ -60,7 +66,9 @@ if TYPE_CHECKING:
     from broker.wire import RequestGrant
 
 log = get_logger("wrapping")
+INLINE: Final = "inline"
 WRAPPED: Final = "wrapped"
+VOUCHER: Final = "voucher"
 _USUAL_MS: Final = 60_000
 _LONGEST_MS: Final = 600_000
 """What ``deploy/vault/broker.hcl`` allows."""
@@ -96,9 +104,12 @@ class Wrapping:
 
         Raises:
             InvalidRequest: it is to be wrapped, and there is no Vault to do it.
+            AccessDenied: it would be seen by whoever mustn't see it.
             BrokerError: as ``Pipeline.issue``. A credential that couldn't be wrapped is revoked.
         """
-        if ask.delivery != WRAPPED:
+        if ask.delivery != VOUCHER:
+            must_not_be_sealed(caller, self._pipeline.catalog.capabilities.get(ask.capability))
+        if ask.delivery == INLINE:
             return await self._pipeline.issue(caller, task, ask, idempotency)
         if self._vault is None:
             msg = "This broker has no [vault] to wrap a credential in: ask for delivery inline."
@@ -117,7 +128,7 @@ class Wrapping:
     ) -> Issued:
         issued = await self._pipeline.issue(caller, task, ask, idempotency)
         try:
-            return await self._wrap(vault, issued, ask.wrap_ttl)
+            return await self._wrap(vault, issued, ask)
         except BrokerError as error:
             # It is known to nobody but us; the token, if there is one, to nobody at all.
             marked = self._pipeline.ledger.begin_revoke(
@@ -126,8 +137,8 @@ class Wrapping:
             await self._end(issued.grant, marked, wait=False)
             raise cannot_issue("vault", error) from error
 
-    async def _wrap(self, vault: VaultWrapping, issued: Issued, asked_ms: int | None) -> Issued:
-        grant, minted = issued.grant, issued.minted
+    async def _wrap(self, vault: VaultWrapping, issued: Issued, ask: RequestGrant) -> Issued:
+        grant, minted, asked_ms = issued.grant, issued.minted, ask.wrap_ttl
         # Counted from before Vault is asked, so that the token is spent if it is gone by then.
         now_ms = int(self._clock.now() * 1000)
         longest_ms = min(_LONGEST_MS, grant.expires_at - now_ms)
@@ -139,23 +150,32 @@ class Wrapping:
         }
         content = {**fields, "type": minted.type, "grant_id": grant.id}
         made = await vault.wrap(content, seconds)
-        wrapped = await self._lives.wrapped(grant, digest=_digest(made.token), ends_at=ends_at)
         about: dict[str, str | Secret] = {
-            "token": made.token,
-            "creation_path": made.path,
-            "creation_time": made.created_at,
             "expires_at": to_rfc3339(ends_at),
             "unwrap_url": f"{self._url}/v1/grants/{grant.id}/unwrap",
         }
+        share = ""
+        if ask.delivery == VOUCHER:
+            key, share = split(made.token)
+            about = {"voucher": Secret(f"{grant.id}:{key.reveal()}"), **about}
+        else:
+            made_at = {"creation_path": made.path, "creation_time": made.created_at}
+            about = {"token": made.token, **made_at, **about}
+        digest = _digest(made.token)
+        wrapped = await self._lives.wrapped(grant, digest=digest, ends_at=ends_at, share=share)
         notes = issued.notes
         if asked_ms is not None and asked_ms > longest_ms:
             notes += (f"wrap_ttl shortened to {seconds}s: no longer than 10m, nor than the grant",)
-        return Issued(wrapped, Minted(minted.lease, minted.lifetime_ms, WRAPPED, about), notes)
+        return Issued(wrapped, Minted(minted.lease, minted.lifetime_ms, ask.delivery, about), notes)
 
     async def unwrap(self, caller: Caller, task: Task, grant: Grant, token: Secret) -> Issued:
         """Open what was wrapped, once, for the task's own agent.
 
+        ``token`` is what its carrier had: the wrapping token, or the part of it in a voucher.
+
         Raises:
+            InvalidRequest: it isn't the grant's voucher. Nothing is revoked: no part of one that
+                somebody may guess at can be spent elsewhere.
             AccessDenied, BindingRequired: it isn't for this caller.
             AlreadyDelivered: the broker has opened it before.
             WrappingIntercepted, WrappingExpired: it isn't to be had any more, and is revoked.
@@ -171,7 +191,11 @@ class Wrapping:
             raise already_opened(grant)
         if grant.state is not GrantState.ACTIVE:
             raise ended(grant.state)
+        share = str(grant.wrapping.get("share", ""))
+        token = joined(token, share) if share else token
         if not hmac.compare_digest(_digest(token), str(grant.wrapping["digest"])):
+            if share:
+                raise InvalidRequest("This isn't the credential's voucher.", field="token")
             raise await self._lost(grant, caller, Sign.ANOTHER_TOKEN)
         try:
             made_at = await self._vault.made_at(token)
@@ -206,6 +230,7 @@ class Wrapping:
         return Issued(grant, Minted(grant.lease, 0, kind, fields), ())
 
     def _must_be_for(self, caller: Caller, task: Task, grant: Grant) -> None:
+        must_not_be_sealed(caller, self._pipeline.catalog.capabilities.get(grant.capability))
         if not is_own(caller, task):
             raise AccessDenied("Only the task's own agent opens what was wrapped for it.")
         if caller.capabilities is not None and grant.capability not in caller.capabilities:
@@ -257,6 +282,17 @@ class Wrapping:
         job: asyncio.Task[Any] = self._pipeline.work.spawn(work)
         if wait:
             await asyncio.wait([job])
+
+
+def must_not_be_sealed(caller: Caller, capability: Capability | None) -> None:
+    """Refuse what would show a credential to the holder of a sealed token, but for an exception.
+
+    Raises:
+        AccessDenied: the operator doesn't let models see what the capability gives.
+    """
+    if caller.sealed and not (capability and capability.model_may_see):
+        msg = "This token is sealed: ask for delivery as a voucher, which the task's agent redeems."
+        raise AccessDenied(msg)
 
 
 def _digest(token: Secret) -> str:

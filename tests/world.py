@@ -43,7 +43,7 @@ class World:
     ) -> None:
         self.issuer = issuer
         self.config = config
-        self._tokens: dict[tuple[str, str | None], str] = {}
+        self._kept_tokens: dict[tuple[str, str | None], str] = {}
         self.app: Application = build(config, clock=SystemClock(), before_step=before_step)
         self.http = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(self.app.http(), raise_app_exceptions=False),
@@ -95,14 +95,14 @@ class World:
         headers = dict(headers or {})
         if name is None:
             return await self.http.request(method, path, json=body, headers=headers)
-        kept = (name, task_id) in self._tokens
-        token = self._tokens.get((name, task_id)) or await self.token(name, task_id)
+        kept = (name, task_id) in self._kept_tokens
+        token = self._kept_tokens.get((name, task_id)) or await self.token(name, task_id)
         headers["Authorization"] = f"Bearer {token}"
         answer = await self.http.request(method, path, json=body, headers=headers)
         if kept and answer.status_code == 401:
-            del self._tokens[name, task_id]
+            del self._kept_tokens[name, task_id]
             return await self.call(name, method, path, body, task_id=task_id, headers=headers)
-        self._tokens[name, task_id] = token
+        self._kept_tokens[name, task_id] = token
         return answer
 
     async def open(self, **fields: Any) -> dict[str, Any]:

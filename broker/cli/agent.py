@@ -14,6 +14,7 @@ from broker.cli.connection import DEFAULT, FIRST, Connection, Paging, duration
 from broker.cli.pairs import parse_pairs
 from broker.cli.refusals import CommandFailed, UsageError
 from broker.cli.text import ago, plural, when
+from broker.cli.watching import watchable
 from broker.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -202,6 +203,7 @@ def _read(file: Path) -> object:
 
 
 @app.command(name="list", help_epilogue=_LIST)
+@watchable
 def list_principals(
     *,
     due: Annotated[
@@ -244,6 +246,7 @@ def list_principals(
 
 
 @app.command
+@watchable
 def show(name: Name, /, *, connection: Connection = DEFAULT) -> None:
     """Show one principal; of an agent also what it can do now, and what it has used.
 

@@ -14,6 +14,7 @@ from broker.cli.approval_view import outcome, votes, what, who
 from broker.cli.connection import DEFAULT, FIRST, Connection, Paging
 from broker.cli.refusals import CommandFailed
 from broker.cli.text import ago
+from broker.cli.watching import watchable
 from broker.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ app = App(
 
 
 @app.command(name="list", help_epilogue=_LIST)
+@watchable
 def list_approvals(
     *,
     state: Annotated[State | None, Parameter(help="Only those in this state.")] = None,
@@ -121,6 +123,7 @@ def list_approvals(
 
 
 @app.command(name="show", help_epilogue=_SHOW)
+@watchable
 def show_approval(approval: ApprovalId, /, *, connection: Connection = DEFAULT) -> None:
     """Show exactly what is asked for, why it needs a human, and who may say yes."""
     with connection.client() as broker:

@@ -13,8 +13,9 @@ from cyclopts import App, Parameter
 
 from broker.cli import audit_files, audit_proofs, output
 from broker.cli.connection import DEFAULT, Connection, Paging, duration
-from broker.cli.refusals import CommandFailed
-from broker.cli.text import plural
+from broker.cli.refusals import CommandFailed, UsageError
+from broker.cli.text import plural, when
+from broker.cli.watching import watchable
 from broker.clock import SystemClock
 from broker.durations import parse_duration
 
@@ -26,7 +27,11 @@ _LIST: Final = """\
 Examples:
 
   broker audit list --task tsk_…
+  broker audit list --type grant.revoked --since 1h --search orders
   broker audit list --after 1800000000000-03-0 --limit 1000 --json
+"""
+_EVENT: Final = """\
+Example: broker audit event 1800000000000-03-0 --json
 """
 _TAIL: Final = """\
 Examples:
@@ -50,13 +55,31 @@ app = App(
     group_commands="Commands",
     help="Read the log, tell a task's story, and prove that nothing was changed.",
 )
+Kind = Annotated[
+    str | None,
+    Parameter(
+        name="--type",
+        help="Only this type, such as grant.revoked, or all of grant.",
+        metavar="TYPE",
+    ),
+]
+Who = Annotated[str | None, Parameter(help="Only what they did.", metavar="NAME")]
+Search = Annotated[str | None, Parameter(help="Only with this text in them.", metavar="TEXT")]
 OfTask = Annotated[str | None, Parameter(help="Only this task's.", metavar="TASK")]
 
 
 @app.command(name="list", help_epilogue=_LIST)
+@watchable
 def list_events(
     *,
     task: OfTask = None,
+    kind: Kind = None,
+    principal: Who = None,
+    search: Search = None,
+    since: Annotated[
+        str | None,
+        Parameter(help="Only what is not older, such as 1h.", metavar="TIME", validator=duration),
+    ] = None,
     after: Annotated[
         str | None, Parameter(help="Only what follows this event or cursor.", metavar="EVENT")
     ] = None,
@@ -64,9 +87,19 @@ def list_events(
     connection: Connection = DEFAULT,
 ) -> None:
     """List events, oldest first."""
+    if since is not None and after is not None:
+        raise UsageError("--since and --after exclude each other")
+    after = _begin(since) if since is not None else after
     with connection.client() as broker:
         page = Paging(limit=limit, cursor=after).collect(
-            lambda cursor, size: broker.audit_events(task_id=task, after=cursor, limit=size)
+            lambda cursor, size: broker.audit_events(
+                task_id=task,
+                kind=kind,
+                principal=principal,
+                text=search,
+                after=cursor,
+                limit=size,
+            )
         )
     if connection.json:
         output.page_document(page)
@@ -82,6 +115,8 @@ def list_events(
 def tail(
     *,
     task: OfTask = None,
+    kind: Kind = None,
+    principal: Who = None,
     since: Annotated[
         str, Parameter(help="How far back to begin.", metavar="DURATION", validator=duration)
     ] = "10m",
@@ -93,11 +128,12 @@ def tail(
     """Show the latest events, oldest first; with --json one JSON document a line."""
     from broker.client.decoding import encode
 
-    begin = max(0, int(SystemClock().now() * 1000) - parse_duration(since))
-    after = f"{begin}-00-0"
+    after = _begin(since)
     with connection.client() as broker:
         while True:
-            page = broker.audit_events(task_id=task, after=after, limit=_PAGE)
+            page = broker.audit_events(
+                task_id=task, kind=kind, principal=principal, after=after, limit=_PAGE
+            )
             for event in page.items:
                 if connection.json:
                     sys.stdout.write(json.dumps(encode(event), default=str) + "\n")
@@ -115,6 +151,7 @@ def tail(
 
 
 @app.command(help_epilogue=_SHOW)
+@watchable
 def show(
     task: Annotated[str, Parameter(help="The task.", metavar="TASK")],
     *,
@@ -141,6 +178,42 @@ def show(
         output.document(story.as_json())
     else:
         _tell(story)
+
+
+@app.command(help_epilogue=_EVENT)
+def event(
+    event: Annotated[str, Parameter(help="The event's id.", metavar="EVENT", name="event")],
+    /,
+    *,
+    connection: Connection = DEFAULT,
+) -> None:
+    """Show one event, and all that it says."""
+    with connection.client() as broker:
+        found = broker.get_audit_event(event)
+    if connection.json:
+        output.model(found)
+        return
+    output.record(
+        {
+            "event": found.id,
+            "time": when(found.time, SystemClock().now()),
+            "type": found.type,
+            "by": found.principal,
+            "task": found.task_id,
+            "grant": found.grant_id,
+            **{str(name): _plain(value) for name, value in found.extra.items() if value},
+            **{str(name): _plain(value) for name, value in found.data.items()},
+        }
+    )
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _begin(since: str) -> str:
+    """Return a place in the log: that of an event which would be so old."""
+    return f"{max(0, int(SystemClock().now() * 1000) - parse_duration(since))}-00-0"
 
 
 def _events_of(task: str, connection: Connection) -> Iterable[Mapping[str, Any]]:

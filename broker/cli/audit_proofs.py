@@ -14,6 +14,12 @@ from broker.cli.audit_source import NOWHERE, Folder, Source, read_text, unreadab
 from broker.cli.check import Json
 from broker.cli.refusals import UsageError
 
+_GROWN: Final = """\
+Example: broker audit grown last-month.checkpoint --config config.toml > grown.json
+"""
+_CHECK: Final = """\
+Example: broker audit check grown.json --key log.key --json
+"""
 _PROVE: Final = """\
 Examples:
 
@@ -100,8 +106,8 @@ def check(
 def register(app: App) -> None:
     """Add these commands to ``broker audit``."""
     app.command(prove, help_epilogue=_PROVE)
-    app.command(grown)
-    app.command(check)
+    app.command(grown, help_epilogue=_GROWN)
+    app.command(check, help_epilogue=_CHECK)
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from broker.cli.refusals import UsageError
 from broker.durations import parse_duration
 
 if TYPE_CHECKING:
-    from broker.client import Client, Page
+    from broker.client import AsyncClient, Client, Page
 
 T = TypeVar("T")
 _PAGE_SIZE: Final = 100
@@ -92,9 +92,23 @@ class Connection:
         bool, Parameter(negative="", show_default=False, help="Print one JSON document.")
     ] = False
 
+    @property
+    def where(self) -> str:
+        """The broker's URL, to show it."""
+        from broker.client.environment import DEFAULT_URL
+
+        return self.server or DEFAULT_URL
+
     def client(self) -> Client:
         """Make the client; nothing is sent yet."""
         return self._client(self.as_task)
+
+    def sealed_client(self) -> AsyncClient:
+        """Make a client that sees no credential."""
+        from broker.client import AsyncClient, token_file
+
+        identity = token_file(self.token_file) if self.token_file else None
+        return AsyncClient(self.server, identity, task_id=self.as_task, sealed=True)
 
     def ask(self, about: str | None, call: Callable[[Client], T]) -> T:
         """Ask the broker something about a task; an agent acts under that task unless told.

@@ -10,6 +10,7 @@ from broker.cli import output
 from broker.cli.connection import DEFAULT, Connection, duration
 from broker.cli.text import ago, when
 from broker.cli.waiting import Wait, approved
+from broker.cli.watching import watchable
 from broker.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def elevate(
 
 
 @app.command(name="list")
+@watchable
 def list_elevations(task: TaskId, /, *, connection: Connection = DEFAULT) -> None:
     """List a task's elevations, newest first.
 

@@ -58,12 +58,17 @@ _HINTS_BY_CODE: Final = {
     "credential_already_delivered": "`broker grant revoke` that one, and ask for another one",
     "frozen": "`broker freezes` lists what is frozen",
     "identity_unavailable": "it may answer in a moment; nothing was asked of the broker",
-    "identity_missing": "give --token-file; for a dev broker: "
+    "identity_missing": "give --token-file, or `broker login`; for a dev broker: "
     '`eval "$(broker dev token NAME --env)"`',
     "invalid_authorization_details": "an agent acts under a live task of its own, and only an "
     "agent: --as-task, BROKER_TASK_ID",
     "invalid_dpop_proof": "is the clock right, and --server the broker's public address?",
     "invalid_target": "--server and the broker's own `issuer` name different brokers",
+    "keyring_unavailable": "unlock it, or log in anew: `broker login --keep file`",
+    "login_ended": "`broker login`",
+    "login_failed": "`broker login` again; `broker login --device` goes by a browser elsewhere",
+    "login_unsafe": "give the https address of the broker with --server",
+    "no_login": "an operator can add [login] to the broker's configuration",
     "invalid_url": "give --server, or set BROKER_URL",
 }
 

@@ -11,6 +11,7 @@ from broker.cli.connection import DEFAULT, FIRST, Connection, Paging
 from broker.cli.revoke import Reason, Yes
 from broker.cli.selector import NONE, Selector, confirm, describe
 from broker.cli.text import when
+from broker.cli.watching import watchable
 from broker.clock import SystemClock
 
 _FREEZE: Final = """\
@@ -25,9 +26,13 @@ Example:
   broker thaw --agent report-writer --reason "prompt fixed, reviewed"
 """
 
+_FREEZES: Final = """\
+Example: broker freezes --watch
+"""
+
 freeze_app = App(name="freeze", help_epilogue=_FREEZE)
 thaw_app = App(name="thaw", help_epilogue=_THAW)
-freezes_app = App(name="freezes")
+freezes_app = App(name="freezes", help_epilogue=_FREEZES)
 
 
 @freeze_app.default
@@ -65,6 +70,7 @@ def thaw(*, selector: Selector = NONE, reason: Reason, connection: Connection = 
 
 
 @freezes_app.default
+@watchable
 def freezes(*, paging: Paging = FIRST, connection: Connection = DEFAULT) -> None:
     """List the freezes in force."""
     with connection.client() as broker:

@@ -12,6 +12,7 @@ from broker.cli.grant_ends import GrantId
 from broker.cli.pairs import parse_pairs
 from broker.cli.text import ago, when
 from broker.cli.waiting import Wait, approved
+from broker.cli.watching import watchable
 from broker.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -42,6 +43,13 @@ Examples:
 
   broker grant list --task tsk_…
   broker grant list --state stuck --json
+"""
+
+_SHOW: Final = """\
+Example: broker grant show grt_… --watch 1s
+"""
+_REVOKE: Final = """\
+Example: broker grant revoke grt_…
 """
 
 app = App(
@@ -100,6 +108,7 @@ def request_grant(  # noqa: PLR0913  one option for each member of the request
 
 
 @app.command(name="list", help_epilogue=_LIST)
+@watchable
 def list_grants(
     *,
     task: Annotated[str | None, Parameter(help="Only this task's.", metavar="TASK")] = None,
@@ -139,7 +148,8 @@ def list_grants(
     output.more(page)
 
 
-@app.command(name="show")
+@app.command(name="show", help_epilogue=_SHOW)
+@watchable
 def show_grant(grant: GrantId, /, *, connection: Connection = DEFAULT) -> None:
     """Show one grant; never its credential."""
     with connection.client() as broker:
@@ -150,7 +160,7 @@ def show_grant(grant: GrantId, /, *, connection: Connection = DEFAULT) -> None:
         output.record(_pairs(found))
 
 
-@app.command(name="revoke")
+@app.command(name="revoke", help_epilogue=_REVOKE)
 def revoke_grant(grant: GrantId, /, *, connection: Connection = DEFAULT) -> None:
     """Revoke one grant. If it is dead already, that is no error."""
     with connection.client() as broker:

@@ -41,6 +41,11 @@ operators are told.
 
 Example: broker grant unwrap grt_… --token-stdin --field dsn < token
 """
+_REDEEM: Final = """\
+The agent of its task redeems it, once. Nobody else gets anything for it.
+
+Example: broker grant redeem --as-task tsk_… --voucher-stdin --field dsn < voucher
+"""
 _RENEW: Final = """\
 The secret stays as it is. Policy decides as for a new one; at the end of its longest life it can \
 only be rotated.
@@ -86,9 +91,31 @@ def unwrap(
 ) -> None:
     """Open what was delivered wrapped, and print it."""
     delivery.check(field, env=env, json=connection.json)
-    token = _token(from_input=token_stdin)
+    token = _carried("token", from_input=token_stdin)
     with connection.client() as broker:
         issued = broker.unwrap_grant(grant, token)
+    delivery.printed(issued, field, env=env, json=connection.json)
+
+
+def redeem(
+    *,
+    voucher_stdin: Annotated[
+        bool,
+        Parameter(
+            help="Read the voucher from input; else it is asked for.",
+            negative="",
+            show_default=False,
+        ),
+    ] = False,
+    field: delivery.Field = None,
+    env: delivery.Env = False,
+    connection: Connection = DEFAULT,
+) -> None:
+    """Get what a voucher stands for, and print it."""
+    delivery.check(field, env=env, json=connection.json)
+    voucher = _carried("voucher", from_input=voucher_stdin)
+    with connection.client() as broker:
+        issued = broker.redeem(voucher)
     delivery.printed(issued, field, env=env, json=connection.json)
 
 
@@ -145,22 +172,24 @@ def rotate(  # noqa: PLR0913  one option for each member of the request
 def register(app: App) -> None:
     """Add these commands to ``broker grant``."""
     app.command(unwrap, help_epilogue=_UNWRAP)
+    app.command(redeem, help_epilogue=_REDEEM)
     app.command(renew, help_epilogue=_RENEW)
     app.command(rotate, help_epilogue=_ROTATE)
 
 
-def _token(*, from_input: bool) -> Secret:
-    """Read the wrapping token; it is never an argument, which others on this machine could see."""
+def _carried(what: Literal["token", "voucher"], *, from_input: bool) -> Secret:
+    """Read what was carried; it is never an argument, which others on this machine could see."""
     import getpass
 
     from broker.secret import Secret
 
+    name = "wrapping token" if what == "token" else what
     if from_input:
         given = sys.stdin.readline().strip()
     elif sys.stdin.isatty():
-        given = getpass.getpass("Wrapping token: ").strip()
+        given = getpass.getpass(f"{name.capitalize()}: ").strip()
     else:
-        raise UsageError("give the wrapping token on standard input, with --token-stdin")
+        raise UsageError(f"give the {name} on standard input, with --{what}-stdin")
     if not given:
-        raise UsageError("there is no wrapping token on standard input")
+        raise UsageError(f"there is no {name} on standard input")
     return Secret(given)

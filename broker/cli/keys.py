@@ -11,6 +11,7 @@ from broker.cli import output
 from broker.cli.connection import DEFAULT, Connection
 from broker.cli.refusals import CommandFailed, UsageError
 from broker.cli.text import plural, when
+from broker.cli.watching import watchable
 from broker.clock import SystemClock
 
 _ROTATE: Final = """\
@@ -28,6 +29,7 @@ app = App(
 
 
 @app.command(name="list")
+@watchable
 def list_keys(*, connection: Connection = DEFAULT) -> None:
     """List the signing keys, newest first: next, signing, retiring.
 

@@ -36,7 +36,8 @@ _STATE_STYLES: Final = {
 }
 _POWER_STYLES: Final = {"read": "green", "operate": "yellow", "privileged": "bold red"}
 _STATE_COLUMN: Final = "state"
-_WIDE: Final = 60
+_GAP: Final = 2
+_LONGEST_WORD: Final = 20
 _PIPE_WIDTH: Final = 200
 """What a table may take where no terminal's width bounds it."""
 
@@ -103,23 +104,55 @@ def rows(
 ) -> None:
     """Print a table as wide as it needs and the terminal allows; long cells wrap, none is cut.
 
-    The first column holds ids, which are to be copied, so it wraps only if it must. ``aside`` as
+    The first column holds ids, which are to be copied, so it never wraps. Where a table can't be
+    had without breaking words, each row is a block of lines, a member a line. ``aside`` as
     ``record``.
     """
+    stream = sys.stderr if aside else sys.stdout
+    screen = console(stream)
+    texts = [[clean(text or "") for text in row] for row in cells]
+    if not texts:
+        note(empty)
+        return
+    floors = [_floor(name, [row[at] for row in texts], at == 0) for at, name in enumerate(columns)]
+    if sum(floors) + _GAP * (len(columns) - 1) > screen.width:
+        for at, row in enumerate(texts):
+            _print(screen, _block(columns, row, apart=at > 0), stream)
+        return
     from rich.table import Table
 
-    stream = sys.stderr if aside else sys.stdout
-    console = _console(stream)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        whole = column == columns[0] and console.width >= _WIDE
-        table.add_column(column, overflow="fold", no_wrap=whole)
-    for row in cells:
-        table.add_row(*(_cell(name, text or "") for name, text in zip(columns, row, strict=True)))
-    if table.row_count:
-        _print(console, table, stream)
-    else:
-        note(empty)
+    for at, (column, floor) in enumerate(zip(columns, floors, strict=True)):
+        table.add_column(column, overflow="fold", no_wrap=at == 0, min_width=floor)
+    for row in texts:
+        table.add_row(*(_cell(name, text) for name, text in zip(columns, row, strict=True)))
+    _print(screen, table, stream)
+
+
+def _floor(name: str, texts: Sequence[str], whole: bool) -> int:  # noqa: FBT001  of one column
+    """Return how narrow a column may be: as its longest word, or as all of it."""
+    if whole:
+        return max(map(len, (name, *texts)))
+    words = [word for text in texts for word in text.split()]
+    return max(len(name), min(max(map(len, words), default=0), _LONGEST_WORD))
+
+
+def _block(columns: Sequence[str], row: Sequence[str], *, apart: bool) -> RenderableType:
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    first, *rest = zip(columns, row, strict=True)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in rest:
+        if text:
+            table.add_row(name, _cell(name, text))
+    head = Text(first[1] or "-", style="bold", overflow="fold")
+    parts: list[RenderableType] = [Text(""), head] if apart else [head]
+    return Group(*parts, *([Padding(table, (0, 0, 0, 2))] if table.row_count else []))
 
 
 def record(pairs: Mapping[str, str | None], *, aside: bool = False) -> None:
@@ -136,18 +169,18 @@ def record(pairs: Mapping[str, str | None], *, aside: bool = False) -> None:
         if value:
             table.add_row(clean(name), _cell(name, value))
     stream = sys.stderr if aside else sys.stdout
-    _print(_console(stream), table, stream)
+    _print(console(stream), table, stream)
 
 
 def tree(tops: Iterable[Branch]) -> None:
     """Print trees, one below the other; long lines wrap, none is cut."""
     from rich.tree import Tree
 
-    console = _console()
+    screen = console()
     for top in tops:
         root = Tree(_label(top), guide_style="dim")
         _grow(root, top.below)
-        _print(console, root)
+        _print(screen, root)
 
 
 def erase() -> None:
@@ -189,14 +222,27 @@ def _cell(column: str, value: str) -> Text:
     return Text(clean(value), style=_STATE_STYLES.get(value, "") if column == _STATE_COLUMN else "")
 
 
-def _print(console: Console, what: RenderableType, stream: TextIO | None = None) -> None:
+def _print(screen: Console, what: RenderableType, stream: TextIO | None = None) -> None:
     # Not straight to the terminal: rich would end the program when the reader has gone.
-    with console.capture() as capture:
-        console.print(what)
+    with screen.capture() as capture:
+        screen.print(what)
     (stream or sys.stdout).write("\n".join(text.rstrip() for text in capture.get().split("\n")))
 
 
-def _console(stream: TextIO | None = None) -> Console:
+def is_screen() -> bool:
+    """Whether standard output is a terminal that can be drawn on."""
+    return sys.stdout.isatty() and not console().is_dumb_terminal
+
+
+def drawn(parts: Iterable[RenderableType]) -> None:
+    """Print things of rich's, one below the other."""
+    screen = console()
+    for part in parts:
+        _print(screen, part)
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """Return rich's console on a stream, standard output unless given: as wide as it is."""
     from rich.console import Console
 
     to = stream or sys.stdout

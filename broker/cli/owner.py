@@ -10,6 +10,7 @@ from broker.cli import output, unsettled
 from broker.cli.agent import Reason, Yes, confirm
 from broker.cli.connection import DEFAULT, Connection
 from broker.cli.text import plural
+from broker.cli.watching import watchable
 
 if TYPE_CHECKING:
     from broker.client import Owner
@@ -34,6 +35,7 @@ app = App(
 
 
 @app.command(name="list")
+@watchable
 def list_owners(*, connection: Connection = DEFAULT) -> None:
     """List the owners, and what is theirs.
 

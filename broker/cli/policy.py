@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 from broker.cli import output, policy_files, unsettled
 from broker.cli.connection import DEFAULT, Connection
 from broker.cli.text import plural, when
+from broker.cli.watching import watchable
 from broker.clock import SystemClock
 from broker.durations import format_duration
 
@@ -24,6 +25,14 @@ Examples:
   broker policy who-can orders-write --config config.toml
 """
 
+_DRY: Final = "Say what policy would decide of a request; nothing is issued, asked for or logged."
+_DRY_RUN: Final = """\
+Examples:
+
+  broker policy dry-run orders-read --task tsk_… --ttl 10m
+  broker policy dry-run deploy --agent releaser
+  broker policy dry-run pay-out --task tsk_… --argument to=acme --argument amount=12.5
+"""
 _FLAGS: Final = {
     "require_binding": "a bound token",
     "require_instant": "revocable at once",
@@ -36,12 +45,14 @@ app = App(
     group_commands="Commands",
     help="Check, test and explain policies, and load others.",
 )
+app.command("broker.cli.dry_run:dry_run", name="dry-run", help_epilogue=_DRY_RUN, help=_DRY)
 app.command(policy_files.check, help_epilogue=policy_files.CHECK)
 app.command(policy_files.run_tests, name="test", help_epilogue=policy_files.TEST)
 app.command(policy_files.schema)
 
 
 @app.command
+@watchable
 def show(*, connection: Connection = DEFAULT) -> None:
     """Show the policies in force, and those that are only tried out.
 
@@ -71,10 +82,10 @@ def _all(found: Policies) -> Iterable[tuple[Policy, str]]:
 
 
 def _row(policy: Policy, where: str) -> tuple[str, ...]:
-    return policy.policy, policy.effect, policy.file, _duties(policy.obligations), where
+    return policy.policy, policy.effect, policy.file, duties(policy.obligations), where
 
 
-def _duties(obligations: Mapping[str, Any]) -> str:
+def duties(obligations: Mapping[str, Any]) -> str:
     """Write obligations in a few words."""
     asked = dict(obligations)
     words: list[str] = []
@@ -139,7 +150,7 @@ def who_can(
                 str(who["agent"]),
                 str(who["effect"]),
                 ", ".join(who["policies"] or who["reasons"]),
-                _duties(who["obligations"]),
+                duties(who["obligations"]),
                 ", ".join(who["depends_on_arguments"]),
             )
             for who in found
@@ -165,10 +176,14 @@ def explain(
         output.model(found)
         return
     output.record(_head(found))
-    explanation = found.explanation
-    if explanation is None:
+    if found.explanation is None:
         output.note("No policy was asked: the catalogue alone decides this.")
-        return
+    else:
+        tell(found.explanation)
+
+
+def tell(explanation: Mapping[str, Any]) -> None:
+    """Print why something is decided so, and what would change it."""
     for title, lines in _parts(explanation):
         if lines:
             output.line(title)
@@ -211,8 +226,8 @@ def _parts(explanation: Mapping[str, Any]) -> Iterable[tuple[str, list[str]]]:
 
 
 def _decided(policy: Mapping[str, Any]) -> str:
-    duties = _duties(policy["obligations"])
+    asked = duties(policy["obligations"])
     verb = "forbids" if policy["effect"] == "forbid" else "permits"
     text = f"{policy['policy']} ({policy['file']}) {verb}"
-    text += f", asking for {duties}" if duties else ""
+    text += f", asking for {asked}" if asked else ""
     return text + (f": {policy['advice']}" if policy["advice"] else "")

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from broker.cli import output
 from broker.cli.connection import DEFAULT, Connection, duration
 from broker.cli.text import ago, plural, when
+from broker.cli.watching import watchable
 from broker.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _EXPOSURES: Final = {"private": "private data", "untrusted": "untrusted input", "egress": "way out"}
 
 
+@watchable
 def task_power(
     task: Annotated[str, Parameter(help="The task's id.", metavar="TASK", name="task")],
     /,
@@ -56,6 +58,7 @@ def _done(trail: TrailPower) -> str:
     return f"{counts}: {', '.join(touched) or 'no effects'}"
 
 
+@watchable
 def unused(
     *,
     since: Annotated[

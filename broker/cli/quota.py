@@ -8,6 +8,7 @@ from cyclopts import App
 
 from broker.cli import output
 from broker.cli.connection import DEFAULT, FIRST, Connection, Paging
+from broker.cli.watching import watchable
 
 if TYPE_CHECKING:
     from broker.client import Quota
@@ -20,6 +21,7 @@ app = App(
 
 
 @app.command(name="list")
+@watchable
 def list_quotas(*, paging: Paging = FIRST, connection: Connection = DEFAULT) -> None:
     """List the limits that are configured, each with what is used of it now.
 

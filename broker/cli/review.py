@@ -10,6 +10,7 @@ from broker.cli import confirming, output
 from broker.cli.connection import DEFAULT, FIRST, Connection, Paging
 from broker.cli.elevate import show
 from broker.cli.text import ago
+from broker.cli.watching import watchable
 from broker.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ app = App(
 
 
 @app.command(name="list")
+@watchable
 def list_reviews(
     *,
     closed: Annotated[

@@ -13,6 +13,7 @@ from broker.cli.connection import DEFAULT, FIRST, Connection, Paging, duration
 from broker.cli.refusals import UsageError
 from broker.cli.selector import describe
 from broker.cli.text import ago, plural, when
+from broker.cli.watching import watchable
 from broker.clock import SystemClock
 
 Reason = Annotated[str, Parameter(help="Why, for the log.", metavar="TEXT")]
@@ -103,6 +104,7 @@ def set_signal(
 
 
 @app.command(name="list")
+@watchable
 def list_signals(*, paging: Paging = FIRST, connection: Connection = DEFAULT) -> None:
     """List what is reported and counts now.
 

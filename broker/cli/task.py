@@ -11,6 +11,7 @@ from broker.cli.connection import DEFAULT, FIRST, Connection, Paging, duration
 from broker.cli.limits import NONE, TaskLimits, shown
 from broker.cli.pairs import parse_pairs
 from broker.cli.text import ago, plural, when
+from broker.cli.watching import watchable
 from broker.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -47,16 +48,34 @@ _LIST: Final = """\
 Examples:
 
   broker task list --state active
+  broker task list --search invoices --owner data@example.com --watch
   broker task list --agent report-writer --limit 500 --json
 """
 _END: Final = """\
 Every credential under the task and its children is revoked. Some may not be \
 confirmed dead yet: `broker grant list --task TASK` follows them.
+
+Examples:
+
+  broker task complete tsk_… --summary "41 orders counted"
+  broker task fail tsk_… --summary "no such table" --json
+  broker task cancel tsk_…
 """
 _POWER: Final = """\
 Show what a task and its chain can do now, taken together, and why.
 
 Example: broker task power tsk_…
+"""
+_STORY: Final = """\
+The same as `broker audit show`.
+
+Example: broker task story tsk_…
+"""
+_SHOW: Final = """\
+Example: broker task show tsk_… --watch
+"""
+_HEARTBEAT: Final = """\
+Example: broker task heartbeat tsk_…
 """
 _TREE: Final = """\
 Each task is drawn with its power (what it can do with all below it), the \
@@ -72,6 +91,12 @@ Examples:
 
 app = App(name="task", group_commands="Commands", help="Open, watch and end tasks.")
 app.command("broker.cli.power:task_power", name="power", help=_POWER)
+app.command(
+    "broker.cli.audit:show",
+    name="story",
+    help="Tell a task's story: intent, decisions, credentials, executions, the end.",
+    help_epilogue=_STORY,
+)
 app.command(
     "broker.cli.tree:task_tree",
     name="tree",
@@ -148,10 +173,19 @@ def open_task(  # noqa: PLR0913  one option for each member of the request
 
 
 @app.command(name="list", help_epilogue=_LIST)
+@watchable
 def list_tasks(
     *,
     state: Annotated[State | None, Parameter(help="Only those in this state.")] = None,
     agent: Annotated[str | None, Parameter(help="Only this agent's.", metavar="NAME")] = None,
+    owner: Annotated[str | None, Parameter(help="Only this owner's.", metavar="WHO")] = None,
+    capability: Annotated[
+        str | None, Parameter(help="Only those that may have this.", metavar="NAME")
+    ] = None,
+    search: Annotated[
+        str | None,
+        Parameter(help="Only with this text in purpose, names or ids.", metavar="TEXT"),
+    ] = None,
     paging: Paging = FIRST,
     connection: Connection = DEFAULT,
 ) -> None:
@@ -159,7 +193,13 @@ def list_tasks(
     with connection.client() as broker:
         page = paging.collect(
             lambda cursor, limit: broker.list_tasks(
-                state=state, agent=agent, cursor=cursor, limit=limit
+                state=state,
+                agent=agent,
+                owner=owner,
+                capability=capability,
+                text=search,
+                cursor=cursor,
+                limit=limit,
             )
         )
     if connection.json:
@@ -174,7 +214,8 @@ def list_tasks(
     output.more(page)
 
 
-@app.command(name="show")
+@app.command(name="show", help_epilogue=_SHOW)
+@watchable
 def show_task(task: TaskId, /, *, connection: Connection = DEFAULT) -> None:
     """Show one task."""
     _show(connection.ask(task, lambda broker: broker.get_task(task)), connection)
@@ -204,7 +245,7 @@ def cancel_task(
     _end(task, "cancelled", summary, connection)
 
 
-@app.command
+@app.command(help_epilogue=_HEARTBEAT)
 def heartbeat(task: TaskId, /, *, connection: Connection = DEFAULT) -> None:
     """Say that a task is still being worked on."""
     found = connection.ask(task, lambda broker: broker.heartbeat(task))

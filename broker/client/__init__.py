@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from broker.client.aio import AsyncClient
     from broker.client.aio_running import AsyncRunningTask
     from broker.client.approvals import Approval, ApprovalNeed, Elevation, Vote
+    from broker.client.caller_calls import Offer, WhoAmI
     from broker.client.credential import Credential
     from broker.client.decisions import Execution, ToolDecision
     from broker.client.errors import (
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
         Task,
         TaskEnd,
     )
+    from broker.client.overview import DryRun, Overview, RevocationPreview
     from broker.client.policy import (
         Candidate,
         ExplainedDecision,
@@ -162,6 +164,7 @@ __all__ = [
     "Credential",
     "Denied",
     "Disagreement",
+    "DryRun",
     "Elevation",
     "Execution",
     "ExplainedDecision",
@@ -193,6 +196,8 @@ __all__ = [
     "NotDeadYet",
     "NotFound",
     "NotRenewable",
+    "Offer",
+    "Overview",
     "Owner",
     "Page",
     "PayloadTooLarge",
@@ -217,6 +222,7 @@ __all__ = [
     "RequestInProgress",
     "Retries",
     "Revocation",
+    "RevocationPreview",
     "RotatedKey",
     "RunningTask",
     "Secret",
@@ -245,6 +251,7 @@ __all__ = [
     "UnusedPower",
     "UseDpopNonce",
     "Vote",
+    "WhoAmI",
     "WhoCan",
     "WrappingExpired",
     "WrappingIntercepted",
@@ -268,7 +275,9 @@ _HOMES: Final = (
     "reconciling",
     "tree",
     "models",
+    "overview",
     "messages",
+    "caller_calls",
     "task_errors",
     "holding",
     "tools",

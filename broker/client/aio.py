@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from functools import partial
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
@@ -11,12 +12,14 @@ import httpx2
 from broker.client import (
     approval_calls,
     approval_waiting,
+    caller_calls,
     calls,
     decisions,
     ending_calls,
     exits,
     grant_calls,
     openings,
+    overview_calls,
     policy_calls,
     reconcile_calls,
     transport,
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from broker.client.retrying import Retries
     from broker.client.tls import Tls
     from broker.clock import Clock
+    from broker.secret import Secret
 
     Answer = Coroutine[Any, Any, "T"]
 
@@ -111,8 +115,9 @@ class AsyncClient:
         retries: Retries | None = None,
         http_transport: httpx2.AsyncBaseTransport | None = None,
         clock: Clock | None = None,
+        sealed: bool = False,
     ) -> None:
-        """Nothing is sent until the first call."""
+        """Nothing is sent until the first call. A ``sealed`` one sees no credential."""
         self._session = Session.configured(
             url,
             identity,
@@ -123,6 +128,7 @@ class AsyncClient:
             dpop=dpop,
             retries=retries,
             own_transport=http_transport is not None,
+            sealed=sealed,
         )
         wire = AsyncConnections(self._session.tls, http_transport)
         self._settings, self._given = transport.settings(timeout), http_transport is not None
@@ -146,6 +152,16 @@ class AsyncClient:
         # A blocking client ends it where no event loop does; no transport is for both.
         twin = None if self._given else partial(Client.of, self._session, self._settings)
         return AsyncRunningTask(self, work, twin)
+
+    def presenting(self, token: Secret) -> AsyncClient:
+        """Return a client that acts for whoever has presented an access token to the caller.
+
+        The caller is the resource server that the token is for. The broker gets another one, made
+        of it (RFC 8693), by which no credential is seen. Connections are shared: close this one.
+        """
+        made = copy.copy(self)
+        made._session = self._session.presenting(token)  # noqa: SLF001  a copy of ourselves
+        return made
 
     async def run(self, call: Call[T] | Conversation[T]) -> T:
         """Make one call, or several; the methods below are this with a call already made up."""
@@ -192,6 +208,7 @@ class AsyncClient:
 
     request_grant = _one(grant_calls.request_grant)
     unwrap_grant = _one(grant_calls.unwrap_grant)
+    redeem = _one(grant_calls.redeem)
     renew_grant = _one(grant_calls.renew_grant)
     rotate_grant = _one(grant_calls.rotate_grant)
     list_grants = _one(calls.list_grants)
@@ -239,6 +256,10 @@ class AsyncClient:
     iter_quotas = _each(policy_calls.list_quotas)
     reconcile = _one(reconcile_calls.reconcile)
     last_reconciliation = _one(reconcile_calls.last_reconciliation)
+    get_overview = _one(overview_calls.get_overview)
+    preview_revocation = _one(overview_calls.preview_revocation)
+    dry_run = _one(overview_calls.dry_run)
+    get_audit_event = _one(overview_calls.get_audit_event)
     list_keys = _one(calls.list_keys)
     rotate_keys = _one(calls.rotate_keys)
     list_principals = _one(calls.list_principals)
@@ -256,3 +277,6 @@ class AsyncClient:
     audit_events = _one(calls.audit_events)
     iter_audit_events = _each(calls.audit_events)
     introspect = _one(calls.introspect)
+    get_issuer = _talk(caller_calls.get_issuer)
+    whoami = _one(caller_calls.whoami)
+    list_capabilities = _one(caller_calls.list_capabilities)

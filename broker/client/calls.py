@@ -92,11 +92,18 @@ def list_tasks(
     *,
     state: str | None = None,
     agent: str | None = None,
+    owner: str | None = None,
+    capability: str | None = None,
+    text: str | None = None,
     cursor: str | None = None,
     limit: int | None = None,
 ) -> PageCall[Task]:
-    """Read one page of the tasks that the caller may see; ``limit`` is the page's size."""
-    query = {"state": state, "agent": agent, "cursor": cursor, "limit": limit}
+    """Read one page of the tasks that the caller may see; ``limit`` is the page's size.
+
+    ``text`` is looked for in their purpose, names and ids.
+    """
+    query: dict[str, object] = {"state": state, "agent": agent, "owner": owner}
+    query |= {"capability": capability, "text": text, "cursor": cursor, "limit": limit}
     return page(Task, "/v1/tasks", query)
 
 
@@ -349,11 +356,22 @@ def reinstate_owner(owner: str, reason: str) -> Call[Owner]:
 
 
 def audit_events(
-    *, task_id: str | None = None, after: str | None = None, limit: int | None = None
+    *,
+    task_id: str | None = None,
+    kind: str | None = None,
+    principal: str | None = None,
+    text: str | None = None,
+    after: str | None = None,
+    limit: int | None = None,
 ) -> PageCall[AuditEvent]:
-    """Read one page of the log, from the event that follows ``after``."""
+    """Read one page of the log, from the event that follows ``after``.
+
+    ``kind`` is a type, such as ``grant.revoked``, or its first word; ``text`` is looked for in all
+    that an event says. Where few match a page may be short, or empty, and have a ``next``.
+    """
     # The log only grows, so its cursor is a place in it: `next` goes back in as `after`.
-    query = {"task_id": task_id, "after": after, "limit": limit}
+    query: dict[str, object] = {"task_id": task_id, "type": kind, "principal": principal}
+    query |= {"text": text, "after": after, "limit": limit}
     return page(AuditEvent, "/v1/audit/events", query, cursor_name="after")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from broker.client.approvals import Approval, ApprovalNeed, Elevation, Vote
 from broker.client.credential import Credential
 from broker.client.errors import UnexpectedAnswer
-from broker.client.models import Grant, GrantCounts
+from broker.client.models import Freeze, Grant, GrantCounts
 from broker.client.policy import Candidate, Policy, PolicySet
 from broker.client.power import AgentPower, CapabilityUse, ChainPower, Power, PowerRange, TrailPower
 from broker.client.reconciling import Disagreement, Quarantine
@@ -26,7 +26,7 @@ _NESTED: Final = (
     *(GrantCounts, Power, TrailPower, ChainPower, CapabilityUse, PowerRange, AgentPower),
     *(Policy, PolicySet, Candidate),
     *(ApprovalNeed, Vote, Disagreement, Quarantine),
-    *(Grant, Elevation, Approval, PowerLevel, ChainDone, TreeNode),
+    *(Freeze, Grant, Elevation, Approval, PowerLevel, ChainDone, TreeNode),
 )
 """Models that are members of others."""
 

@@ -13,7 +13,8 @@ one isn't tried, since that may well be somebody else.
 5. ``SPIFFE_ENDPOINT_SOCKET``: the SPIFFE Workload API;
 6. ``ACTIONS_ID_TOKEN_REQUEST_URL`` and ``…_TOKEN``: GitHub Actions;
 7. the file ``/var/run/secrets/tokens/broker``: a projected volume of Kubernetes. Never the token
-   of the service account itself, which is for the API server.
+   of the service account itself, which is for the API server;
+8. the login of a person at this broker: ``broker login``.
 """
 
 from __future__ import annotations
@@ -75,20 +76,22 @@ class Settings:
 def from_environment(
     environ: Mapping[str, str] = os.environ,
     *,
+    url: str | None = None,
     identity: Identity | None = None,
     clock: Clock | None = None,
     projected: Path = PROJECTED,
 ) -> Settings:
     """Read the settings; an empty variable counts as one that isn't set.
 
-    With an ``identity`` no source of one is looked for.
+    ``url`` goes before that of the environment. With an ``identity`` no source is looked for.
 
     Raises:
         InvalidRequest: one of them can't be what it is for.
     """
+    url = url or environ.get(URL) or DEFAULT_URL
     return Settings(
-        url=environ.get(URL) or DEFAULT_URL,
-        identity=identity or find_identity(environ, clock=clock, projected=projected),
+        url=url,
+        identity=identity or find_identity(environ, url, clock=clock, projected=projected),
         task_id=environ.get(TASK_ID) or None,
         audience=environ.get(AUDIENCE) or None,
         tls=Tls(*(environ.get(name) or None for name in (CA_FILE, CLIENT_CERT, CLIENT_KEY))),
@@ -97,9 +100,15 @@ def from_environment(
 
 
 def find_identity(
-    environ: Mapping[str, str], *, clock: Clock | None = None, projected: Path = PROJECTED
+    environ: Mapping[str, str],
+    url: str = DEFAULT_URL,
+    *,
+    clock: Clock | None = None,
+    projected: Path = PROJECTED,
 ) -> Identity:
     """Return the first source of an identity that is there; asks none of them yet.
+
+    The last is the login of a person at ``url``, which is looked for when it is needed.
 
     Without one it is an identity that, when asked, raises ``IdentityMissing`` and says what to set.
     """
@@ -114,10 +123,15 @@ def find_identity(
         return token_file(projected)
     said = _nothing_found(environ, projected)
 
-    def missing() -> Secret:
-        raise IdentityMissing(said)
+    def logged_in() -> Secret:
+        from broker.client.login import Logins  # noqa: PLC0415  seldom needed
 
-    return missing
+        found = Logins(clock=clock).token(checked_url(url))
+        if found is None:
+            raise IdentityMissing(said)
+        return found
+
+    return logged_in
 
 
 def _platform(environ: Mapping[str, str], clock: Clock | None) -> Identity | None:
@@ -137,7 +151,8 @@ def _platform(environ: Mapping[str, str], clock: Clock | None) -> Identity | Non
 def _nothing_found(environ: Mapping[str, str], projected: Path) -> str:
     said = (
         f"No workload identity: set {TOKEN_FILE} to a file that holds a workload JWT. There is "
-        f"also no {TOKEN}, {COMMAND}, {AGENT} or {GITHUB_URL}, and no file {projected}"
+        f"also no {TOKEN}, {COMMAND}, {AGENT} or {GITHUB_URL}, and no file {projected}. A person "
+        "runs `broker login`"
     )
     if environ.get("GITHUB_ACTIONS"):
         said += ". This job of GitHub Actions needs `permissions: { id-token: write }`"

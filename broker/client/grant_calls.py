@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from broker.client.building import Duration, duration, issued, keyed, one, path_to, plain
+from broker.client.errors import InvalidRequest
 from broker.client.messages import Call, send_json
 from broker.client.models import IssuedGrant, RenewedGrant
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from broker.secret import Secret
 
-Delivery = Literal["inline", "wrapped"]
+Delivery = Literal["inline", "wrapped", "voucher"]
 
 
 def request_grant(
@@ -30,7 +31,9 @@ def request_grant(
     """Ask for a credential under a task. It is delivered once; the broker keeps no copy.
 
     With ``delivery="wrapped"`` it comes in a wrapping token of Vault's that lives for ``wrap_ttl``,
-    for the task's agent to ``unwrap_grant``: whoever carries it there can't read it unnoticed.
+    for the task's agent to ``unwrap_grant``: whoever carries it there can't read it unnoticed. With
+    ``delivery="voucher"`` it comes as a text that is worth nothing to anybody but that agent, who
+    gets the credential for it by ``redeem``.
 
     Raises ``ApprovalRequired`` when a human has to say yes first: ask again, with the same
     arguments, once ``wait_for_approval`` says that it is approved. Raises ``AlreadyDelivered`` when
@@ -59,6 +62,18 @@ def unwrap_grant(grant_id: str, token: Secret | str) -> Call[IssuedGrant]:
     """
     path = path_to("/v1/grants", grant_id, "unwrap")
     return one(IssuedGrant, send_json("POST", path, {"token": plain(token)}))
+
+
+def redeem(voucher: Secret | str) -> Call[IssuedGrant]:
+    """Get the credential that a voucher stands for; the task's own agent can, and once.
+
+    Raises ``InvalidRequest`` when it isn't a voucher of the broker's, and otherwise what
+    ``unwrap_grant`` does.
+    """
+    grant_id, colon, share = plain(voucher).strip().partition(":")
+    if not (grant_id and colon and share):
+        raise InvalidRequest("A voucher looks like grt_...:...", code="invalid_voucher")
+    return unwrap_grant(grant_id, share)
 
 
 def renew_grant(grant_id: str, *, ttl: Duration | None = None) -> Call[RenewedGrant]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,9 @@ T = TypeVar("T")
 _MARGIN: Final = 30.0
 """Seconds before its expiry at which a token isn't used any more."""
 _UNAUTHORIZED: Final = 401
+_METADATA: Final = "/.well-known/oauth-authorization-server"
+_JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
+_ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"
 _NONCES: Final = 2
 """How often in a row another nonce is taken: the broker's may change just in between."""
 
@@ -43,7 +47,7 @@ class _Token:
 class Session:
     """One caller's conversation with one broker. Holds the access token, in memory only."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  all that a caller may want otherwise
         self,
         url: str,
         identity: Identity,
@@ -54,10 +58,12 @@ class Session:
         tls: Tls | None = None,
         dpop: DpopKey | None = None,
         retries: Retries | None = None,
+        sealed: bool = False,
     ) -> None:
         """``task_id`` binds the access token to a task, as an agent's must be; ``dpop`` to a key.
 
-        ``audience`` is who minted identities are for, by default the broker's issuer URL.
+        ``audience`` is who minted identities are for, by default the broker's issuer URL. By a
+        ``sealed`` token no credential is seen: what is issued comes as a voucher.
         """
         self.url = checked_url(url)
         self._identity = identity
@@ -68,6 +74,8 @@ class Session:
         self._dpop = dpop
         self._nonce: str | None = None
         self._retries = retries or Retries()
+        self._sealed = sealed
+        self._presented: Secret | None = None
         self._token: _Token | None = None
         self._resource: str | None = None
 
@@ -84,6 +92,7 @@ class Session:
         dpop: DpopKey | Path | str | bool | None = None,
         retries: Retries | None = None,
         own_transport: bool = False,
+        sealed: bool = False,
     ) -> Session:
         """Make a session of what is given, and of the environment for what is None.
 
@@ -93,7 +102,7 @@ class Session:
             InvalidRequest: a setting can't be used, or TLS is set up and wouldn't be spoken.
         """
         clock = clock or SystemClock()
-        found = from_environment(clock=clock, identity=identity)
+        found = from_environment(url=url, clock=clock, identity=identity)
         if own_transport and tls:
             msg = "either tls or http_transport: a transport of your own brings its own TLS"
             raise InvalidRequest(msg, code="invalid_tls")
@@ -106,6 +115,7 @@ class Session:
             tls=None if own_transport else tls or found.tls,
             dpop=_key(found.dpop if dpop is None else dpop),
             retries=retries,
+            sealed=sealed,
         )
         if session.tls and urlsplit(session.url).scheme != "https":
             msg = "TLS files are set, and the broker's URL isn't https: they would not be used"
@@ -116,6 +126,19 @@ class Session:
     def task_id(self) -> str | None:
         """The task that the access token is bound to, if it is."""
         return self._task_id
+
+    def presenting(self, token: Secret) -> Session:
+        """Return the session of a resource server that acts by a token presented to it."""
+        made = copy.copy(self)
+        made.__dict__ |= {"_task_id": None, "_sealed": True, "_presented": token, "_token": None}
+        return made
+
+    def issuer(self) -> Flow[str]:
+        """Return the broker's issuer URL, which it is asked for once."""
+        if self._resource is None:
+            request = get(_METADATA)
+            self._resource = yield from self._discover(Attempts(self._retries, self.clock, request))
+        return self._resource
 
     def run(self, call: Call[T]) -> Flow[T]:
         """Make one call.
@@ -166,9 +189,14 @@ class Session:
         form = {
             "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
             "subject_token": subject.reveal() if subject else "",
-            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+            "subject_token_type": _JWT,
             "resource": self._resource,
         }
+        if self._presented:
+            form |= {"actor_token": form["subject_token"], "actor_token_type": _JWT}
+            form |= {"subject_token": self._presented.reveal(), "subject_token_type": _ACCESS_TOKEN}
+        if self._sealed:
+            form["scope"] = "sealed"
         if self._task_id:
             details = [{"type": "broker_task", "task_id": self._task_id}]
             form["authorization_details"] = json.dumps(details, separators=(",", ":"))
@@ -232,7 +260,7 @@ class Session:
 
     def _discover(self, attempts: Attempts) -> Flow[str]:
         """Ask for the broker's issuer URL (RFC 8414); without an answer it is the one we call."""
-        request = get("/.well-known/oauth-authorization-server")
+        request = get(_METADATA)
         response = yield from self._send(request, attempts)
         if response.status >= 500:  # noqa: PLR2004  it may be there in a moment
             raise from_response(response)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
@@ -11,12 +12,14 @@ import httpx2
 from broker.client import (
     approval_calls,
     approval_waiting,
+    caller_calls,
     calls,
     decisions,
     ending_calls,
     exits,
     grant_calls,
     openings,
+    overview_calls,
     policy_calls,
     reconcile_calls,
     transport,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from broker.client.retrying import Retries
     from broker.client.tls import Tls
     from broker.clock import Clock
+    from broker.secret import Secret
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -119,8 +123,9 @@ class Client:
         retries: Retries | None = None,
         http_transport: httpx2.BaseTransport | None = None,
         clock: Clock | None = None,
+        sealed: bool = False,
     ) -> None:
-        """Nothing is sent until the first call."""
+        """Nothing is sent until the first call. A ``sealed`` one sees no credential."""
         self._session = Session.configured(
             url,
             identity,
@@ -131,6 +136,7 @@ class Client:
             dpop=dpop,
             retries=retries,
             own_transport=http_transport is not None,
+            sealed=sealed,
         )
         wire = Connections(self._session.tls, http_transport)
         self._settings, self._given = transport.settings(timeout), http_transport is not None
@@ -162,6 +168,16 @@ class Client:
         made = cls.__new__(cls)
         http = httpx2.Client(transport=Connections(session.tls, None), **settings)
         vars(made).update(_session=session, _settings=settings, _given=False, _http=http)
+        return made
+
+    def presenting(self, token: Secret) -> Client:
+        """Return a client that acts for whoever has presented an access token to the caller.
+
+        The caller is the resource server that the token is for. The broker gets another one, made
+        of it (RFC 8693), by which no credential is seen. Connections are shared: close this one.
+        """
+        made = copy.copy(self)
+        made._session = self._session.presenting(token)  # noqa: SLF001  a copy of ourselves
         return made
 
     def run(self, call: Call[T] | Conversation[T]) -> T:
@@ -209,6 +225,7 @@ class Client:
 
     request_grant = _one(grant_calls.request_grant)
     unwrap_grant = _one(grant_calls.unwrap_grant)
+    redeem = _one(grant_calls.redeem)
     renew_grant = _one(grant_calls.renew_grant)
     rotate_grant = _one(grant_calls.rotate_grant)
     list_grants = _one(calls.list_grants)
@@ -256,6 +273,10 @@ class Client:
     iter_quotas = _each(policy_calls.list_quotas)
     reconcile = _one(reconcile_calls.reconcile)
     last_reconciliation = _one(reconcile_calls.last_reconciliation)
+    get_overview = _one(overview_calls.get_overview)
+    preview_revocation = _one(overview_calls.preview_revocation)
+    dry_run = _one(overview_calls.dry_run)
+    get_audit_event = _one(overview_calls.get_audit_event)
     list_keys = _one(calls.list_keys)
     rotate_keys = _one(calls.rotate_keys)
     list_principals = _one(calls.list_principals)
@@ -273,3 +294,6 @@ class Client:
     audit_events = _one(calls.audit_events)
     iter_audit_events = _each(calls.audit_events)
     introspect = _one(calls.introspect)
+    get_issuer = _talk(caller_calls.get_issuer)
+    whoami = _one(caller_calls.whoami)
+    list_capabilities = _one(caller_calls.list_capabilities)

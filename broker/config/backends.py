@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _FILE: Final = "_file"
 _SECRET: Final = re.compile(r"(.*_)?(password|passphrase|secret|token|api_key|private_key)")
 
-_ISSUED_KEYS: Final[Keys] = {"max_live_total": False, "issue_rate": False}
+_ISSUED_KEYS: Final[Keys] = dict.fromkeys(("max_live_total", "issue_rate", "model_may_see"), False)
 """What goes with all that is issued."""
 
 _PLUGIN_KEYS: Final[Keys] = {"path": False, "parameters": False, **_ISSUED_KEYS}

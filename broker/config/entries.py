@@ -287,6 +287,7 @@ class CapabilityEntry(Table):
     max_live_total: Count | None = None
     issue_rate: IssueRate | None = None
     require_binding: bool = False
+    model_may_see: bool = False
 
     @field_validator("path")
     @classmethod
@@ -300,7 +301,7 @@ class CapabilityEntry(Table):
     @field_validator(
         *("path", "engine", "parameters", "dsn", "rotate", "exclusive", "krl_file"),
         *("resource", "scope", "tool", "arguments", "amount"),
-        *("renewable_for", "max_live_total", "issue_rate"),
+        *("renewable_for", "max_live_total", "issue_rate", "model_may_see"),
     )
     @classmethod
     def _goes_with_backend(cls, value: object, info: ValidationInfo) -> object:
@@ -378,6 +379,7 @@ class CapabilityEntry(Table):
             krl_file=self.krl_file,
             resources=self.resource or (),
             require_binding=self.require_binding,
+            model_may_see=self.model_may_see,
             scope=self.scope or "",
             data_class=self.data_class,
             effects=frozenset(self.effects),

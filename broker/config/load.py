@@ -17,6 +17,7 @@ from broker.config.backends import BackendEntry
 from broker.config.channels import ChannelEntry  # noqa: TC001  pydantic reads the annotations below
 from broker.config.entries import CapabilityEntry, IdentitySection, PrincipalEntry
 from broker.config.fields import Many  # noqa: TC001  as above
+from broker.config.login import LoginSection  # noqa: TC001  as above
 from broker.config.metrics import MetricsSection
 from broker.config.oauth import OAuthSection
 from broker.config.policy import PolicySection
@@ -63,6 +64,7 @@ class Config(Table):
     retention: RetentionSection = RetentionSection()
     review: ReviewSection = ReviewSection()
     metrics: MetricsSection = MetricsSection()
+    login: LoginSection | None = None
     reconcile: ReconcileSection = ReconcileSection()
     audit: AuditSection = AuditSection()
     approvals: ApprovalsSection = ApprovalsSection()
@@ -113,6 +115,14 @@ class Config(Table):
         if least is None or capability.power.rank < least.rank:
             return capability
         return replace(capability, require_binding=True)
+
+    def login_at(self) -> dict[str, Any] | None:
+        """Return where people log in, as which client and for what, if they do."""
+        if self.login is None:
+            return None
+        at = next(i for i in self.identity.issuers if i.name == self.login.issuer)
+        scopes = list(self.login.scopes)
+        return {"issuer": at.issuer, "client_id": at.audience, "scopes": scopes}
 
     def issuers(self) -> tuple[IssuerSettings, ...]:
         """Return whose workload tokens are believed."""

@@ -22,6 +22,7 @@ Entries = list[tuple[Loc, Raw]]
 _ISSUERS: Final = ("identity", "issuers")
 _TRUST_DOMAINS: Final = ("identity", "trust_domains")
 _KINDS: Final = {
+    "issuer": ("issuer", dotted(_ISSUERS)),
     "identity": ("issuer", dotted(_ISSUERS)),
     "capabilities": ("capability", "capabilities"),
     "groups": ("group of approvers", "approvals.groups"),
@@ -66,6 +67,8 @@ def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
     operators = [p for p in principals if p[1].get("role") == "operator"]
     for loc, group in groups:
         yield from _unknown(loc, group, ("escalate_to",), _names(groups))
+    if isinstance(login := data.get("login"), dict):
+        yield from _unknown(("login",), cast("Raw", login), ("issuer",), _names(issuers))
     yield from _unused_quotas(data, capabilities)
     yield from _backends_of_others(data)
     yield from _unknown_in([*principals, *targets], "capabilities", _names(capabilities))

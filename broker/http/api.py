@@ -122,16 +122,32 @@ async def open_task(broker: The, caller: By, key: Key, ask: OpenTask) -> dict[st
 
 
 @router.get("/tasks", responses=answers(200, shapes.TaskPage, 400))
-async def list_tasks(
+async def list_tasks(  # noqa: PLR0913  what tasks are looked for by
     broker: The,
     caller: By,
+    *,
     state: OfTask = "",
     agent: Word = "",
+    owner: Word = "",
+    capability: Word = "",
+    text: Word = "",
     limit: Limit = 50,
     cursor: Cursor = "",
 ) -> dict[str, Any]:
-    """List the tasks that concern the caller, newest first."""
-    return await broker.tasks(caller, state=state, agent=agent, limit=limit, cursor=cursor)
+    """List the tasks that concern the caller, newest first.
+
+    `text` is looked for in their purpose, names and ids.
+    """
+    return await broker.tasks(
+        caller,
+        state=state,
+        agent=agent,
+        owner=owner,
+        capability=capability,
+        text=text,
+        limit=limit,
+        cursor=cursor,
+    )
 
 
 @router.get("/tasks/{task_id}", responses=answers(200, shapes.Task, 404))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI
@@ -15,6 +15,7 @@ from broker.http import audit as audit_api
 from broker.http import grants as grants_api
 from broker.http import keys as keys_api
 from broker.http import metrics as metrics_page
+from broker.http import overview as overview_api
 from broker.http import policy as policy_api
 from broker.http import power as power_api
 from broker.http import principals as principals_api
@@ -23,12 +24,13 @@ from broker.http import reconcile as reconcile_api
 from broker.http import reports as reports_api
 from broker.http import signals as signals_api
 from broker.http import trees as trees_api
+from broker.http import whoami as whoami_api
 from broker.http.limits import BodyLimit
 from broker.http.openapi import DescribedApp, operation_name
 from broker.http.tracing import RequestSpans
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from ipaddress import IPv4Network, IPv6Network
 
@@ -36,9 +38,11 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from broker.audit_log import AuditLog
+    from broker.dry_runs import DryRuns
     from broker.http.metrics import Scrape
     from broker.keys import KeyRotation
     from broker.oversight import Oversight
+    from broker.overview import Overviews
     from broker.owners import Owners
     from broker.principals import Principals
     from broker.service import Broker
@@ -118,10 +122,12 @@ def _routes(path: str) -> tuple[BaseRoute, ...]:
     app.include_router(signals_api.router)
     app.include_router(power_api.router)
     app.include_router(trees_api.router)
+    app.include_router(whoami_api.router)
     app.include_router(reports_api.router)
     app.include_router(quotas_api.router)
     app.include_router(reconcile_api.router)
     app.include_router(audit_api.router)
+    app.include_router(overview_api.router)
     about.install(app, path)
     return tuple(app.router.routes)
 
@@ -133,13 +139,19 @@ def create_app(  # noqa: PLR0913  the parts of the API
     principals: Principals,
     owners: Owners,
     oversight: Oversight,
+    overview: Overviews,
+    dry_runs: DryRuns,
+    login: Mapping[str, Any] | None = None,
     audit: AuditLog | None = None,
     max_body: int,
     trusted_proxies: Sequence[IPv4Network | IPv6Network] = (),
     ready: Callable[[], Awaitable[Readiness]],
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
 ) -> ObservedApp:
-    """Build the application. ``max_body`` is in bytes; ``ready`` looks at every part."""
+    """Build the application. ``max_body`` is in bytes; ``ready`` looks at every part.
+
+    ``login`` is what ``/v1/login`` answers: the issuer that people log in at, if they do.
+    """
     issuer = service.access.issuer
     app = routed(issuer, lifespan)
     app.state.broker = service
@@ -149,6 +161,9 @@ def create_app(  # noqa: PLR0913  the parts of the API
     app.state.owners = owners
     app.state.oversight = oversight
     app.state.policing = oversight.policing
+    app.state.overview = overview
+    app.state.dry_runs = dry_runs
+    app.state.login = login
     app.state.audit = audit
     app.state.decisions = service.decisions
     app.state.ready = ready

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from broker.audit_log import AuditLog
@@ -24,10 +24,37 @@ _TEXT = answers(200, None, 403, 404, also="text/plain")
 
 @router.get("/events", responses=answers(200, shapes.EventPage, 400, 403))
 async def list_events(
-    broker: The, caller: By, task_id: Word = "", after: EventId = "", limit: Limit = 100
+    broker: The,
+    caller: By,
+    task_id: Word = "",
+    after: EventId = "",
+    limit: Limit = 100,
+    kind: Annotated[str, Query(alias="type", pattern=r"^([a-z_]+(\.[a-z_]+)?)?$")] = "",
+    principal: Word = "",
+    text: Word = "",
 ) -> dict[str, Any]:
-    """List audit events, oldest first, after the event with this id."""
-    return await broker.operators.events(caller, task_id=task_id, after=after, limit=limit)
+    """List audit events, oldest first, after the event with this id.
+
+    `type` may be the first word of many, such as `grant`; `text` is looked for in all they say.
+    Where few of them match a page may be short, or empty, and still have a `next`.
+    """
+    return await broker.operators.events(
+        caller,
+        task_id=task_id,
+        after=after,
+        limit=limit,
+        kind=kind,
+        principal=principal,
+        text=text,
+    )
+
+
+@router.get("/events/{event_id}", responses=answers(200, shapes.Event, 400, 403, 404))
+async def show_event(
+    broker: The, caller: By, event_id: Annotated[str, Path(pattern=shapes.EVENT_ID)]
+) -> dict[str, Any]:
+    """Show one audit event."""
+    return await broker.operators.event(caller, event_id)
 
 
 @router.get("/checkpoint", response_class=PlainTextResponse, responses=_TEXT)

@@ -35,7 +35,7 @@ class Scrape:
     """What is shown: ``read`` brings it up to date, ``token`` is asked for if there is one."""
 
     metrics: Metrics
-    read: Callable[[], Awaitable[None]]
+    read: Callable[[], Awaitable[object]]
     token: Secret | None = None
 
 

@@ -19,7 +19,14 @@ from broker.identity.dpop import ALGORITHMS as DPOP_ALGORITHMS
 from broker.identity.models import Role
 from broker.introspection import INTROSPECTION_TYPE
 from broker.keys import KeyRotation
-from broker.token_request import DETAIL_TYPE, GRANT_TYPES, Form, read_client, read_request
+from broker.token_request import (
+    DETAIL_TYPE,
+    GRANT_TYPES,
+    SEALED,
+    Form,
+    read_client,
+    read_request,
+)
 
 router = APIRouter()
 _FORM: Final = "application/x-www-form-urlencoded"
@@ -137,7 +144,7 @@ def metadata(issuer: str, keys: Mapping[str, Any]) -> dict[str, Any]:
         "grant_types_supported": list(GRANT_TYPES),
         **auth,
         **algorithms,
-        "scopes_supported": [str(role) for role in Role],
+        "scopes_supported": [*map(str, Role), SEALED],
         "authorization_details_types_supported": [DETAIL_TYPE],
         "introspection_signing_alg_values_supported": sorted({k["alg"] for k in keys["keys"]}),
         "dpop_signing_alg_values_supported": list(DPOP_ALGORITHMS),
@@ -153,7 +160,7 @@ def resource_metadata(issuer: str) -> dict[str, Any]:
         "resource": issuer,
         "authorization_servers": [issuer],
         "jwks_uri": f"{issuer}/.well-known/jwks.json",
-        "scopes_supported": [str(role) for role in Role],
+        "scopes_supported": [*map(str, Role), SEALED],
         "bearer_methods_supported": ["header"],
         "authorization_details_types_supported": [DETAIL_TYPE],
         "dpop_signing_alg_values_supported": list(DPOP_ALGORITHMS),

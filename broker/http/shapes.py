@@ -20,7 +20,7 @@ RANDOM: Final = "[0-9a-f]{2}[0-9a-hjkmnp-tv-z]{24}"
 TASK_ID: Final = f"^tsk_{RANDOM}$"
 GRANT_ID: Final = f"^grt_{RANDOM}$"
 _CURSOR: Final = rf"^[0-9]{{13}}\|(tsk|grt)_{RANDOM}$"
-_EVENT_ID: Final = "^[0-9]{1,15}-[0-9a-f]{2}-[0-9]{1,15}$"
+EVENT_ID: Final = "^[0-9]{1,15}-[0-9a-f]{2}-[0-9]{1,15}$"
 _DURATION: Final = r"^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$"
 
 AMOUNT: Final = r"^[0-9]+\.[0-9]{4}$"
@@ -187,7 +187,7 @@ class ReceiptClaims(Answer):
     time_to_dead_ms: Count | None
     confirmed: bool
     issued: bool | None
-    audit_event_id: Annotated[str, Field(pattern=_EVENT_ID)] | None
+    audit_event_id: Annotated[str, Field(pattern=EVENT_ID)] | None
 
 
 class Receipt(Answer):
@@ -252,7 +252,7 @@ class FreezePage(Answer):
 class Event(Answer):
     """An audit event; ``data`` depends on ``type``. ``chain`` is the root task's id."""
 
-    id: Annotated[str, Field(pattern=_EVENT_ID)]
+    id: Annotated[str, Field(pattern=EVENT_ID)]
     time: Time
     type: Words
     task_id: TaskId | None
@@ -268,7 +268,7 @@ class EventPage(Answer):
     """A page of audit events, oldest first; ``next`` is what to give as ``after``."""
 
     items: list[Event]
-    next: Annotated[str, Field(pattern=_EVENT_ID)] | None
+    next: Annotated[str, Field(pattern=EVENT_ID)] | None
 
 
 class FieldError(Answer):

@@ -32,13 +32,17 @@ class Lives:
         self._redis = connection
         self._times = times
 
-    async def wrapped(self, grant: Grant, *, digest: str, ends_at: int) -> Grant:
+    async def wrapped(self, grant: Grant, *, digest: str, ends_at: int, share: str = "") -> Grant:
         """A grant's credential is in the wrapping token with this digest, until then (epoch ms).
+
+        ``share`` is our part of that token where its carrier has but the other one.
 
         Raises:
             Conflict, TaskNotActive: it has ended meanwhile.
         """
         args = {"op": "made", "digest": digest, "ends_at": ends_at}
+        if share:
+            args["share"] = share
         return await self._wrapping(grant, args, _BROKER)
 
     async def opened(self, grant: Grant, *, actor: str) -> Grant:

@@ -248,6 +248,15 @@ class Queries:
                 return None
             start = f"({rows[-1][0].decode()}"
 
+    async def event(self, event_id: str) -> Event | None:
+        """Return one event, while the ledger keeps it."""
+        millis, shard, sequence = _parts(event_id)
+        if shard >= self._redis.shards:
+            return None
+        at = f"{millis}-{sequence}"
+        rows = await self._redis.command("XRANGE", keys.table(shard, "audit"), at, at)
+        return next((event_row(shard, stream_id, _fields(row)) for stream_id, row in rows), None)
+
     async def ending(self, grant: Grant) -> str | None:
         """Return the id of the event by which a grant ended, while the ledger keeps it."""
         shard = self._shard(grant.id, "grt")

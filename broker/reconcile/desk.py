@@ -7,6 +7,7 @@ it where Vault has what this ledger must have lost.
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from broker.backends.vault_look import VaultLook
     from broker.ledger.connection import Connection
     from broker.ledger.quarantine import Quarantine
+    from broker.metrics import Metrics
     from broker.pipeline import Pipeline
+    from broker.reconcile.run import Result
     from broker.targets.protocol import Target
     from broker.wire_reconcile import Reconcile
 
@@ -59,9 +62,12 @@ class ReconcileDesk:
         look: VaultLook | None,
         targets: Sequence[Target],
         rules: ReconcileRules,
+        metrics: Metrics,
     ) -> None:
         """``look`` looks at Vault, if there is one."""
         self.rules = rules
+        self._metrics = metrics
+        metrics.reconciled(dict.fromkeys(Kind, 0), problems=0)
         self._pipeline = pipeline
         self._table = table = Reconciling(connection)
         self._quarantine = QuarantineTable(connection)
@@ -96,6 +102,7 @@ class ReconcileDesk:
         result = await self._reconciliation.run(
             ask.backend or "", actor=caller.name, shown_ms=shown_ms, shown_at=ask.shown or ""
         )
+        self._count(result)
         # Not one that was set meanwhile: what was compared may be from before it.
         if held is not None and held == await self._quarantine.standing():
             await self._lift(caller, ask, agreed=ask.backend is None and result.agrees)
@@ -147,6 +154,7 @@ class ReconcileDesk:
         result = await self._reconciliation.run(
             "", actor=_ACTOR, shown_ms=shown_ms if applies else 0, spare=_BY_HAND
         )
+        self._count(result)
         if result.lost:
             await self._quarantine.set(
                 f"Vault has {result.lost} tokens of tasks that the ledger has lost"
@@ -157,6 +165,10 @@ class ReconcileDesk:
                 findings=len(result.findings) + result.omitted,
                 problems=list(result.problems),
             )
+
+    def _count(self, result: Result) -> None:
+        found = Counter(str(finding.kind) for finding, _ in result.findings)
+        self._metrics.reconciled(found, problems=len(result.problems))
 
 
 def _answer(report: Mapping[str, Any], held: Quarantine | None) -> dict[str, Any]:

@@ -43,7 +43,7 @@ async def spend(world: ConsentWorld, token: str) -> None:
 async def test_what_the_page_plays_happens(world: ConsentWorld) -> None:
     play = Play(world)
     requests = played(TEXT)
-    assert len(requests) == 11
+    assert len(requests) == 13
     for written in requests:
         if "wrapping_intercepted" in written:
             await spend(world, play.known["TOKEN"])

@@ -10,6 +10,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from broker import tracing
+from broker.gauges import Gauges
+from broker.ledger.quarantine import QuarantineTable
 from tests.exposed import Exposed, exposed
 from tests.waiting import wait_until
 
@@ -64,6 +66,7 @@ async def test_decisions_are_counted_whatever_they_are(world: World) -> None:
         ("open_task", "allow"): 1,
         ("issue_grant", "allow"): 1,
         ("issue_grant", "deny"): 1,
+        ("break_glass", "allow"): 0,
     }
     assert found.values("decision_duration_seconds_count")["open_task",] == 1
     assert found.value("policy_errors_total") == 0
@@ -79,6 +82,24 @@ async def test_token_requests_are_counted(world: World) -> None:
         ("ok",): 1,
         ("invalid_authorization_details",): 1,
     }
+
+
+async def test_a_silent_task_is_counted_once(world: World) -> None:
+    await world.open(heartbeat="1s")
+    await world.open(heartbeat="10m")
+    assert seen(world).value("missed_heartbeats_total") == 0
+    for _ in "12":
+        await world.sweep(ahead_ms=60_000)
+    assert seen(world).value("missed_heartbeats_total") == 1
+
+
+async def test_a_quarantine_is_shown_while_it_stands(world: World) -> None:
+    await world.app.gauges.read()
+    assert seen(world).value("quarantined") == 0
+    await QuarantineTable(world.app.connection).set("a test")
+    other = Gauges(world.app.pipeline, world.app.metrics, world.app.clock)
+    await other.read()
+    assert seen(world).value("quarantined") == 1
 
 
 async def test_each_step_is_a_span_below_its_request(

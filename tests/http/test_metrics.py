@@ -102,6 +102,11 @@ async def test_what_was_due_is_due_until_a_sweep_takes_it(world: World) -> None:
     found = await wait_until(due, "the task's time is up")
     assert found is not None
     assert found.value("overdue_items") == 0
+
+    async def late() -> float | None:
+        return (await scrape(world)).value("sweep_lag_seconds")
+
+    assert await wait_until(late, "it has waited for a moment")
     assert found.values("claims_total") == {("task",): 0, ("grant",): 0}
 
     await world.sweep()

@@ -11,6 +11,7 @@ from broker.backends.vault_look import VaultLook
 from broker.config.targets import TargetEntry, TargetKind
 from broker.ledger import keys
 from broker.ledger.quarantine import QuarantineTable
+from broker.metrics import Metrics
 from broker.reconcile.desk import ReconcileDesk, ReconcileRules
 from tests.admin import Admin
 from tests.http.parties import assert_problem
@@ -163,7 +164,14 @@ async def test_the_job_shows_and_holds_and_ends_what_it_has_shown_only_once_it_m
     assert app.vault is not None
     rules = ReconcileRules(every_ms=1, apply=True)
     look = VaultLook(app.vault, world.config.broker.issuer)
-    desk = ReconcileDesk(app.pipeline, app.connection, look=look, targets=(), rules=rules)
+    desk = ReconcileDesk(
+        app.pipeline,
+        app.connection,
+        look=look,
+        targets=(),
+        rules=rules,
+        metrics=Metrics(app.clock),
+    )
     quarantine = QuarantineTable(app.connection)
     lost = await world.grant(await world.open())
     await world.empty()

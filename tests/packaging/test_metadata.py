@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BASE = {"cryptography", "cyclopts", "httpx2", "rich"}
-EXTRAS = {"server", "embedded", "notify", "spiffe", "targets"}
+EXTRAS = {"server", "embedded", "login", "mcp", "notify", "spiffe", "targets"}
 
 
 @pytest.fixture(scope="module")

@@ -14,15 +14,20 @@ from tests.unit.cli_runner import PROGRAM
 class Terminal:
     """The program with a terminal of its own for input, output and errors."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, *words: str, **more: str) -> None:
         self._ours, theirs = pty.openpty()
-        environ = {**os.environ, "NO_COLOR": "1", "COLUMNS": "120", "TERM": "dumb"}
+        environ = {**os.environ, "NO_COLOR": "1", "COLUMNS": "120", "TERM": "dumb", **more}
         command = [sys.executable, "-c", PROGRAM, *words]
         self.process = subprocess.Popen(
             command, stdin=theirs, stdout=theirs, stderr=theirs, env=environ
         )
         os.close(theirs)
         self.shown = ""
+
+    @property
+    def handle(self) -> int:
+        """Where keys go that no line is made of."""
+        return self._ours
 
     def until(self, words: str) -> str:
         """Read until the program has written this."""

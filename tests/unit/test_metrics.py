@@ -36,6 +36,8 @@ READINGS: Final = LedgerReadings(
     scheduled=9,
     due=4,
     overdue=1,
+    lag_ms=7500,
+    quarantined=True,
 )
 
 PROMETHEUS_3: Final = (
@@ -192,9 +194,46 @@ def test_claims_and_jobs(metrics: Metrics) -> None:
     assert exposed(metrics).values("claims_total") == {("task",): 0, ("grant",): 0}
     metrics.claimed(tasks=2, grants=7)
     metrics.claimed(tasks=0, grants=1)
+    metrics.silent(3)
     metrics.job_failed("prune")
     assert exposed(metrics).values("claims_total") == {("task",): 2, ("grant",): 8}
     assert exposed(metrics).values("job_failures_total") == {("prune",): 1}
+    assert exposed(metrics).value("missed_heartbeats_total") == 3
+
+
+def test_a_jobs_age_begins_anew_when_it_is_done(metrics: Metrics, clock: ManualClock) -> None:
+    metrics.follow_job("sweep")
+    assert exposed(metrics).values("job_failures_total") == {("sweep",): 0}
+    clock.advance(90)
+    metrics.job_failed("sweep")
+    assert exposed(metrics).values("job_age_seconds") == {("sweep",): 90}
+    metrics.job_done("sweep")
+    clock.advance(2)
+    assert exposed(metrics).values("job_age_seconds") == {("sweep",): 2}
+
+
+def test_what_reconciling_found_adds_up(metrics: Metrics) -> None:
+    metrics.reconciled({"orphan_token": 0, "lease_gone": 0}, problems=0)
+    metrics.reconciled({"orphan_token": 2}, problems=1)
+    metrics.reconciled({"orphan_token": 2}, problems=0)
+    found = exposed(metrics)
+    assert found.values("reconcile_findings_total") == {("orphan_token",): 4, ("lease_gone",): 0}
+    assert found.value("reconcile_problems_total") == 1
+
+
+def test_what_is_alarmed_about_is_there_as_zero(metrics: Metrics) -> None:
+    """The first of a kind would be no increase otherwise."""
+    metrics.follow_sink("siem", lag_s=lambda: 0, waiting=lambda: 0)
+    found = exposed(metrics)
+    for name in ("missed_heartbeats_total", "policy_errors_total", "reconcile_problems_total"):
+        assert found.value(name) == 0, name
+    assert found.values("decisions_total") == {("break_glass", "allow"): 0}
+    assert found.values("audit_sink_failures_total") == {("siem",): 0}
+
+
+def test_no_label_is_one_that_prometheus_keeps_for_itself() -> None:
+    specs = (*measures.COUNTERS.values(), *measures.GAUGES.values(), *measures.HISTOGRAMS.values())
+    assert not {"job", "instance"} & {label for spec in specs for label in spec.labels}
 
 
 def test_decisions_and_policies(metrics: Metrics, clock: ManualClock) -> None:
@@ -211,6 +250,7 @@ def test_decisions_and_policies(metrics: Metrics, clock: ManualClock) -> None:
     assert found.values("decisions_total") == {
         ("call_tool", "allow"): 1,
         ("issue_grant", "needs_approval"): 1,
+        ("break_glass", "allow"): 0,
     }
     assert found.values("decision_duration_seconds_count") == {("call_tool",): 1}
     assert found.value("policy_errors_total") == 1
@@ -231,7 +271,7 @@ def test_the_audit_log_and_its_sinks(metrics: Metrics) -> None:
     behind["siem"] = (0.0, 0.0)
     assert exposed(metrics).value("audit_waiting_events", sink="siem") == 0
     assert found.value("audit_log_records") == 4096
-    assert found.values("audit_sink_failures_total") == {("siem",): 1}
+    assert found.values("audit_sink_failures_total") == {("siem",): 1, ("log",): 0}
 
 
 @pytest.mark.parametrize(
@@ -307,6 +347,8 @@ def test_what_the_ledger_holds_goes_when_it_doesnt_answer(metrics: Metrics) -> N
     assert found.value("open_reviews") == 10
     assert (found.value("scheduled_items"), found.value("due_items")) == (9, 4)
     assert found.value("overdue_items") == 1
+    assert found.value("sweep_lag_seconds") == 7.5
+    assert found.value("quarantined") == 1
 
     metrics.ledger_read(None)
 

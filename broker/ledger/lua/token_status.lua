@@ -1,4 +1,4 @@
--- Whether a token is alive: itself, those it was exchanged from, its task and its grant, and
+-- Whether a token is alive: itself, those it was exchanged from, their grants, its task, and
 -- nobody it hangs from is stopped. KEYS[9] the token's key, KEYS[10..] its ancestors'. Reads only.
 -- A = {asker?}: one who is stopped is told of none. Answers the token's row and, for a
 -- task's token, the task.
@@ -9,6 +9,10 @@ for i = #KEYS, 9, -1 do
   if not text then return {} end
   row = cjson.decode(text)
   who[#who + 1] = { name = row.client_id or '', owner = row.owner, at = row.at or 0 }
+  if row.grant_id then
+    local grant = load(GRANTS, row.grant_id)
+    if not grant or grant.state ~= 'active' or grant.expires_at <= NOW then return {} end
+  end
 end
 local task = nil
 if row.task_id then
@@ -17,8 +21,4 @@ if row.task_id then
   people_of(task, who)
 end
 if stopped(who) then return {} end
-if row.grant_id then
-  local grant = load(GRANTS, row.grant_id)
-  if not grant or grant.state ~= 'active' or grant.expires_at <= NOW then return {} end
-end
 return { text, task and text_of(task) or '' }

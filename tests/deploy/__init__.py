@@ -1,0 +1,1 @@
+"""What is under deploy/: alerts, the image, and what runs it."""
