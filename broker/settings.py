@@ -16,6 +16,7 @@ from broker.config.targets import TargetKind
 from broker.consents import ConsentLimits
 from broker.elevating import ElevationLimits
 from broker.keys import RotationTimes
+from broker.ledger.connection import Connection
 from broker.ledger.models import LedgerTimes
 from broker.ledger.topology import Login
 from broker.policy.authzen import RemoteDecisionPoint
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from broker.clock import Clock
     from broker.config import Config, RedisSection, VaultSection
     from broker.config.targets import TargetEntry
+    from broker.metrics import Metrics
     from broker.secret import Secret
     from broker.targets.protocol import Accounts
 
@@ -182,6 +184,19 @@ def elevation_limits(config: Config) -> ElevationLimits:
     )
 
 
+def connect(config: Config, metrics: Metrics | None = None) -> Connection:
+    """Make the ledger's connection."""
+    redis = config.redis
+    return Connection(
+        redis.url,
+        shards=redis.shards,
+        login=ledger_login(redis),
+        timeout_s=redis.timeout / 1000,
+        replicas=redis.replicas,
+        metrics=metrics,
+    )
+
+
 def ledger_login(redis: RedisSection) -> Login:
     """How the broker logs in to Redis, and to its Sentinels."""
     files = {"password": redis.password_file, "sentinel_password": redis.sentinel_password_file}
@@ -192,6 +207,20 @@ def ledger_login(redis: RedisSection) -> Login:
         cert_file=redis.cert_file,
         key_file=redis.key_file,
         **{name: read_secret_file(path) for name, path in files.items() if path},
+    )
+
+
+def vault_api(vault: VaultSection, clock: Clock) -> VaultApi:
+    """Make the connection to Vault."""
+    return VaultApi(
+        vault.address,
+        vault_login(vault),
+        clock,
+        namespace=vault.namespace or "",
+        ca_file=vault.ca_file,
+        timeout_s=vault.timeout / 1000,
+        issue_concurrency=vault.issue_concurrency,
+        revoke_concurrency=vault.revoke_concurrency,
     )
 
 

@@ -114,10 +114,10 @@ Resources = Annotated[tuple[ResourceUri, ...], Strict(strict=False), BeforeValid
 
 _REDIS_OPTIONS: Final = ("db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _REDIS_PATHS: Final = {"redis": r"(/[0-9]*)?", "sentinel": r"/[\w.-]+(/[0-9]*)?", "cluster": r"/?"}
-"""What follows the address, by the kind of the URL: a database, a Sentinel's name for the master."""
+"""What follows the address, by the kind of the URL: a database, or the name of a master."""
 _REDIS_SUCH: Final = (
     'such as "rediss://redis.example:6379/0", "unix:///run/valkey/valkey.sock?db=0", '
-    '"redis+sentinel://s1:26379,s2:26379,s3:26379/mymaster/0" or "redis+cluster://n1:6379,n2:6379"'
+    '"redis+sentinel://s1:26379,s2:26379/mymaster/0" or "redis+cluster://n1:6379,n2:6379"'
 )
 
 

@@ -76,7 +76,8 @@ class BrokerSection(Table):
 
     A signing key is replaced once it has signed for ``key_rotation``, or None: by hand only. The
     next one is published ``key_publish`` before it signs. ``trusted_proxies`` say which client
-    certificate they have seen.
+    certificate they have seen. ``linger`` is how long requests are still taken after SIGTERM, while
+    ``/readyz`` says no.
     """
 
     issuer: IssuerUrl = Field(examples=['"https://broker.example.com"'])
@@ -90,6 +91,7 @@ class BrokerSection(Table):
     key_publish: Annotated[WholeSeconds, at_least("6m", _CACHED)] = written("10m")
 
     trusted_proxies: Many[Network] = ()
+    linger: Annotated[DurationMs | None, BeforeValidator(or_off)] = None
 
     @field_validator("key_publish")
     @classmethod

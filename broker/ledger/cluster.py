@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.asyncio import RedisCluster
 from redis.asyncio.cluster import ClusterNode
-from redis.exceptions import AskError, ConnectionError as Disconnected, MovedError
-from redis.exceptions import ClusterDownError, TimeoutError as TimedOut
+from redis.exceptions import AskError, ClusterDownError, MovedError
+from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import TimeoutError as TimedOut
 
 from broker.ledger import keys
 from broker.ledger.topology import CONNECTIONS, FAILED, Command, Waiting

@@ -190,7 +190,7 @@ def _text(args: Mapping[str, Any]) -> str:
 
 
 def _answered(answers: Sequence[Any], *, partly: bool = False) -> list[Any]:
-    """Return what was answered, and raise the first error: with ``partly`` if it is all there is."""
+    """Return what was answered; raise the first error, with ``partly`` if that is all there is."""
     errors = [answer for answer in answers if isinstance(answer, BaseException)]
     good = [answer for answer in answers if not isinstance(answer, BaseException)]
     for error in errors:

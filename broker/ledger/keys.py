@@ -23,6 +23,8 @@ or reviewed at run time. Its scripts are given it as their own key. A tenth, ``h
 the events are in the signed log. Its index also has the places of ``places.py``, of grants of all
 shards.
 
+Every shard has ``schema``, too: which layout its tables have (``schema.py``).
+
 These don't expire (``PERSISTENT``): rows are removed by the prune job once they are dead.
 Tokens, idempotency keys, proofs already used (``replay``), DPoP nonces, the ``lease`` of whoever
 writes the log and the marks of what is done one at a time (``hold``: break-glasses of an agent,
@@ -50,7 +52,8 @@ REGISTER: Final = "principals"
 IN_FORCE: Final = "policy#"
 """Field of the first shard's ``frozen``: by which policies live grants were decided, since when."""
 HEAD: Final = "head"
-PERSISTENT: Final = frozenset({*TABLES, REGISTER, HEAD})
+SCHEMA: Final = "schema"
+PERSISTENT: Final = frozenset({*TABLES, REGISTER, HEAD, SCHEMA})
 QUARANTINE: Final = "quarantine#"
 QUARANTINE_UNTIL: Final = "quarantine#until"
 """Fields of every shard's ``frozen``: since when the ledger is in quarantine and why, and when the

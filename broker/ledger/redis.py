@@ -216,7 +216,7 @@ class RedisLedger(Endings):
         tasks: list[Task] = []
         grants: list[Grant] = []
         elevations: list[tuple[str, str]] = []
-        # What one server doesn't answer for mustn't keep what others have claimed from being revoked.
+        # A server that doesn't answer mustn't keep what others have claimed from being revoked.
         answers = await self._redis.on_every_shard(
             "claim_due", self._timed(args), shards, partly=True
         )

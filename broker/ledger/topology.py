@@ -108,7 +108,9 @@ def target(url: str, login: Login, timeout_s: float) -> Target:
     path, service = parts.path, ""
     if kind == "sentinel":
         service, _, path = path.strip("/").partition("/")
-    host = f"//{parts.netloc.split(',')[0]}/{path.strip('/')}" if kind else f"//{parts.netloc}{path}"
+    host = (
+        f"//{parts.netloc.split(',')[0]}/{path.strip('/')}" if kind else f"//{parts.netloc}{path}"
+    )
     options: dict[str, Any] = dict(parse_url(f"{scheme}:{host}?{parts.query}"))
     if kind:
         options = {name: o for name, o in options.items() if name not in ("host", "port")}

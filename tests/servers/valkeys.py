@@ -13,7 +13,7 @@ from broker.dev.engines.process import wheel_file, write_private
 from tests.ports import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 SLOTS: Final = 16384
@@ -28,11 +28,13 @@ class Node(Valkey):
     sentinel = False
 
     def __init__(
-        self, data: Path, settings: Mapping[str, str], *, port: int | None = None
+        self, data: Path, settings: Mapping[str, str] | None = None, *, user: str = ""
     ) -> None:
+        """``user`` is a line of an ACL file."""
         super().__init__(data)
-        self.port = port or free_port()
-        self._settings = settings
+        self.port = free_port()
+        self._settings = settings or {}
+        self._user = user
         self.client_options: dict[str, Any] = {}
 
     def _config(self) -> str:
@@ -49,7 +51,8 @@ class Node(Valkey):
             "repl-ping-replica-period": "1",
             **self._settings,
         }
-        return "".join(f"{name} {json.dumps(value)}\n" for name, value in settings.items())
+        lines = [f"{name} {json.dumps(value)}" for name, value in settings.items()]
+        return "\n".join((*lines, self._user, ""))
 
     def _answers(self) -> bool:
         try:
@@ -74,7 +77,7 @@ class Sentinel(Node):
     sentinel = True
 
     def __init__(self, data: Path, service: str, master: int, quorum: int) -> None:
-        super().__init__(data, {})
+        super().__init__(data)
         self._watched = (service, master, quorum)
 
     def _config(self) -> str:
@@ -95,17 +98,16 @@ class Sentinel(Node):
 
 
 class ValkeyCluster:
-    """Three masters with a replica each. Their slots are a third each, in the order of ``nodes``."""
+    """Three masters with a replica and a third of the slots each, in the order of ``nodes``."""
 
-    def __init__(self, data: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, data: Path, *, user: str = "") -> None:
         own = {
             "cluster-enabled": "yes",
             "cluster-node-timeout": str(NODE_TIMEOUT_MS),
             "cluster-replica-validity-factor": "0",
             "cluster-require-full-coverage": "no",
-            **(settings or {}),
         }
-        self.nodes = [Node(data / str(at), own, port=free_port()) for at in range(2 * MASTERS)]
+        self.nodes = [Node(data / str(at), own, user=user) for at in range(2 * MASTERS)]
 
     @property
     def url(self) -> str:
@@ -137,6 +139,23 @@ class ValkeyCluster:
         """The nodes that one knows."""
         return [line for line in _lines(node.ask("CLUSTER", "NODES")) if line]
 
+    def masters(self) -> list[Node]:
+        """Those that have slots now."""
+        return [n for n in self._alive() if _replicated(n).get("role") == "master"]
+
+    def move(self, key: str, source: Node, target: Node) -> Iterator[str]:
+        """Move a key's slot, stopping where half of it has gone, and when it is over."""
+        slot = int(source.ask("CLUSTER", "KEYSLOT", key))
+        ids = {node: str(node.ask("CLUSTER", "MYID")) for node in (source, target)}
+        target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+        source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+        for name in source.ask("CLUSTER", "GETKEYSINSLOT", slot, 1000):
+            source.ask("MIGRATE", "127.0.0.1", target.port, name, 0, 5000)
+        yield "all keys have gone"
+        for node in (target, source, *self.masters()):
+            node.ask("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+        yield "the slot is the other's"
+
     def master_of(self, key: str) -> Node:
         """The node that has a key now."""
         return next(n for n in self._alive() if self._has(n, key))
@@ -150,8 +169,10 @@ class ValkeyCluster:
         alive = list(self._alive())
         _wait(lambda: all(self._fine(n) for n in alive), "the cluster is fine")
         _wait(
-            lambda: sum(_replicated(n).get("master_link_status") == "up" for n in alive)
-            == len(alive) - MASTERS,
+            lambda: (
+                sum(_replicated(n).get("master_link_status") == "up" for n in alive)
+                == len(alive) - MASTERS
+            ),
             "replicas are up to date",
         )
 
