@@ -77,7 +77,7 @@ class Reaper:
             if not shards:
                 wait_ms = min(due.values()) - now if due else None
                 return SweepReport(tasks, grants, wait_ms)
-            # The clock of a cluster's node may be behind the one that was asked: nothing is due there.
+            # A cluster's node may be behind the clock that was asked: nothing is due there yet.
             if due == before or self._pipeline.work.ending >= MAX_IN_FLIGHT:
                 return SweepReport(tasks, grants, _LATER_MS)
             # What ends by itself belongs to no request: it has a trace of its own.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -35,6 +37,7 @@ class Node(Valkey):
         self.port = free_port()
         self._settings = settings or {}
         self._user = user
+        self._paused = False
         self.client_options: dict[str, Any] = {}
 
     def _config(self) -> str:
@@ -54,7 +57,18 @@ class Node(Valkey):
         lines = [f"{name} {json.dumps(value)}" for name, value in settings.items()]
         return "\n".join((*lines, self._user, ""))
 
+    def pause(self) -> None:
+        """Neither answer nor replicate; what its master has is no longer sent to it."""
+        self._paused = True
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._paused = False
+        os.kill(self.pid, signal.SIGCONT)
+
     def _answers(self) -> bool:
+        if self._paused:
+            return False
         try:
             return bool(self.ask("PING"))
         except (redis.ConnectionError, redis.TimeoutError):
