@@ -38,7 +38,6 @@ class Node(Valkey):
         self._settings = settings or {}
         self._user = user
         self._paused = False
-        self.client_options: dict[str, Any] = {}
 
     def _config(self) -> str:
         settings = {
@@ -75,7 +74,7 @@ class Node(Valkey):
             return False
 
     def ask(self, *words: str | int) -> Any:
-        options = {"decode_responses": True, "socket_timeout": 5, **self.client_options}
+        options: dict[str, Any] = {"decode_responses": True, "socket_timeout": 5}
         with redis.Redis(host="127.0.0.1", port=self.port, **options) as client:
             return cast("Any", client.execute_command(*words))  # pyright: ignore[reportUnknownMemberType]
 
