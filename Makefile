@@ -27,10 +27,10 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo dev bench test lint types check format openapi lock clean
+.PHONY: help setup demo dev bench test lint types check format openapi screenshots lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(VENV)/.ready ## Make .venv with everything in requirements.lock, and `broker` in it
 
@@ -63,6 +63,9 @@ format: setup ## Format the code, and fix what can be fixed
 openapi: setup ## Write docs/openapi.json anew, after a change of the HTTP interface
 	@$(BIN)/python -m broker.http.openapi >docs/openapi.json.new
 	@mv docs/openapi.json.new docs/openapi.json
+
+screenshots: setup ## Take the pictures of the console in docs/, anew
+	@$(BIN)/python -m tests.console.screenshots $(ARGS)
 
 lock: $(UV) ## Write requirements.lock anew, and the image's (ARGS=--upgrade for newer versions)
 	@$(COMPILE) pyproject.toml --all-extras --group dev --output-file requirements.lock $(ARGS)

@@ -18,11 +18,12 @@ from broker.backends.vault_look import VaultLook
 from broker.clock import SystemClock
 from broker.config import read_secret_file
 from broker.consents import Consents
+from broker.console_settings import mount_console, sign_in_client
 from broker.decisions import DecisionPoint
 from broker.deferral import Deferral
 from broker.dry_runs import DryRuns
 from broker.elevating import Elevations
-from broker.errors import BrokerError, LedgerUnavailable
+from broker.errors import BrokerError
 from broker.exchange import Exchange
 from broker.executions import Executions
 from broker.gauges import Gauges, revocation_state
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from broker.backends.protocol import Backend
     from broker.clock import Clock
     from broker.config import Config
+    from broker.console.oidc import SignInClient
     from broker.ledger.connection import Connection
     from broker.steps import Step
     from broker.worker_metrics import WorkerMetrics
@@ -108,6 +110,7 @@ class Application:
     glance: Glance
     audit: AuditLog | None
     schema: Schema
+    sign_in: SignInClient | None
 
     async def ready(self) -> Readiness:
         """Look at the ledger, its durability, and Vault."""
@@ -155,11 +158,11 @@ class Application:
             ready=self.ready,
             lifespan=partial(self._lifespan, beside),
         )
-        section = self.config.metrics
-        if section.enabled:
+        if (section := self.config.metrics).enabled:
             token = read_secret_file(section.token_file) if section.token_file else None
             shared = beside.exposition if beside else None
             app.show(Scrape(self.metrics, self.gauges.read, token, shared))
+        mount_console(app, self.config, self.connection, self.clock, self.sign_in)
         return app
 
     def tls(self) -> ServerTls | None:
@@ -177,9 +180,7 @@ class Application:
     @contextlib.asynccontextmanager
     async def _lifespan(self, beside: WorkerMetrics | None, app: FastAPI) -> AsyncGenerator[None]:
         try:
-            await self.schema.begin()
-        except LedgerUnavailable:
-            pass  # it is seen to once the ledger answers
+            await self.schema.start()
         except BrokerError as error:
             app.state.refusal = error  # whoever serves says so
             await self.close()
@@ -224,6 +225,8 @@ class Application:
         """Close every connection."""
         await self.authenticator.aclose()
         await self.client_keys.aclose()
+        if self.sign_in is not None:
+            await self.sign_in.aclose()
         for backend in self.pipeline.backends.values():
             await backend.close()
         await self.connection.close()
@@ -387,6 +390,7 @@ def build(
         glance=Glance(connection, tuple(backends)),
         audit=audit,
         schema=schema,
+        sign_in=sign_in_client(config, clock),
     )
 
 

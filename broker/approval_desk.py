@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from broker.access import Caller
     from broker.ledger.approvals import ApprovalTable
     from broker.pipeline import Pipeline
+    from broker.policy.question import Question
 
 MAX_WAIT_MS: Final = 60_000
 _LOOK_S: Final = 0.25
 _MAX_WAITING: Final = 1000
 """Requests that wait at a time in this process; more are answered at once."""
 _NOTHING: Final = Step(frozenset())
+_BY_POLICY: Final = "Policy doesn't let you approve this: somebody else has to."
 
 
 class ApprovalDesk:
@@ -124,29 +126,21 @@ class ApprovalDesk:
         counted = self._consents.count(approval, with_it)
         return ApprovalState.APPROVED if counted.meet(approval.needs) else None, counted
 
+    async def why_not(self, caller: Caller, approval_id: str) -> str:
+        """Say why the caller's yes wouldn't be taken, or nothing if it would. Nothing is logged."""
+        approval = await self._seen(caller, approval_id)
+        try:
+            must_operate(caller)
+            self._must_be_another(caller, approval)
+            self._outcome(caller, approval)
+        except (AccessDenied, Conflict) as error:
+            return error.detail
+        _, decision = await self._asked(caller, approval)
+        return "" if decision.allowed else _BY_POLICY
+
     async def _may_approve(self, caller: Caller, approval: Approval) -> None:
-        name = caller.name
-        own = caller.principal.identity is not None and caller.principal.identity.may_be(
-            approval.subject
-        )
-        if own or name in (approval.requester, approval.agent, approval.subject):
-            raise AccessDenied("Somebody else has to approve this: it was asked for by you.")
-        if not self._consents.groups.may_vote(name, approval.needs, approval.escalated):
-            groups = ", ".join(sorted(group for group in approval.needs if group))
-            raise AccessDenied(f"This is for others to approve: {groups}.")
-        about = {
-            "requester": approval.requester,
-            "agent": approval.agent,
-            "owner": approval.owner,
-            "orchestrator": approval.orchestrator,
-            "subject": approval.subject,
-            "action": approval.action,
-            "capability": approval.capability,
-            "power": approval.power,
-        }
-        moment = self._judge.moment(caller, Signals())
-        question = approving(caller.principal, approval.id, about, moment)
-        decision = await self._judge.ask(question, Decision(Effect.ALLOW, ("role",)))
+        self._must_be_another(caller, approval)
+        question, decision = await self._asked(caller, approval)
         if decision.allowed:
             return
         ruling = self._judge.ruled(
@@ -159,8 +153,35 @@ class ApprovalDesk:
             about={"approval": approval.id},
         )
         await self._judge.log(caller, approval.task_id, ruling)
-        msg = "Policy doesn't let you approve this: somebody else has to."
-        raise AccessDenied(msg, decision_id=ruling.id, **advised(decision))
+        raise AccessDenied(_BY_POLICY, decision_id=ruling.id, **advised(decision))
+
+    def _must_be_another(self, caller: Caller, approval: Approval) -> None:
+        """Refuse who asked for it, whom it is for, and who isn't among those whose yes counts."""
+        name = caller.name
+        own = caller.principal.identity is not None and caller.principal.identity.may_be(
+            approval.subject
+        )
+        if own or name in (approval.requester, approval.agent, approval.subject):
+            raise AccessDenied("Somebody else has to approve this: it was asked for by you.")
+        if not self._consents.groups.may_vote(name, approval.needs, approval.escalated):
+            groups = ", ".join(sorted(group for group in approval.needs if group))
+            raise AccessDenied(f"This is for others to approve: {groups}.")
+
+    async def _asked(self, caller: Caller, approval: Approval) -> tuple[Question, Decision]:
+        """Ask policy whether the caller may approve."""
+        about = {
+            "requester": approval.requester,
+            "agent": approval.agent,
+            "owner": approval.owner,
+            "orchestrator": approval.orchestrator,
+            "subject": approval.subject,
+            "action": approval.action,
+            "capability": approval.capability,
+            "power": approval.power,
+        }
+        moment = self._judge.moment(caller, Signals())
+        question = approving(caller.principal, approval.id, about, moment)
+        return question, await self._judge.ask(question, Decision(Effect.ALLOW, ("role",)))
 
     async def withdraw(self, caller: Caller, approval_id: str) -> dict[str, Any]:
         """Take back what was asked for; what is over stays as it is."""

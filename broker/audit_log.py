@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from broker.audit.checkpoint import CheckpointFolder
 from broker.audit.drain import Drain, DrainSettings
@@ -60,6 +60,9 @@ class AuditLog:
         self.folder = section.folder(state)
         signer = _signer(config)
         self.key = signer.key
+        self.clock = clock
+        trusted = verifier_keys(config)
+        self.keys = [signer.key, *trusted]
         self._outbox = Outbox(connection)
         self._quarantine = QuarantineTable(connection)
         self.guard = Guard(self._outbox, clock, max_lag_ms=section.max_lag)
@@ -81,7 +84,7 @@ class AuditLog:
                 retention_ms=section.retention,
                 segment_bytes=section.segment_size,
             ),
-            trusted=verifier_keys(config),
+            trusted=trusted,
             on_commit=self._committed,
             on_set_back=self._hold,
         )
@@ -145,6 +148,29 @@ class AuditLog:
             if note is not None:
                 return note.decode(errors="replace")
         raise NotFound("There is no signed checkpoint here yet.")
+
+    async def head(self) -> Head | None:
+        """Return how far the log goes, as the ledger says; None before its first record.
+
+        Raises:
+            HeadUnreadable: it says something that isn't understood.
+            LedgerUnavailable: nobody knows.
+        """
+        text = (await self._outbox.point()).head
+        return Head.from_json(text) if text else None
+
+    def sinks(self) -> list[dict[str, Any]]:
+        """Return how each of the places is that events go to besides."""
+        return [
+            {
+                "kind": feed.kind.word,
+                "name": feed.name,
+                "waiting": feed.waiting,
+                "lag_ms": feed.lag_ms,
+                "problem": feed.problem or None,
+            }
+            for feed in self._feeds
+        ]
 
     def state(self) -> str:
         """Say in a word how the log and its sinks are: ``ok``, a warning, or what is wrong."""

@@ -87,6 +87,19 @@ class BrokenGlass:
         now = await self._queries.now()
         return page_json([elevation_json(t, e, live=e.live(now)) for t, e in found], more)
 
+    async def review(self, caller: Caller, elevation_id: str) -> dict[str, Any]:
+        """Return a break-glass by its id, whether it was looked at or not.
+
+        Raises:
+            NotFound: there is none.
+        """
+        must_see_all(caller)
+        place = await self._table.review_of(elevation_id)
+        if place is None:
+            raise NotFound("There is no such review.")
+        task, elevation = place
+        return elevation_json(task, elevation, live=elevation.live(await self._queries.now()))
+
     async def close_review(
         self, caller: Caller, elevation_id: str, findings: str
     ) -> dict[str, Any]:

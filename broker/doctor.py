@@ -161,9 +161,9 @@ async def _redis(config: Config, clock: Clock) -> AsyncGenerator[Finding]:
         before = clock.now()
         queries = Queries(connection, ())
         theirs = await queries.now()
-        ours = (before + clock.now()) * 500
+        after = clock.now()
         yield Finding("redis", Verdict.OK, "answers")
-        yield _skew("redis clock", theirs - ours)
+        yield _skew("redis clock", theirs - after * 1000, theirs - before * 1000)
         lacks = await durability(connection)
         for lack in lacks:
             found, _, advice = lack.partition(": ")
@@ -194,11 +194,16 @@ async def _stuck(queries: Queries) -> Finding:
     return Finding("revocation", Verdict.WARNING, detail, advice)
 
 
-def _skew(check: str, skew_ms: float) -> Finding:
-    detail = f"{skew_ms / 1000:+.2f} s from this machine's"
-    if abs(skew_ms) < _SKEW_WARN_MS:
+def _skew(check: str, least_ms: float, most_ms: float) -> Finding:
+    """Judge a clock by what is sure: it is ahead of ours by between these two.
+
+    How long it took to ask, and what a whole second hides, is no skew.
+    """
+    sure_ms = max(least_ms, -most_ms, 0)
+    detail = f"{(least_ms + most_ms) / 2000:+.2f} s from this machine's"
+    if sure_ms < _SKEW_WARN_MS:
         return Finding(check, Verdict.OK, detail)
-    verdict = Verdict.FAILED if abs(skew_ms) >= _SKEW_FAIL_MS else Verdict.WARNING
+    verdict = Verdict.FAILED if sure_ms >= _SKEW_FAIL_MS else Verdict.WARNING
     return Finding(check, verdict, detail, "let NTP set both clocks: expiry depends on them")
 
 
@@ -211,11 +216,12 @@ async def _vault(
         yield Finding("vault", Verdict.FAILED, state, advice)
         return
     yield Finding("vault", Verdict.OK, "answers, unsealed")
+    before = clock.now()
     date = await api.server_date()
+    after = clock.now()
     if date:
-        # The header has whole seconds: on average half of one has passed.
-        theirs = parsedate_to_datetime(date).timestamp() * 1000 + 500
-        yield _skew("vault clock", theirs - clock.now() * 1000)
+        theirs = parsedate_to_datetime(date).timestamp()  # in whole seconds, cut off
+        yield _skew("vault clock", (theirs - after) * 1000, (theirs + 1 - before) * 1000)
     paths = [c.path for c in config.capabilities if c.backend == "vault" and c.path]
     rotations = [c.rotate for c in config.capabilities if c.rotate]
     needed = _needed(vault, paths) | dict.fromkeys(rotations, "update")

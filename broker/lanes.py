@@ -1,10 +1,10 @@
 """Ways to a backend: shut for a while when nothing gets through, and then tried by one at a time.
 
 For revoking there is one lane per capability, of bounded width, and one for what tasks' credentials
-hang from. A backend that hangs holds up its
-own lane and no other; a lane that is shut is tried again by one probe at a time, and the first that
-gets through opens it for all that wait. Who shut it is the next probe: it is due again just when
-the lane takes one, while the others wait longer each time.
+hang from. A backend that hangs holds up its own lane and no other; a lane that is shut is tried
+again by one probe at a time, and the first that gets through opens it for all that wait. Who shut
+it is the next probe: it is due again just when the lane takes one, while the others wait longer
+each time.
 
 For issuing there is a circuit per capability, and one for the backend as a whole: whoever asks is
 refused at once where nobody gets an answer. The whole is shut only by what says that the backend

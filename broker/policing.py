@@ -129,6 +129,23 @@ class Policing:
             ],
         }
 
+    async def texts(self, caller: Caller) -> dict[str, Any]:
+        """Return the policies as they are written, by file, and which reading of them it is.
+
+        ``generation`` counts what this replica has loaded since it started.
+        """
+        must_see_all(caller)
+        loaded = self._policies.loaded
+        sets = (("", loaded.sources.enforced), *loaded.sources.observed)
+        return {
+            "generation": loaded.generation,
+            "files": [
+                {"set": name or None, "file": source.name, "text": source.text}
+                for name, sources in sets
+                for source in sources
+            ],
+        }
+
     async def reload(self, caller: Caller) -> dict[str, Any]:
         """Load the policies now, and decide live grants again.
 

@@ -101,6 +101,16 @@ def _ended(data: Data) -> str:
     )
 
 
+def _asked(data: Data) -> str:
+    action = str(data.get("action", "")).replace("_", " ")
+    named = " ".join(filter(None, [action, str(data.get("capability") or "")]))
+    return f"a human is asked: {named}" + _until(data)
+
+
+def _voted(data: Data) -> str:
+    return f"a human says {data.get('vote', '?')}" + _quoted(": ", data.get("reason"))
+
+
 def _settled(data: Data) -> str:
     kinds = [
         f"{data[kind]['returned']} of {data[kind]['given']} {kind}"
@@ -168,6 +178,17 @@ _SENTENCES: Final[Mapping[str, tuple[Stage, Callable[[Data], str]]]] = {
     "reconcile.applied": (Stage.REVOCATION, _of("found by reconciling:", "kind", "place")),
     "signal.set": (Stage.NOTE, _of("signal on", "selector", "verdict")),
     "signal.cleared": (Stage.NOTE, _of("signal taken back from", "selector")),
+    "approval.requested": (Stage.DECISION, _asked),
+    "approval.escalated": (Stage.DECISION, lambda data: f"asked as well: {_list(data, 'groups')}"),
+    "approval.voted": (Stage.DECISION, _voted),
+    "approval.approved": (Stage.DECISION, lambda _: "approved: good for exactly that, once"),
+    "approval.denied": (Stage.DECISION, lambda _: "denied: that is the answer to repeats"),
+    "approval.used": (Stage.DECISION, lambda _: "the approval is used up"),
+    "approval.expired": (Stage.DECISION, lambda _: "the approval is over: its time was up"),
+    "approval.cancelled": (Stage.DECISION, _of("the approval is void")),
+    "handle.record": (Stage.NOTE, _of("holds a token for its credentials at", "backend")),
+    "handle.retire": (Stage.NOTE, _of("its token is used for nothing new at", "backend")),
+    "handle.drop": (Stage.DEAD, _of("its token is confirmed dead at", "backend")),
     "execution": (Stage.EXECUTION, _executed),
     "execution.missing": (Stage.EXECUTION, _of("never reported what became of it")),
     "token.revoked": (Stage.REVOCATION, _of("token revoked")),

@@ -144,7 +144,7 @@ class GuardedBackend(Backend):
         """Say how long it may live without its handle."""
         try:
             left_ms = self._inner.outlives(grant)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._unknown("outlives", type(error).__name__) from error
         if left_ms is not None and type(left_ms) is not int:
             raise self._unknown("outlives", f"{type(left_ms).__name__} for milliseconds")

@@ -211,9 +211,10 @@ class VaultBackend(Backend):
     def outlives(self, grant: Grant) -> int | None:
         """Until its own end, if it hangs from no token, or revoking does nothing at its target."""
         engine = self._certificates.engine(grant) or GENERIC
-        said = self._revocability.get(grant.capability, engine.revocability)
-        if said is Revocability.NEVER:
+        said = self._revocability.get(grant.capability)
+        if (said or engine.revocability) is Revocability.NEVER:
             return None
+        # Of a capability that has gone nobody knows what was said: it isn't taken for revocable.
         if engine.leased and said is Revocability.INSTANT:
             return 0
         # Asked for until the grant's end, or for the least that there is; in whole seconds.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import unicodedata
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from broker.cli import output
 from broker.cli.text import ago, plural, span, when
 from broker.clock import SystemClock
+from broker.spelled import spelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -112,34 +111,18 @@ def exactly(request: Mapping[str, Any] | None) -> Iterator[str]:
     if request is None:
         return
     yield "exactly this is asked for:"
-    members = dict(_flat(request))
-    width = max(map(len, members), default=0)
-    for name, value in members.items():
-        text = json.dumps(value, ensure_ascii=False)
-        yield f"  {name:{width}}  {text}{_lasts(name, value)}"
-        if odd := _odd(name + text):
-            yield f"  {'':{width}}  not plain letters: {odd}"
+    members = list(spelled(request))
+    width = max((len(member.name) for member in members), default=0)
+    for name, text, odd, lasts_ms in members:
+        yield f"  {name:{width}}  {text}{_lasts(lasts_ms)}"
+        if odd:
+            yield f"  {'':{width}}  not plain letters: {', '.join(odd)}"
 
 
-def _lasts(name: str, value: object) -> str:
-    if not name.endswith("_ms") or not isinstance(value, int):
+def _lasts(ms: int | None) -> str:
+    if ms is None:
         return ""
-    return f" ({span(value // 1000)})" if value else " (as the capability has it)"
-
-
-def _odd(text: str) -> str:
-    found = dict.fromkeys(char for char in text if not char.isascii())
-    return ", ".join(unicodedata.name(char, f"U+{ord(char):04X}").lower() for char in found)
-
-
-def _flat(members: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in members.items():
-        # A name with a dot could pass for a member of another.
-        plain = name if name.replace("_", "").replace("-", "").isalnum() else json.dumps(name)
-        if isinstance(value, dict) and value:
-            yield from _flat(cast("Mapping[str, Any]", value), f"{above}{plain}.")
-        else:
-            yield f"{above}{plain}", value
+    return f" ({span(ms // 1000)})" if ms else " (as the capability has it)"
 
 
 def _decider(need: ApprovalNeed) -> str:

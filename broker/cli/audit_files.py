@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -34,11 +32,6 @@ Examples:
   broker audit export --config config.toml --format ocsf --after 2026-11-01
   broker audit export .broker/audit > events.jsonl
 """
-_EVENT_ID: Final = re.compile(r"([0-9]{1,15})-([0-9a-f]{2})-([0-9]{1,15})")
-_MILLIS: Final = 10
-"""An event's id begins with more digits than a date, which else could be one: 2026-11-01."""
-
-Order = tuple[int, int, int]
 
 
 def verify(
@@ -100,16 +93,19 @@ def export(
     ] = None,
 ) -> None:
     """Write every event of the log to standard output, one JSON document a line."""
-    from broker.audit.ocsf import ocsf_event
+    from broker.audit.export import Form, Span, written
 
     place = source.folder(folder)
-    first = _bound(after, "--after") if after else (0, 0, -1)
-    last = _bound(until, "--until") if until else None
+    try:
+        span = Span.between(after or "", until or "")
+    except ValueError as error:
+        raise UsageError(
+            f"{str(error)!r} is neither an event's id nor a time",
+            hint="such as 2026-11-01 or 2026-11-01T09:30:00Z",
+        ) from None
     for event in _events(place):
-        at = _order(event)
-        if first < at and (last is None or at <= last):
-            row = ocsf_event(event) if format == "ocsf" else event
-            sys.stdout.write(json.dumps(row, separators=(",", ":")) + "\n")
+        if span.has(event):
+            sys.stdout.write(written(event, Form(format)))
 
 
 def key(*, source: Source = NOWHERE, json: Json = False) -> None:
@@ -239,25 +235,3 @@ def _events(folder: Path) -> Iterator[dict[str, Any]]:
         yield from read_events(folder)
     except OSError as error:
         raise unreadable(folder, error) from error
-
-
-def _bound(text: str, option: str) -> Order:
-    """Read an event's id, or a time; one without an offset is in UTC."""
-    match = _EVENT_ID.fullmatch(text)
-    if match and len(match[1]) >= _MILLIS:
-        return int(match[1]), int(match[2], 16), int(match[3])
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(
-            f"{option} {text!r} is neither an event's id nor a time",
-            hint="such as 2026-11-01 or 2026-11-01T09:30:00Z",
-        ) from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1000), 0, -1
-
-
-def _order(event: Mapping[str, Any]) -> Order:
-    if match := _EVENT_ID.fullmatch(str(event.get("id", ""))):
-        return int(match[1]), int(match[2], 16), int(match[3])
-    return int(datetime.fromisoformat(event["time"]).timestamp() * 1000), 0, 0

@@ -32,6 +32,10 @@ In ~/.aws/config, where BROKER_TASK_ID or --task says under which task:
 
 One credential is used until a third of its life is left; it is kept in memory only. `broker exec` \
 hands the same over in variables.
+
+Example:
+
+  broker credential aws s3-read --task tsk_…
 """
 _PG: Final = """\
 The file holds the password in plain text, for its user alone, until you remove it; the credential \
@@ -58,6 +62,10 @@ As a helper of git's, where BROKER_TASK_ID says under which task:
       '!broker credential git --host git.example --capability git-push'
 
 It answers for that host alone, and over https. What git says was refused is revoked.
+
+Example:
+
+  broker credential git --host git.example --capability git-push get
 """
 
 Capability = Annotated[

@@ -67,7 +67,7 @@ def run(
     """Start Valkey, OpenBao, PostgreSQL and the broker, all on this machine, until Ctrl-C.
 
     A second start on the same --data finds everything as it was. With --json one line says when it
-    is ready: {"event": "ready", "url": …, "redis": …, "vault": …, "postgres": …}.
+    is ready: {"event": "ready", "url": …, "console": …, "redis": …, "vault": …, "postgres": …}.
     """
     from broker import logs
     from broker.http.server import bind
@@ -143,11 +143,62 @@ def _ready(stack: DevStack, url: str, *, json: bool) -> None:
         del shown["url"]
         for name, place in shown.items():
             output.line(f"  {name:{max(map(len, shown))}}  {place}")
+        _show_link(stack)
         output.line('to be one of these in another terminal: eval "$(broker dev token NAME --env)"')
         for name in stack.names():
             output.line(f"  {name}")
         output.line("Ctrl-C stops everything that was started here.")
     sys.stdout.flush()
+
+
+def _show_link(stack: DevStack) -> None:
+    """Print a link into the console; never with --json, whose lines are kept in logs."""
+    from broker.clock import SystemClock
+    from broker.dev.link import console_link, first_operator
+    from broker.errors import ConfigError
+
+    try:
+        if name := first_operator(stack.data):
+            link = console_link(name, stack.data, SystemClock())
+            output.line(f"console, as {name}, for one sign-in within 5 minutes:")
+            output.line(f"  {link}")
+            output.line("  another: broker dev console")
+    except ConfigError:  # the given configuration has it off, or asks an identity provider alone
+        return
+
+
+@app.command
+def console(
+    name: Annotated[
+        str, Parameter(help="An operator or auditor of the dev configuration.", metavar="NAME")
+    ] = "",
+    *,
+    data: Data = _DEFAULT,
+    json: Json = False,
+) -> int:
+    """Print a link that signs in at the console, once, within five minutes.
+
+    Example: broker dev console auditor
+    """
+    from broker.clock import SystemClock
+    from broker.dev.config import names
+    from broker.dev.link import console_link, first_operator
+    from broker.errors import ConfigError
+
+    folder = data.absolute()
+    names(folder)  # says what to do where there is no dev configuration yet
+    name = name or first_operator(folder)
+    if not name:
+        raise ConfigError(
+            "there is no operator and no auditor that the dev issuer speaks for\n"
+            "    add one to [[principals]] of the configuration"
+        )
+    link = console_link(name, folder, SystemClock())
+    if json:
+        output.document({"link": link, "principal": name})
+    else:
+        output.line(link)
+    return 0
 
 
 @app.command(help_epilogue=_TOKEN)

@@ -61,7 +61,7 @@ _COMMANDS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("grant", "broker.cli.grant:app", _WORK, "Ask for credentials, list and revoke them."),
     ("exec", "broker.cli.exec:app", _WORK, "Run a command with credentials that die with it."),
     ("credential", "broker.cli.credential:app", _WORK, "Serve AWS SDKs, git and libpq."),
-    ("mcp", "broker.cli.mcp:serve", _WORK, "Serve the Model Context Protocol to agents."),
+    ("mcp", "broker.cli.mcp:app", _WORK, "Serve the Model Context Protocol to agents."),
     ("elevate", "broker.cli.elevate:app", _WORK, "Give a task a capability for a while."),
     ("break-glass", "broker.cli.break_glass:app", _WORK, "Take a capability unapproved."),
     ("top", "broker.cli.top:app", _OPERATE, "Watch what lives, what dies next, what is wrong."),

@@ -7,7 +7,7 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from broker.cli import output
 from broker.cli.connection import DEFAULT, Connection, duration
@@ -17,9 +17,22 @@ if TYPE_CHECKING:
     from broker.mcp.web import Place
 
 _LISTEN: Final = "127.0.0.1:8701"
+_HELP: Final = """\
+Over stdio, unless --http is given, for the one agent whose host starts it. The identity is that \
+of the environment: an agent's with BROKER_TASK_ID, or an orchestrator's with --agent. Over HTTP \
+it is that of a resource server, and each agent brings a token of its own.
+
+Examples:
+
+  broker mcp --agent report-writer
+  broker mcp --http --listen 127.0.0.1:8701
+"""
 OnExit = Literal["completed", "failed", "cancelled", "leave"]
 
+app = App(name="mcp", help_epilogue=_HELP)
 
+
+@app.default
 def serve(
     *,
     agent: Annotated[
@@ -63,14 +76,7 @@ def serve(
     ] = (),
     connection: Connection = DEFAULT,
 ) -> int:
-    """Serve the Model Context Protocol to agents: credentials by voucher, decisions, approvals.
-
-    Over stdio, unless --http is given, for the one agent whose host starts it. The identity is that
-    of the environment: an agent's with BROKER_TASK_ID, or an orchestrator's with --agent. Over HTTP
-    the identity is that of a resource server. Needs broker[mcp].
-
-    Example: broker mcp --agent report-writer
-    """
+    """Serve the Model Context Protocol to agents: credentials by voucher, decisions, approvals."""
     if http and agent is not None:
         raise UsageError("--agent goes with stdio: over HTTP each agent brings its own token")
     if find_spec("mcp") is None:

@@ -1,8 +1,9 @@
 """The environment variables by which programs take a credential, by its kind.
 
 Sources: PostgreSQL's libpq, "Environment Variables"; MySQL's manual, "Environment Variables", and
-for the user the names of its container image; the AWS and Azure SDKs; Google's Terraform provider
-and ``gcloud``; Kubernetes' Terraform provider; ``valkey-cli --help``.
+for the user and the password the names of its container image; ``valkey-cli --help``; the AWS and
+Azure SDKs; Google's Terraform provider and ``gcloud``; Kubernetes' Terraform provider. What is
+called ``..._URL`` is a habit of many.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import base64
 import binascii
 from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
 
+from broker.client.dsn import Place, place_of
 from broker.client.errors import InvalidRequest
 from broker.secret import Secret
 
@@ -20,9 +21,56 @@ if TYPE_CHECKING:
 
     from broker.client.credential import Credential
 
-Variables = dict[str, Secret | str]
-
-_LIBPQ: Final[Mapping[str, str]] = {
+PROGRAMS: Final[Mapping[str, Mapping[str, str]]] = {
+    "postgres": {
+        "PGHOST": "host",
+        "PGPORT": "port",
+        "PGDATABASE": "database",
+        "PGUSER": "username",
+        "PGPASSWORD": "password",
+        "DATABASE_URL": "dsn",
+    },
+    "mysql": {
+        "MYSQL_HOST": "host",
+        "MYSQL_TCP_PORT": "port",
+        "MYSQL_DATABASE": "database",
+        "MYSQL_USER": "username",
+        "MYSQL_PWD": "password",
+        "MYSQL_PASSWORD": "password",
+        "DATABASE_URL": "dsn",
+    },
+    "redis": {
+        "REDIS_HOST": "host",
+        "REDIS_PORT": "port",
+        "REDIS_USERNAME": "username",
+        "REDIS_PASSWORD": "password",
+        "REDISCLI_AUTH": "password",
+        "REDIS_URL": "dsn",
+    },
+    "rabbitmq": {
+        "RABBITMQ_HOST": "host",
+        "RABBITMQ_PORT": "port",
+        "RABBITMQ_USERNAME": "username",
+        "RABBITMQ_PASSWORD": "password",
+        "AMQP_URL": "dsn",
+    },
+    "database": {"DATABASE_URL": "dsn"},
+    "aws": {
+        "AWS_ACCESS_KEY_ID": "access_key",
+        "AWS_SECRET_ACCESS_KEY": "secret_key",
+        "AWS_SESSION_TOKEN": "session_token",
+    },
+    "azure": {"AZURE_CLIENT_ID": "client_id", "AZURE_CLIENT_SECRET": "client_secret"},
+    "gcp": {
+        "GOOGLE_OAUTH_ACCESS_TOKEN": "token",
+        "CLOUDSDK_AUTH_ACCESS_TOKEN": "token",
+        "GOOGLE_CREDENTIALS": "key_file",
+    },
+    "kubernetes": {"KUBE_TOKEN": "service_account_token"},
+    "token": {"ACCESS_TOKEN": "access_token"},
+}
+"""By kind: the variables, and the member that each holds; those that there isn't are left out."""
+LIBPQ: Final[Mapping[str, str]] = {
     "host": "PGHOST",
     "port": "PGPORT",
     "application_name": "PGAPPNAME",
@@ -35,19 +83,45 @@ _LIBPQ: Final[Mapping[str, str]] = {
     "target_session_attrs": "PGTARGETSESSIONATTRS",
 }
 """Parameters of a connection URI that libpq takes from the environment as well."""
-_MEMBERS: Final[Mapping[str, Mapping[str, str]]] = {
-    "aws": {
-        "access_key": "AWS_ACCESS_KEY_ID",
-        "secret_key": "AWS_SECRET_ACCESS_KEY",
-        "session_token": "AWS_SESSION_TOKEN",
-    },
-    "azure": {"client_id": "AZURE_CLIENT_ID", "client_secret": "AZURE_CLIENT_SECRET"},
-    "gcp": {"token": "GOOGLE_OAUTH_ACCESS_TOKEN"},
-    "kubernetes": {"service_account_token": "KUBE_TOKEN"},
-}
-"""Which member goes where, by the credential's type."""
-_ALIASES: Final[Mapping[str, str]] = {"GOOGLE_OAUTH_ACCESS_TOKEN": "CLOUDSDK_AUTH_ACCESS_TOKEN"}
-_PUBLIC: Final = frozenset({"access_key", "client_id"})
+_PUBLIC: Final = frozenset({"host", "port", "database", "username", "access_key", "client_id"})
+
+Variables = dict[str, Secret | str]
+
+
+def kind_of(credential: Credential, place: Place) -> str:
+    """Return the kind of a credential: that of its DSN, or else its type."""
+    return place.kind or credential.type
+
+
+def members_of(credential: Credential, place: Place) -> dict[str, Secret]:
+    """Return what a credential has, by name, and what is made of it.
+
+    That is ``host``, ``port`` and ``database`` of its DSN, ``token`` and ``session_token`` whatever
+    they are called, and ``key_file``, the text of Google's key.
+    """
+    parts = {"host": place.host, "port": place.port, "database": place.database}
+    made = {name: Secret(text) for name, text in parts.items() if text}
+    key = credential.get("private_key_data")
+    found = {
+        **made,
+        "token": credential.token,
+        "session_token": credential.session_token,
+        "key_file": _decoded(key) if key is not None else None,
+        **{name: credential.get(name) for name in credential.names},
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def assigned(kind: str, members: Mapping[str, Secret], place: Place) -> Variables:
+    """Return the variables of a kind that there are members for; what is secret is a ``Secret``."""
+    found: Variables = {}
+    for variable, member in PROGRAMS.get(kind, {}).items():
+        if (value := members.get(member)) is not None and (text := value.reveal()):
+            found[variable] = text if member in _PUBLIC else value
+    if kind == "postgres":
+        options = (place.options or {}).items()
+        found |= {LIBPQ[option]: text for option, text in options if option in LIBPQ and text}
+    return found
 
 
 def variables(credential: Credential) -> Variables:
@@ -57,67 +131,20 @@ def variables(credential: Credential) -> Variables:
         InvalidRequest: there is no convention for its kind.
     """
     dsn = credential.dsn
-    found = _of_dsn(credential, dsn) if dsn is not None else _of_members(credential)
+    place = place_of(dsn.reveal()) if dsn is not None else Place()
+    found = assigned(kind_of(credential, place), members_of(credential, place), place)
     if not found:
         raise InvalidRequest(
             f"There are no usual variables for a credential of type {credential.type!r}"
-            + (" without a dsn" if credential.password is not None else "")
+            + (" without a dsn" if credential.password is not None and dsn is None else "")
             + f": take what you need from it; it has {', '.join(credential.names)}",
             code="no_variables",
         )
     return found
 
 
-def _of_members(credential: Credential) -> Variables:
-    found: Variables = {}
-    for member, name in _MEMBERS.get(credential.type, {}).items():
-        value = credential.get(member)
-        if value is not None:
-            found[name] = value.reveal() if member in _PUBLIC else value
-            if name in _ALIASES:
-                found[_ALIASES[name]] = found[name]
-    key = credential.get("private_key_data") if credential.type == "gcp" else None
-    if key is not None:
-        found["GOOGLE_CREDENTIALS"] = _google_key(key)
-    token = credential.get("access_token")
-    if token is not None:
-        found["ACCESS_TOKEN"] = token
-    return found
-
-
-def _google_key(key: Secret) -> Secret:
+def _decoded(key: Secret) -> Secret:
     try:
         return Secret(base64.b64decode(key.reveal(), validate=True).decode())
     except (binascii.Error, UnicodeDecodeError):
         return key  # it isn't in base64: the file itself
-
-
-def _of_dsn(credential: Credential, dsn: Secret) -> Variables:
-    try:
-        parts = urlsplit(dsn.reveal())
-        port = parts.port
-    except ValueError:
-        raise InvalidRequest(
-            "The credential's dsn isn't a URL: take its members", code="no_variables"
-        ) from None
-    user = credential.username or ""
-    secret = credential.password or Secret("")
-    host, name = unquote(parts.hostname or ""), unquote(parts.path.removeprefix("/"))
-    match parts.scheme.partition("+")[0]:
-        case "postgresql" | "postgres":
-            found: Variables = {"PGUSER": user, "PGPASSWORD": secret, "PGDATABASE": name}
-            found |= {"PGHOST": host, "PGPORT": str(port or "")}
-            asked = dict(parse_qsl(parts.query))
-            found |= {_LIBPQ[key]: value for key, value in asked.items() if key in _LIBPQ}
-            found["DATABASE_URL"] = dsn
-        case "mysql" | "mariadb":
-            found = {"MYSQL_USER": user, "MYSQL_PWD": secret, "MYSQL_PASSWORD": secret}
-            found |= {"MYSQL_HOST": host, "MYSQL_TCP_PORT": str(port or "")}
-            found |= {"MYSQL_DATABASE": name, "DATABASE_URL": dsn}
-        case "redis" | "rediss" | "valkey" | "valkeys":
-            found = {"REDIS_URL": dsn, "REDISCLI_AUTH": secret}
-        case "amqp" | "amqps":
-            found = {"AMQP_URL": dsn}
-        case _:
-            found = {"DATABASE_URL": dsn}
-    return {key: value for key, value in found.items() if value}

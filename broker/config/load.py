@@ -15,6 +15,7 @@ from broker.config.approvals import ApprovalsSection, ElevationSection
 from broker.config.audit import AuditSection
 from broker.config.backends import BackendEntry
 from broker.config.channels import ChannelEntry  # noqa: TC001  pydantic reads the annotations below
+from broker.config.console import ConsoleSection
 from broker.config.entries import CapabilityEntry, IdentitySection, PrincipalEntry
 from broker.config.fields import Many  # noqa: TC001  as above
 from broker.config.login import LoginSection  # noqa: TC001  as above
@@ -68,6 +69,7 @@ class Config(Table):
     reconcile: ReconcileSection = ReconcileSection()
     audit: AuditSection = AuditSection()
     approvals: ApprovalsSection = ApprovalsSection()
+    console: ConsoleSection = ConsoleSection()
     elevation: ElevationSection = ElevationSection()
     channels: Many[ChannelEntry] = ()
     backends: dict[str, BackendEntry] = Field(default_factory=dict[str, BackendEntry])
@@ -86,6 +88,17 @@ class Config(Table):
             raise Fault(
                 "has no use with an http issuer, which is what clients call",
                 'write issuer = "https://…" in [broker], or remove [tls]',
+            )
+        return value
+
+    @field_validator("console")
+    @classmethod
+    def _links_stay_here(cls, value: ConsoleSection, info: ValidationInfo) -> ConsoleSection:
+        broker: BrokerSection | None = info.data.get("broker")
+        if value.link_issuer and broker is not None and not broker.issuer.startswith("http:"):
+            raise Fault(
+                "link_issuer signs people in by a link, which is for a broker on this machine",
+                "remove it, and name an issuer and a client_id",
             )
         return value
 

@@ -69,6 +69,7 @@ def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
         yield from _unknown(loc, group, ("escalate_to",), _names(groups))
     if isinstance(login := data.get("login"), dict):
         yield from _unknown(("login",), cast("Raw", login), ("issuer",), _names(issuers))
+    yield from _console(data, issuers)
     yield from _unused_quotas(data, capabilities)
     yield from _backends_of_others(data)
     yield from _unknown_in([*principals, *targets], "capabilities", _names(capabilities))
@@ -79,6 +80,29 @@ def reference_faults(data: Raw) -> Iterator[tuple[Loc, Fault]]:
             yield (
                 (*loc, "backend"),
                 Fault("needs a [vault] section", "add [vault] with address and auth"),
+            )
+
+
+def _console(data: Raw, issuers: Entries) -> Iterator[tuple[Loc, Fault]]:
+    section = _table(data, "console")
+    for key in ("issuer", "link_issuer"):
+        name = section.get(key)
+        if isinstance(name, str) and name not in _names(issuers):
+            fault = Fault(
+                f"there is no issuer {shown(name)}",
+                did_you_mean(name, _names(issuers), "names of [[identity.issuers]]"),
+            )
+            yield ("console", key), fault
+    for _, entry in issuers:
+        same = entry.get("audience") == section.get("client_id")
+        if same and isinstance(section.get("issuer"), str):
+            # An ID token of the console's would prove its owner at the token endpoint as well.
+            yield (
+                ("console", "client_id"),
+                Fault(
+                    f"is the audience of issuer {shown(str(entry.get('name')))} as well",
+                    "register a client of its own for the console",
+                ),
             )
 
 

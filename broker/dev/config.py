@@ -189,6 +189,7 @@ class Draft:
         issuers: list[Any] = document.setdefault("identity", {}).setdefault("issuers", [])
         if not any(entry.get("name") == issuer.NAME for entry in issuers):
             issuers.append(_dev_issuer(data))
+        document.setdefault("console", {}).setdefault("link_issuer", issuer.NAME)
         capabilities = document.setdefault("capabilities", [dict(row) for row in _CAPABILITIES])
         known = {capability.get("name") for capability in capabilities}
         document.setdefault("principals", [_identified(row, known) for row in _PRINCIPALS])
@@ -216,7 +217,8 @@ def _well_formed(document: dict[str, Any]) -> bool:
             isinstance(row, dict) for row in cast("list[object]", value)
         )
 
-    sections = (document.get(name, {}) for name in ("broker", "redis", "vault", "identity"))
+    tables = ("broker", "redis", "vault", "identity", "console")
+    sections = (document.get(name, {}) for name in tables)
     return (
         all(isinstance(section, dict) for section in sections)
         and rows(document.get("identity", {}).get("issuers", []))

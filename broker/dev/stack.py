@@ -87,6 +87,7 @@ class DevStack:
         bao, postgres = self.openbao, self.postgres
         return {
             "url": url,
+            "console": f"{url}/console",
             "redis": self.valkey.url if self.valkey else None,
             "vault": bao.address if bao else None,
             "vault_token_file": str(bao.root_token_file) if bao else None,

@@ -30,6 +30,7 @@ _PASSED_ON: Final = _ENDING | {
     *(signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT),
 }
 _HANDLED: Final = _PASSED_ON | _STOPS | {signal.SIGCHLD}
+_CHANGES: Final = os.WNOHANG | os.WUNTRACED | os.WCONTINUED
 _SI_USER: Final = 0
 """Sent by ``kill``; a terminal's signals have a positive code (Linux ``siginfo.h``)."""
 _PR_SET_PDEATHSIG: Final = 1
@@ -118,18 +119,35 @@ class Child:
             self._send(signal.SIGKILL)
 
     def _look(self) -> Ended | None:
-        """Return how it ended, if it has; when it was stopped, so are we."""
-        with self._lock:
-            pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
-            if pid and not os.WIFSTOPPED(status):
+        """Return how it ended, if it has; when it was stopped, so are we, and go on together."""
+        stopped_with_it = False
+        while True:
+            pid, status = self._changed()
+            if not pid:
+                if stopped_with_it:  # it still is: whoever continued us spoke to us alone
+                    self._send(signal.SIGCONT)
+                return None
+            if os.WIFCONTINUED(status):
+                return None
+            if not os.WIFSTOPPED(status):
                 code = os.waitstatus_to_exitcode(status)
-                self._process.returncode = code
-                self._ended.set()
                 return Ended(max(code, 0), max(-code, 0), self._told)
-        if pid and (stopped := os.WSTOPSIG(status)) in _STOPS:
-            _stop(stopped)
-            self._send(signal.SIGCONT)
-        return None
+            if (number := os.WSTOPSIG(status)) not in _STOPS:
+                return None
+            _stop(number)
+            # A shell continues the whole group. To pass that on would be once too often, and after
+            # the next Ctrl-Z too late: so we look again first.
+            _drain({signal.SIGCONT} & self._handled)
+            stopped_with_it = True
+
+    def _changed(self) -> tuple[int, int]:
+        """Return what ``waitpid(2)`` says of its last change, (0, 0) without one."""
+        with self._lock:
+            pid, status = os.waitpid(self.pid, _CHANGES)
+            if pid and (os.WIFEXITED(status) or os.WIFSIGNALED(status)):
+                self._process.returncode = os.waitstatus_to_exitcode(status)
+                self._ended.set()
+        return pid, status
 
     def _passed_on(self, number: int, code: int | None, sender: int) -> None:
         if number not in _PASSED_ON:

@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import TYPE_CHECKING
 
+from broker.client.conventions import kind_of, members_of
+from broker.client.dsn import Place, place_of
 from broker.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from broker.client import IssuedGrant
-
-_PORTS: Final = {
-    **dict.fromkeys(("postgresql", "postgres"), "5432"),
-    **dict.fromkeys(("mysql", "mariadb"), "3306"),
-    **dict.fromkeys(("redis", "rediss", "valkey", "valkeys"), "6379"),
-    "amqp": "5672",
-    "amqps": "5671",
-}
-_KINDS: Final = {
-    **dict.fromkeys(("postgresql", "postgres"), "postgres"),
-    **dict.fromkeys(("mysql", "mariadb"), "mysql"),
-    **dict.fromkeys(("redis", "rediss", "valkey", "valkeys"), "redis"),
-    **dict.fromkeys(("amqp", "amqps"), "rabbitmq"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a DSN leads to; each part is empty where it isn't said, ``options`` is its query."""
-
-    kind: str = ""
-    host: str = ""
-    port: str = ""
-    database: str = ""
-    options: Mapping[str, str] | None = None
 
 
 class Members:
@@ -52,43 +25,35 @@ class Members:
         """``task_id`` is a member, too, for a child that speaks to the broker."""
         self.grant_id = issued.grant_id
         self.capability = issued.capability
-        self.type = issued.credential.type
-        found = {name: issued.credential.get(name) for name in issued.credential.names}
-        own = {name: value for name, value in found.items() if value is not None}
-        dsn = own.get("dsn")
-        self.place = _place(dsn.reveal()) if dsn else Place()
-        ours = {"grant_id": issued.grant_id, "task_id": task_id, **_parts(self.place)}
-        pair = issued.credential
-        ours |= {"token": _reveal(pair.token), "session_token": _reveal(pair.session_token)}
-        secrets = {name: Secret(text) for name, text in ours.items() if text}
-        self._all = {**secrets, **self._files(own), **own}
-        self.own = tuple(own)
+        dsn = issued.credential.dsn
+        self.place = place_of(dsn.reveal()) if dsn is not None else Place()
+        self.kind = kind_of(issued.credential, self.place)
+        ours = {"grant_id": issued.grant_id, "task_id": task_id}
+        found = members_of(issued.credential, self.place)
+        self.own = tuple(name for name in issued.credential.names if name in found)
         """The names of the credential's own."""
+        secrets = {name: Secret(text) for name, text in ours.items() if text}
+        self.all: Mapping[str, Secret] = {**secrets, **_files(self.place, found), **found}
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all there is."""
-        return tuple(self._all)
+        return tuple(self.all)
 
     def get(self, name: str) -> Secret | None:
         """Return one of them."""
-        return self._all.get(name)
+        return self.all.get(name)
 
-    def _files(self, own: Mapping[str, Secret]) -> dict[str, Secret]:
-        """Return the texts of files that programs know, of what there is."""
-        if (data := own.get("private_key_data")) is not None:
-            try:
-                decoded = base64.b64decode(data.reveal(), validate=True).decode()
-            except (binascii.Error, UnicodeDecodeError):
-                return {}
-            return {"key_file": Secret(decoded)}
-        if self.place.kind != "postgres" or not {"username", "password"} <= own.keys():
-            return {}
-        user, password = own["username"].reveal(), own["password"].reveal()
-        return {
-            "pgpass": Secret(pgpass_line(self.place, user, password)),
-            "pgservice": Secret(pgservice_file(self.place, user, password)),
-        }
+
+def _files(place: Place, members: Mapping[str, Secret]) -> dict[str, Secret]:
+    """Return the texts of files that programs know, of what there is."""
+    if place.kind != "postgres" or not {"username", "password"} <= members.keys():
+        return {}
+    user, password = members["username"].reveal(), members["password"].reveal()
+    return {
+        "pgpass": Secret(pgpass_line(place, user, password)),
+        "pgservice": Secret(pgservice_file(place, user, password)),
+    }
 
 
 def pgpass_line(place: Place, user: str, password: str) -> str:
@@ -108,27 +73,3 @@ def _escaped(field: str) -> str:
     if field == "*":
         return field
     return field.replace("\\", "\\\\").replace(":", "\\:")
-
-
-def _place(dsn: str) -> Place:
-    scheme = dsn.partition(":")[0].partition("+")[0]
-    try:
-        parts = urlsplit(dsn)
-        host, port = parts.hostname or "", parts.port
-    except ValueError:  # several hosts, say: the DSN is all that there is then
-        return Place(_KINDS.get(scheme, ""))
-    return Place(
-        kind=_KINDS.get(scheme, ""),
-        host=unquote(host),
-        port=str(port or _PORTS.get(scheme, "")),
-        database=unquote(parts.path.removeprefix("/")),
-        options=dict(parse_qsl(parts.query)),
-    )
-
-
-def _parts(place: Place) -> dict[str, str]:
-    return {"host": place.host, "port": place.port, "database": place.database}
-
-
-def _reveal(secret: Secret | None) -> str:
-    return secret.reveal() if secret is not None else ""

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from fastapi import Depends, FastAPI
 
 import broker
+from broker.audit_desk import AuditDesk
 from broker.http import about, api, authzen, oauth, problems
 from broker.http import approvals as approvals_api
 from broker.http import audit as audit_api
@@ -165,6 +166,7 @@ def create_app(  # noqa: PLR0913  the parts of the API
     app.state.dry_runs = dry_runs
     app.state.login = login
     app.state.audit = audit
+    app.state.audit_desk = AuditDesk(audit) if audit is not None else None
     app.state.decisions = service.decisions
     app.state.ready = ready
     parts = urlsplit(issuer)

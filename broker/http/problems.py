@@ -139,15 +139,16 @@ def oauth_problem(error: errors.BrokerError, *, challenge: bool = False) -> JSON
     return JSONResponse(body, status, headers)
 
 
-def _invalid(error: RequestValidationError) -> JSONResponse:
-    """Name each field that is wrong, without repeating what was sent."""
-    items = cast("Sequence[Mapping[str, Any]]", error.errors())
+def invalid_request(items: Sequence[Mapping[str, Any]]) -> errors.InvalidRequest:
+    """Name each field that is wrong, without repeating what was sent.
+
+    ``items`` are pydantic's; the first part of each ``loc`` is where the field was.
+    """
     found = [_field_error(item) for item in items[:_MAX_FIELD_ERRORS]]
     detail = "; ".join(f"{row['field']}: {row['reason']}" for row in found) or "malformed request"
     if len(items) > len(found):
         detail += f"; and {len(items) - len(found)} more"
-    invalid = errors.InvalidRequest(detail, errors=found)
-    return problem(invalid)
+    return errors.InvalidRequest(detail, errors=found)
 
 
 def _field_error(item: Mapping[str, Any]) -> dict[str, str]:
@@ -207,7 +208,8 @@ def install(app: FastAPI, oauth_paths: str, metadata: str) -> None:
 
     async def on_invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101  registered for this class
-        return _invalid(error)
+        items = cast("Sequence[Mapping[str, Any]]", error.errors())
+        return problem(invalid_request(items))
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101  registered for this class

@@ -11,4 +11,5 @@ if TYPE_CHECKING:
 def template_of(scope: Scope) -> str:
     """Return such as ``/v1/tasks/{task_id}``; empty if no route was found, or none yet."""
     path = getattr(scope.get("route"), "path", "")
-    return path if isinstance(path, str) else ""
+    # Where an application is mounted is one of the few as well.
+    return f"{scope.get('root_path', '')}{path}" if isinstance(path, str) and path else ""

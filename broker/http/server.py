@@ -113,6 +113,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, but a second Ctrl-C leaves out the waiting for requests only."""
+        getattr(self._app.state, "end_streams", _nothing)()  # else they would be waited for
         if self._keeping is not None:
             self._keeping.cancel()
         await super().shutdown(sockets)
@@ -134,7 +135,7 @@ class _Server(uvicorn.Server):
 
 
 def _nothing() -> None:
-    """Nobody waits for the server."""
+    """Nobody waits for the server, or nothing streams."""
 
 
 class _OurLog(logging.Handler):
@@ -161,7 +162,8 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM, then finish the requests under way and return.
 
-    After the signal new ones are taken for ``linger_s`` seconds more. With ``tls`` https only.
+    After the signal new ones are taken for ``linger_s`` seconds more. With ``tls`` https only. What
+    would stream for ever ends first: ``app.state.end_streams``.
 
     Raises:
         BrokerError: the application could not be started.

@@ -104,6 +104,18 @@ class Fetcher:
             "POST", url, document, accepted, with_token=True, headers=headers, only=_JSON
         )
 
+    async def submit(self, url: str, form: str, headers: Mapping[str, str]) -> bytes:
+        """Post a form that is written already, with more headers, and return a JSON answer.
+
+        Raises:
+            FetchError: there was no answer, or not one of 200 that says it is JSON.
+        """
+        headers = {**headers, "content-type": "application/x-www-form-urlencoded"}
+        accepted = (HTTPStatus.OK,)
+        return await self._request(
+            "POST", url, form, accepted, with_token=False, headers=headers, only=_JSON
+        )
+
     async def _request(
         self,
         method: str,
@@ -123,6 +135,8 @@ class Fetcher:
                 trust, token = await asyncio.to_thread(self._prepare, with_token=with_token)
                 proof = {"authorization": f"Bearer {token.reveal()}"} if token else {}
                 body: dict[str, Any] = {} if document is None else {"json": document}
+                if isinstance(document, str):
+                    body = {"content": document}
                 async with (
                     _client(trust) as http,
                     http.stream(method, url, headers={**headers, **proof}, **body) as response,

@@ -29,7 +29,8 @@ These don't expire (``PERSISTENT``): rows are removed by the prune job once they
 Tokens, idempotency keys, proofs already used (``replay``), DPoP nonces, the ``lease`` of whoever
 writes the log and the marks of what is done one at a time (``hold``: break-glasses of an agent,
 rotations of a path), the ``rate`` at which something is issued, and what the last reconciliation
-found (``reconciled``) (``EXPIRING``) always carry an expiry.
+found (``reconciled``), sessions of people at the console, and the marks of those who signed out
+everywhere (``signedout``) (``EXPIRING``) always carry an expiry.
 """
 
 from __future__ import annotations
@@ -60,7 +61,18 @@ QUARANTINE_UNTIL: Final = "quarantine#until"
 last one ended. ``prelude.lua`` has both.
 """
 EXPIRING: Final = frozenset(
-    {"token", "idem", "replay", "nonce", "lease", "hold", "rate", "reconciled"}
+    {
+        "token",
+        "idem",
+        "replay",
+        "nonce",
+        "lease",
+        "hold",
+        "rate",
+        "reconciled",
+        "session",
+        "signedout",
+    }
 )
 
 
@@ -129,6 +141,16 @@ def nonce(span: int) -> str:
 def reconciled() -> str:
     """Return the key of what the last reconciliation found; it is in the first shard."""
     return table(0, "reconciled")
+
+
+def session(digest: str) -> str:
+    """Return the key of a session at the console; all are of one shard."""
+    return table(0, f"session:{digest}")
+
+
+def signed_out(person: str) -> str:
+    """Return the key that says until when a person's sessions are over; all are of one shard."""
+    return table(0, f"signedout:{hashlib.sha256(person.encode()).hexdigest()[:32]}")
 
 
 def shard_for(scope: str, key: str, shards: int) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from broker.errors import ConfigError, LedgerNewer, LedgerUnavailable
@@ -66,6 +67,16 @@ class Schema:
         self._unseen = True
         await self._bring_up()
         self._unseen = False
+
+    async def start(self) -> None:
+        """Begin; while the ledger doesn't answer that is left to ``look``.
+
+        Raises:
+            LedgerNewer: a newer release has been there.
+            ConfigError: the ledger has another number of shards.
+        """
+        with suppress(LedgerUnavailable):
+            await self.begin()
 
     async def look(self) -> None:
         """See whether a newer release has begun to change the ledger, or it was emptied: a job.

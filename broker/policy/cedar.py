@@ -45,7 +45,7 @@ class Schema:
         """Make and parse it, with the attributes of ``needs`` alone if that is given."""
         self.tools = tuple(tools)
         self.text = schema(self.tools, needs)
-        self._parsed = cedarpy.Schema.from_str(self.text)
+        self._parsed = _schema_of(self.text)
 
     def __eq__(self, other: object) -> bool:
         """Tell whether the same policies fit both."""
@@ -64,9 +64,14 @@ class Schema:
         return self._parsed
 
 
+@lru_cache(maxsize=16)
+def _schema_of(text: str) -> cedarpy.Schema:
+    return cedarpy.Schema.from_str(text)
+
+
 @lru_cache(maxsize=64)
 def _faults(policies: str, schema_text: str) -> tuple[tuple[str, str], ...]:
-    found = _cedar.validate_policies(policies, cedarpy.Schema.from_str(schema_text))
+    found = _cedar.validate_policies(policies, _schema_of(schema_text))
     return tuple((fault.policy_id, fault.error) for fault in found.errors)
 
 

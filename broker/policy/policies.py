@@ -64,9 +64,10 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Policies in force. ``generation`` counts the replacements."""
+    """Policies in force, and their texts. ``generation`` counts the replacements."""
 
     generation: int
+    sources: Sources
     digest: str
     enforced: CedarPolicies
     observed: Mapping[str, CedarPolicies]
@@ -94,6 +95,7 @@ class Policies:
     def _load(self, sources: Sources, generation: int) -> Loaded:
         return Loaded(
             generation,
+            sources,
             sources.digest,
             CedarPolicies(sources.enforced, self._schema),
             {

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from tests.dev import forks
+
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable
@@ -72,17 +74,9 @@ class Ran(NamedTuple):
 
 def broker(*arguments: object, **env: str) -> Ran:
     """Run one command to its end."""
-    ran = subprocess.run(
-        [PROGRAM, *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        env=environment(**env),
-        check=False,
-    )
-    assert "Traceback" not in ran.stderr, ran.stderr
-    return Ran(ran.returncode, ran.stdout, ran.stderr)
+    ran = Ran(*forks.run([*map(str, arguments)], environment(**env), WAIT_S))
+    assert "Traceback" not in ran.err, ran.err
+    return ran
 
 
 class Server:

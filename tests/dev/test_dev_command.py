@@ -17,7 +17,7 @@ from tests.dev.broker_process import PROGRAM, Server, broker, engine_pids, envir
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-KEYS = {"event", "url", "redis", "vault", "postgres"}
+KEYS = {"event", "url", "console", "redis", "vault", "postgres"}
 MORE_KEYS = {"vault_token_file", "postgres_admin_dsn_file", "config", "data"}
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from broker.cli.exec import app as exec_app
+from broker.client.conventions import LIBPQ, PROGRAMS
 from broker.exec import running
 from broker.exec.environment import ALLOWED
-from broker.exec.presets import PRESETS
 from tests.dev.broker_process import PROGRAM, Server, environment
 from tests.docs.blocks import DOCS
 from tests.e2e.test_cli_live import Cli, address, config_of
@@ -71,10 +71,11 @@ def test_blocks_are_played() -> None:
 
 
 def test_the_page_has_every_preset_variable_and_code() -> None:
-    for name, variables in PRESETS.items():
+    for name, variables in PROGRAMS.items():
         assert f"| `{name}` |" in TEXT
         for variable in variables:
             assert f"`{variable}`" in TEXT
+    assert all(f"`{variable}`" in TEXT for variable in LIBPQ.values())
     for variable in ALLOWED:
         assert f"`{variable}`" in TEXT or variable.startswith("LC_"), variable
     codes = [getattr(running, n) for n in ("REVOKED", "UNCONFIRMED", "REFUSED")]

@@ -72,10 +72,3 @@ def test_its_python_runs(
     assert "TaskEnd(state='completed', grants=GrantCounts(revoked=1, revoking=0" in said
     assert "sent to ['c-77@example.com']" in said
     assert "fetch-page: " in said
-
-
-def test_the_page_names_every_variable() -> None:
-    source = (DOCS.parent / "broker/client/conventions.py").read_text("utf-8")
-    for variable in re.findall(r'"([A-Z][A-Z_]{5,})"', source):
-        if not variable.startswith("PG") or variable in {"PGHOST", "PGPORT", "PGSSLMODE"}:
-            assert f"`{variable}`" in TEXT, variable

@@ -65,7 +65,9 @@ def test_an_operation_says_what_it_answers(path: str, operation: dict[str, Any])
 def test_an_operation_needs_a_token_or_says_that_it_does_not(
     path: str, operation: dict[str, Any]
 ) -> None:
-    if path.startswith("/v1/"):
+    if path == "/v1/login":  # whoever isn't logged in yet asks where to
+        assert operation["security"] == []
+    elif path.startswith("/v1/"):
         assert "security" not in operation
         assert "401" in operation["responses"]
     assert DOCUMENT["security"] == [{"bearer": []}, {"dpop": []}]
@@ -119,6 +121,7 @@ def test_every_member_that_a_problem_is_given_is_stated() -> None:
     given = {
         (keyword.arg, path.name)
         for path in (ROOT / "broker").rglob("*.py")
+        if path.parent.name != "client"  # its errors are its own
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names
         for keyword in node.keywords

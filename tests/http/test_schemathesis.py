@@ -59,13 +59,17 @@ AFTER_MORE: Final = {
     "POST /v1/grants/{grant_id}/abandon",
     "GET /v1/grants/{grant_id}/receipt",
     "GET /v1/reconciliations",
+    "GET /v1/audit/events/{event_id}",
+    "POST /v1/policy/dry-run",
+    "GET /v1/login",
 }
-"""Operations on what was wrapped, can be renewed, is stuck, dead or compared: they have tests of
-their own that do them.
+"""Operations on what was wrapped, can be renewed, is stuck, dead, compared, logged or configured,
+and on one of two members: they have tests of their own that do them.
 """
 
 BEYOND_WORDS: Final = (
-    r"^/oauth/|^/v1/(revocations|freezes|signals|principals|owners/retire|keys/rotate)$"
+    r"^/oauth/"
+    r"|^/v1/(revocations|freezes|signals|principals|owners/retire|keys/rotate|policy/dry-run)$"
 )
 """Paths where data that fits the document may be refused: it can't say all that must hold."""
 

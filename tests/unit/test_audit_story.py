@@ -189,11 +189,17 @@ def test_a_roots_story_has_those_below_it_and_no_others() -> None:
          "reported: error (timeout)"),
         ("signal.set", {"selector": "agent:x", "verdict": "compromised", "reason": "seen"},
          Stage.NOTE, "signal on agent:x compromised (seen)"),
-        ("handle.drop", {"handle": "h", "backend": "vault"}, Stage.NOTE,
-         'handle.drop {"backend":"vault","handle":"h"}'),
+        ("odd.event", {"handle": "h", "backend": "vault"}, Stage.NOTE,
+         'odd.event {"backend":"vault","handle":"h"}'),
+        ("handle.drop", {"handle": "h", "backend": "vault"}, Stage.DEAD,
+         "its token is confirmed dead at vault"),
+        ("approval.requested", {"action": "call_tool", "capability": "mail"}, Stage.DECISION,
+         "a human is asked: call tool mail"),
+        ("approval.voted", {"vote": "yes", "reason": "ticket 7"}, Stage.DECISION,
+         'a human says yes: "ticket 7"'),
         ("of.a.kind.yet.to.come", {}, Stage.NOTE, "of.a.kind.yet.to.come"),
     ],
-    ids=range(9),
+    ids=range(12),
 )  # fmt: skip
 def test_every_event_says_something(kind: str, data: Any, stage: Stage, text: str) -> None:
     ledger = Ledger()

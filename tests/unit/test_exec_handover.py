@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.client.conventions import PROGRAMS
 from broker.client.decoding import decode
+from broker.client.dsn import Place
 from broker.client.models import IssuedGrant
 from broker.exec.environment import ALLOWED, clean
 from broker.exec.files import SecretFiles, in_memory, place, sweep
 from broker.exec.handover import Handover
-from broker.exec.members import Members, Place, pgpass_line
-from broker.exec.presets import NAMES, PRESETS
+from broker.exec.members import Members, pgpass_line
+from broker.exec.presets import NAMES
 from broker.exec.refusal import Unfit
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ def filled(folder: Path, credential: dict[str, Any], **options: tuple[str, ...])
                 "MYSQL_DATABASE": "stock",
                 "MYSQL_USER": "u",
                 "MYSQL_PWD": "p",
+                "MYSQL_PASSWORD": "p",
                 "DATABASE_URL": "mysql+pymysql://u:p@h/stock",
             },
             id="mysql",
@@ -97,11 +100,11 @@ def filled(folder: Path, credential: dict[str, Any], **options: tuple[str, ...])
             id="aws",
         ),
         pytest.param(
-            {"type": "token", "access_token": "at", "scope": "a b"},
+            {"type": "kv", "api-key": "at", "scope": "a b"},
             {
                 "BROKER_GRANT_ID": "grt_1",
-                "BROKER_CREDENTIAL_TYPE": "token",
-                "BROKER_CREDENTIAL_ACCESS_TOKEN": "at",
+                "BROKER_CREDENTIAL_TYPE": "kv",
+                "BROKER_CREDENTIAL_API_KEY": "at",
                 "BROKER_CREDENTIAL_SCOPE": "a b",
             },
             id="a kind without a habit",
@@ -186,9 +189,9 @@ def test_two_of_a_kind_have_to_be_told_apart(tmp_path: Path) -> None:
 
 
 def test_every_preset_can_be_named() -> None:
-    for name in PRESETS:
+    for name in PROGRAMS:
         assert Handover.parse(("a",), preset=(name,)).presets == {"a": name}
-    assert set(NAMES) - PRESETS.keys() == {"plain", "none"}
+    assert set(NAMES) - PROGRAMS.keys() == {"plain", "none"}
 
 
 def test_a_file_is_private_and_goes(tmp_path: Path) -> None:
@@ -241,8 +244,10 @@ def test_googles_key_is_a_file(tmp_path: Path) -> None:
     data = base64.b64encode(b'{"type": "service_account"}').decode()
     key = {"type": "gcp", "private_key_data": data}
     assert filled(tmp_path, key, env=("K={{key_file}}",)) == {"K": '{"type": "service_account"}'}
-    with pytest.raises(Unfit):
-        filled(tmp_path, {"type": "gcp", "private_key_data": "%"}, env=("K={{key_file}}",))
+    assert filled(tmp_path, key) == {"GOOGLE_CREDENTIALS": '{"type": "service_account"}'}
+    assert filled(tmp_path, {"type": "gcp", "private_key_data": "%"}, env=("K={{key_file}}",)) == {
+        "K": "%"
+    }
 
 
 text = st.text(st.characters(exclude_characters="\n\r\0", exclude_categories=["Cs"]), min_size=1)

@@ -38,6 +38,24 @@ print("ready", sys.stdin.isatty(), flush=True)
 sys.stdin.readline()
 print("count", count, flush=True)
 """
+ROUNDS = 4
+CONTINUES = """
+import os, signal, sys
+again = int(sys.argv[1]) if sys.argv[1:] else 0
+count = 0
+def say(*words):  # print can't be interrupted by itself
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+def got(*_):
+    global count
+    count += 1
+    if count <= again:
+        os.kill(os.getpid(), signal.SIGTSTP)
+    say("continued", count)
+signal.signal(signal.SIGCONT, got)
+say("ready")
+sys.stdin.readline()
+say("count", count)
+"""
 
 
 class Shell:
@@ -132,18 +150,34 @@ def test_its_size_reaches_the_child_once(fake: FakeBroker, shell: Shell, tmp_pat
 
 def test_it_is_stopped_and_goes_on_as_one(fake: FakeBroker, shell: Shell, tmp_path: Path) -> None:
     dead(opening(fake))
-    typed(shell, tmp_path, COUNTS, "SIGCONT")
-    shell.until("ready True")
-    for _ in range(2):
+    typed(shell, tmp_path, CONTINUES)
+    shell.until("ready")
+    for number in range(1, ROUNDS + 1):
         shell.type("\x1a", "")
         shell.until("Stopped")
         shell.type("fg")
-        shell.until("child.py")
+        # Not before it goes on: until then the keys are the shell's, or discarded by SIGCONT.
+        shell.until(f"continued {number}\r\n")
     shell.type("")
-    assert "count" in shell.until("\r\n")
+    shell.until(f"count {ROUNDS}\r\n")
     shell.type("echo over")
-    shell.until("over")
+    shell.until("over\r\n")
     assert ended(fake)["outcome"] == "completed"
+
+
+def test_it_may_stop_again_at_once(fake: FakeBroker, shell: Shell, tmp_path: Path) -> None:
+    dead(opening(fake))
+    typed(shell, tmp_path, CONTINUES, str(ROUNDS - 1))
+    shell.until("ready")
+    shell.type("\x1a", "")
+    for _ in range(ROUNDS):
+        shell.until("Stopped")
+        shell.type("fg")
+    shell.until(f"continued {ROUNDS}\r\n")
+    shell.type("")
+    shell.until(f"count {ROUNDS}\r\n")
+    shell.type("echo over")
+    shell.until("over\r\n")
 
 
 def test_a_terminal_left_raw_is_put_right(fake: FakeBroker, shell: Shell, tmp_path: Path) -> None:

@@ -194,7 +194,9 @@ async def test_what_is_no_prepared_is_refused(ward: Ward, answer: object) -> Non
         await ward.guard.prepare(ward.task, KEY)
 
 
-@pytest.mark.parametrize("odd", [leak, lambda: "5", lambda: True], ids=["error", "text", "yes"])
+@pytest.mark.parametrize(
+    "odd", [leak, sys.exit, lambda: "5", lambda: True], ids=["error", "exit", "text", "yes"]
+)
 async def test_how_long_one_outlives_its_handle_is_a_number_or_nothing_is_known(
     ward: Ward, odd: Callable[[], Any]
 ) -> None:
