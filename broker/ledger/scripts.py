@@ -72,9 +72,9 @@ _FLAGS: Final = {
     "quarantine": _ALLOW_OOM,
     "reconciled": _ALLOW_OOM,  # what is ended is logged
     "schema": _ALLOW_OOM,
+    "lease": _ALLOW_OOM,  # what is done alone sees to what lives, or makes room
     # Draining makes room: what is in the log can be trimmed.
     "audit_read": "#!lua flags=no-writes",
-    "audit_lease": _ALLOW_OOM,
     "audit_commit": _ALLOW_OOM,
 }
 NAMES: Final = tuple(_FLAGS)

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class LedgerView:
     """What the ledger knows: grants that are live or whose leases were seen, tasks of tokens seen.
 
-    ``mint_ms`` is how long a lease may exist without being written down. No task that was opened
+    ``mint_ms`` is how long a lease may exist without being written down, 0 where nothing is issued
+    meanwhile. No task that was opened
     after ``since`` can have been forgotten by now. Times are epoch milliseconds.
     """
 

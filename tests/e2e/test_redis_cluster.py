@@ -194,7 +194,13 @@ async def test_writes_that_a_failover_loses_leave_nothing_alive_and_unknown(
     tmp_path: Path,
     pristine: None,
 ) -> None:
-    admin, world = Admin(engines[0]), on_cluster(engines, section, tmp_path)
+    stack, config = engines
+    alone = [
+        c.model_copy(update={"exclusive": True}) if c.name == "orders-read" else c
+        for c in config.capabilities
+    ]
+    own = (stack, config.model_copy(update={"capabilities": alone}))
+    admin, world = Admin(stack), on_cluster(own, section, tmp_path)
     empty(cluster)
     assert world.app.audit is not None
     key = keys.table(0, "tasks")
