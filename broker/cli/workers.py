@@ -74,7 +74,8 @@ class _Supervisor:
         first = await self._start(0)
         if not await first.serves():
             first.line.close()
-            return await first.process.wait()
+            code = await first.process.wait()
+            return 0 if self._stopping.is_set() else max(code, 1)  # below 0 it is a signal
         self._serving(0)
         async with asyncio.TaskGroup() as group:
             for number in range(workers):

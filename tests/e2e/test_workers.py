@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +21,6 @@ from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from pathlib import Path
 
     from broker.config import Config
     from broker.dev.stack import DevStack
@@ -84,6 +84,13 @@ def test_workers_share_the_socket_and_one_that_dies_comes_back(served: Served) -
         return {'worker="0"', 'worker="1"'} == set(re.findall(r'worker="[01]"', shown))
 
     eventually(both, "metrics are of both")
+    before = asked(served)
+    for _ in range(40):
+        assert served.get("/healthz")[0] == 200  # each over a connection of its own
+    counts = asked(served)
+    assert sum(counts.values()) - sum(before.values()) == 40
+    assert min(counts.values()) > 0  # whoever is free takes it
+
     victim = max(first)
     os.kill(victim, signal.SIGKILL)
     eventually(lambda: not alive(victim), "it is dead")
@@ -95,6 +102,25 @@ def test_workers_share_the_socket_and_one_that_dies_comes_back(served: Served) -
     eventually(lambda: served.get("/readyz")[0] == 503, "it says that it leaves", 1.8)
     assert served.get("/healthz")[0] == 200
     assert served.process.wait(30) == 0
+
+
+def asked(served: Served) -> dict[str, float]:
+    """How many times each worker says that ``/healthz`` was asked."""
+    found: dict[str, float] = dict.fromkeys("01", 0)
+    for line in served.get("/metrics")[1].splitlines():
+        if line.startswith("broker_http_requests_total") and '"/healthz"' in line:
+            worker = re.findall(r'worker="([01])"', line)[0]
+            found[worker] += float(line.rpartition(" ")[2])
+    return found
+
+
+def test_a_stop_while_the_first_worker_starts_is_no_failure(file: Path) -> None:
+    words = [PROGRAM, "serve", "--config", str(file), "--workers", "2"]
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, env=environment())
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    eventually(lambda: bool(children.read_text().split()), "the first is being started")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
 
 
 def test_workers_end_with_their_supervisor(served: Served) -> None:
