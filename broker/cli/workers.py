@@ -85,9 +85,9 @@ class _Supervisor:
     async def _start(self, number: int) -> _Worker:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)  # noqa: FBT003  the library's own
-        descriptors = (self._taken.fileno(), theirs.fileno())
-        arguments = (self._config, *descriptors, number, self._folder)
-        with theirs:
+        with theirs, self._taken.dup() as taken:  # which may be closed meanwhile
+            descriptors = (taken.fileno(), theirs.fileno())
+            arguments = (self._config, *descriptors, number, self._folder)
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "broker.cli.worker", *map(str, arguments)),
                 pass_fds=descriptors,
@@ -103,6 +103,8 @@ class _Supervisor:
         pause_s = _FIRST_PAUSE_S
         while True:
             if worker is None:
+                if self._stopping.is_set():
+                    return
                 worker = await self._start(number)
                 if await worker.serves():
                     self._serving(number)
@@ -128,6 +130,7 @@ class _Supervisor:
 
     def _pass_on(self, number: int) -> None:
         self._stopping.set()
+        self._taken.close()  # or clients would still be let in, and wait for nobody
         for worker in self._workers.values():
             with contextlib.suppress(ProcessLookupError):
                 worker.process.send_signal(number)
