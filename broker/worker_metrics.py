@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.openmetrics import parser
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from broker.logs import get_logger
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 log = get_logger("metrics")
 _OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0"
+_parse: Callable[[str], Iterable[Metric]] = cast("Any", parser).text_string_to_metric_families
 _WITHIN_S: Final = 2.0
 """A worker that takes longer, or is being started anew, is left out of this answer."""
 
@@ -106,7 +107,7 @@ class _Merged(Collector):
     def __init__(self, told: Iterable[tuple[str, str]]) -> None:
         self._families: dict[str, Metric] = {}
         for worker, text in told:
-            families: Any = text_string_to_metric_families(text)
+            families = _parse(text)
             for family in families:
                 own = [s._replace(labels={"worker": worker, **s.labels}) for s in family.samples]
                 family.samples = []

@@ -186,7 +186,8 @@ def serve(
         config.ssl = tls.context
     server = _Server(config, app=app, tls=tls, linger_s=linger_s)
     server.on_ready = on_ready
-    server.run(sockets=[taken])
+    with contextlib.suppress(SystemExit):  # uvicorn's, when the application can't be started
+        server.run(sockets=[taken])
     if refusal := getattr(app.state, "refusal", None):
         raise refusal
     if not server.started:

@@ -124,7 +124,8 @@ class Cluster:
         return answers
 
     async def _arrived(self, told: AskError, command: Command) -> Any:  # noqa: ANN401  as Servers
-        node = self.client.nodes_manager.get_node(host=told.host, port=told.port)
+        where: Any = told  # whose types redis-py leaves out
+        node = self.client.nodes_manager.get_node(host=where.host, port=where.port)
         if node is None:
             self._look()
             return told

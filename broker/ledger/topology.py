@@ -56,7 +56,7 @@ class Servers(Protocol):
         """Whether a replica may take a master's place."""
         ...
 
-    def encode(self, word: Any) -> bytes:  # noqa: ANN401  redis-py takes text, numbers and bytes
+    def encode(self, word: Any, /) -> bytes:  # noqa: ANN401  redis-py takes text, numbers and bytes
         """Write one word of a command; what can't be written is an error."""
         ...
 
@@ -135,7 +135,10 @@ class One:
         """Nothing is opened yet."""
         self.failing_over = place.kind == "sentinel"
         self._sentinel: Any = None
-        blocking = {"max_connections": CONNECTIONS, "timeout": place.options["socket_timeout"]}
+        blocking: dict[str, Any] = {
+            "max_connections": CONNECTIONS,
+            "timeout": place.options["socket_timeout"],
+        }
         pool: Any
         if self.failing_over:
             self._sentinel = _sentinels(place, login)

@@ -114,7 +114,8 @@ async def test_a_report_of_whom_another_has_come_after_is_refused(redis: Connect
 
     old = await Lease(redis, JOB).alone(noted)
     new = await Lease(redis, JOB).alone(noted)
-    assert old is not None
+    assert old
+    assert new
     assert new == old + 1
     assert await report("new", new)
     assert not await report("old", old)
