@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 class LedgerView:
     """What the ledger knows: grants that are live or whose leases were seen, tasks of tokens seen.
 
-    ``mint_ms`` is how long a lease may exist without being written down, 0 where nothing is issued
-    meanwhile. No task that was opened
+    ``mint_ms`` is how long a lease may exist without being written down. No task that was opened
     after ``since`` can have been forgotten by now. Times are epoch milliseconds.
     """
 
@@ -134,7 +133,9 @@ def _leases(ledger: LedgerView, vault: VaultView) -> Iterator[Finding]:
                     task_id=grant.task_id,
                     grant_id=grant.id,
                 )
-            elif grant is None and ledger.now - lease.issued_at >= ledger.mint_ms:
+            elif grant is None:
+                if path in unsettled and ledger.now - lease.issued_at < ledger.mint_ms:
+                    continue  # it is being written down
                 ours = path in vault.exclusive and path not in unsettled
                 yield Finding(
                     Kind.UNCLAIMED_LEASE,

@@ -74,7 +74,7 @@ class ReconcileDesk:
         self._quarantine = QuarantineTable(connection)
         self._lease = Lease(connection, JOB)
         survey = Survey(
-            pipeline=pipeline, table=table, quarantine=self._quarantine, look=look, targets=targets
+            pipeline=pipeline, table=table, released=self._quarantine, look=look, targets=targets
         )
         self._reconciliation = Reconciliation(
             pipeline=pipeline, survey=survey, table=table, look=look, targets=targets

@@ -58,19 +58,19 @@ class Survey:
         *,
         pipeline: Pipeline,
         table: Reconciling,
-        quarantine: QuarantineTable,
+        released: QuarantineTable,
         look: VaultLook | None,
         targets: Sequence[Target],
     ) -> None:
         """``look`` is None where there is no Vault.
 
-        What an operator knew of when the last ``quarantine`` was ended isn't lost any more.
+        What an operator knew of when the last quarantine was ``released`` isn't lost any more.
         """
         self._queries = pipeline.queries
         self._times = pipeline.ledger.times
         self._capabilities = tuple(pipeline.catalog.capabilities.values())
         self._table = table
-        self._quarantine = quarantine
+        self._released = released
         self._look = look
         self._targets = targets
         self._vault = "vault"
@@ -82,7 +82,6 @@ class Survey:
             LedgerUnavailable: without the ledger there is nothing to compare with.
         """
         problems: list[str] = []
-        held = await self._quarantine.standing()  # nothing has been reserved since
         asked = backend in ("", self._vault)
         if not asked and backend != TOKEN:  # whose credentials are the ledger's own
             problems.append(f"{backend}: it doesn't list what it made, so nothing was compared")
@@ -103,8 +102,8 @@ class Survey:
                 now=now,
                 grants=grants,
                 tasks=await self._tasks(listed.tokens if listed else ()),
-                mint_ms=0 if held else max(self._times.pending_ms, _SLACK_MS),
-                since=max(now - self._times.retain_ms, await self._quarantine.released_at()),
+                mint_ms=max(self._times.pending_ms, _SLACK_MS),
+                since=max(now - self._times.retain_ms, await self._released.released_at()),
             ),
             vault=vault,
             targets=accounts,
