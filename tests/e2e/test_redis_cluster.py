@@ -36,9 +36,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Generator[ValkeyCluster
     digest = hashlib.sha256(PASSWORD.encode()).hexdigest()
     user = rule.replace("PASSWORD_SHA256", digest)
     made = ValkeyCluster(tmp_path_factory.mktemp("cluster"), user=user)
-    made.start()
-    yield made
-    made.stop()
+    with made:
+        yield made
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import redis
 
@@ -120,7 +120,13 @@ class ValkeyCluster:
             "cluster-replica-validity-factor": "0",
             "cluster-require-full-coverage": "no",
         }
-        self.nodes = [Node(data / str(at), own, user=user) for at in range(2 * MASTERS)]
+        # By default a bus is 10,000 above its node's port, where somebody else may be.
+        buses = [free_port() for _ in range(2 * MASTERS)]
+        self.nodes = [
+            Node(data / str(at), {**own, "cluster-port": str(bus)}, user=user)
+            for at, bus in enumerate(buses)
+        ]
+        self._bus = buses[0]
 
     @property
     def url(self) -> str:
@@ -137,7 +143,7 @@ class ValkeyCluster:
             node.ask("CLUSTER", "ADDSLOTSRANGE", at * third, last)
             node.ask("CLUSTER", "SET-CONFIG-EPOCH", at + 1)
         for node in self.nodes[1:]:
-            node.ask("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port)
+            node.ask("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port, self._bus)
         every = len(self.nodes)
         _wait(lambda: all(len(self.names(n)) == every for n in self.nodes), "all have met")
         for master, replica in zip(masters, replicas, strict=True):
@@ -147,6 +153,17 @@ class ValkeyCluster:
     def stop(self) -> None:
         for node in self.nodes:
             node.stop()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def names(self, node: Node) -> list[str]:
         """The nodes that one knows."""
