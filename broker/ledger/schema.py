@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from broker.errors import ConfigError, LedgerNewer, LedgerUnavailable
@@ -75,8 +74,12 @@ class Schema:
             LedgerNewer: a newer release has been there.
             ConfigError: the ledger has another number of shards.
         """
-        with suppress(LedgerUnavailable):
+        try:
             await self.begin()
+        except LedgerUnavailable:
+            pass
+        except LedgerNewer as error:
+            raise LedgerNewer(error.detail) from None  # waiting doesn't help whoever starts it
 
     async def look(self) -> None:
         """See whether a newer release has begun to change the ledger, or it was emptied: a job.

@@ -69,6 +69,8 @@ async def least(
     valkey.ask("FLUSHALL")
     made = party_world(engines[0], redis=section)
     yield made
+    assert made.app.audit is not None
+    await made.app.audit.stop()  # or its folder would have a writer still
     await made.close()
 
 

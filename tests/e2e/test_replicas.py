@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from broker.audit.drain import LEASE_S
+from broker.cli.failures import UNREACHABLE
 from broker.grants import DEAD, Grant
 from broker.ledger import keys
 from broker.ledger.outbox import Outbox
@@ -257,9 +258,10 @@ async def test_a_newer_ledger_is_refused_and_what_lives_can_be_ended(
 
     late = Replica(own[0], tmp_path, "late")
     started = await asyncio.to_thread(broker, "serve", "--config", str(late.file))
-    assert started.code == 1
+    assert started.code == UNREACHABLE
     assert "The ledger has layout 99, and this release knows 1 at most" in started.err
     assert "Run the newer release everywhere" in started.err
+    assert "hint: install that release here" in started.err
 
     done = await orchestrator.call("POST", f"/v1/tasks/{task['task_id']}/complete", {})
     assert done.status_code == 200, done.text
