@@ -50,7 +50,6 @@ from broker.ledger.registry import Registry
 from broker.ledger.replay import Replay
 from broker.ledger.roster import Roster
 from broker.ledger.schema import Schema
-from broker.logs import get_logger
 from broker.metrics import Metrics
 from broker.oversight import Oversight
 from broker.overview import Overviews
@@ -82,7 +81,6 @@ if TYPE_CHECKING:
     from broker.steps import Step
     from broker.worker_metrics import WorkerMetrics
 
-log = get_logger("app")
 DRAIN_S = 10.0
 
 
