@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from broker import settings
@@ -40,7 +40,6 @@ from broker.judge import Judge
 from broker.keys import Algorithm, KeyRing, KeyRotation
 from broker.ledger.actions import Actions
 from broker.ledger.approvals import ApprovalTable
-from broker.ledger.connection import Connection
 from broker.ledger.durability import durability
 from broker.ledger.elevations import ElevationTable
 from broker.ledger.glance import Glance
@@ -50,7 +49,7 @@ from broker.ledger.redis import RedisLedger
 from broker.ledger.registry import Registry
 from broker.ledger.replay import Replay
 from broker.ledger.roster import Roster
-from broker.logs import get_logger
+from broker.ledger.schema import Schema
 from broker.metrics import Metrics
 from broker.oversight import Oversight
 from broker.overview import Overviews
@@ -76,11 +75,12 @@ if TYPE_CHECKING:
 
     from broker.backends.protocol import Backend
     from broker.clock import Clock
-    from broker.config import Config, VaultSection
+    from broker.config import Config
     from broker.console.oidc import SignInClient
+    from broker.ledger.connection import Connection
     from broker.steps import Step
+    from broker.worker_metrics import WorkerMetrics
 
-log = get_logger("app")
 DRAIN_S = 10.0
 
 
@@ -107,6 +107,7 @@ class Application:
     gauges: Gauges
     glance: Glance
     audit: AuditLog | None
+    schema: Schema
     sign_in: SignInClient | None
 
     async def ready(self) -> Readiness:
@@ -116,6 +117,7 @@ class Application:
             lacks = await durability(self.connection)
             self.pipeline.ledger_durable = not lacks or self.config.redis.allow_data_loss
             parts["ledger"] = f"warning: {'; '.join(lacks)}" if lacks else "ok"
+            self.schema.check()
         except BrokerError as error:
             parts["ledger"] = error.detail
         if self.vault is not None:
@@ -134,8 +136,11 @@ class Application:
             self.pipeline, self.gauges, self.glance, self.metrics, self.clock, self.ready
         )
 
-    def http(self) -> FastAPI:
-        """Build the HTTP application; its lifespan runs the scheduler."""
+    def http(self, beside: WorkerMetrics | None = None) -> FastAPI:
+        """Build the HTTP application; its lifespan runs the scheduler.
+
+        ``beside`` knows the metrics of the other workers of this host, if there are any.
+        """
         app = create_app(
             self.broker,
             keys=self.rotation,
@@ -149,11 +154,12 @@ class Application:
             max_body=self.config.broker.max_body,
             trusted_proxies=self.config.broker.trusted_proxies,
             ready=self.ready,
-            lifespan=self._lifespan,
+            lifespan=partial(self._lifespan, beside),
         )
         if (section := self.config.metrics).enabled:
             token = read_secret_file(section.token_file) if section.token_file else None
-            app.show(Scrape(self.metrics, self.gauges.read, token))
+            shared = beside.exposition if beside else None
+            app.show(Scrape(self.metrics, self.gauges.read, token, shared))
         mount_console(app, self.config, self.connection, self.clock, self.sign_in)
         return app
 
@@ -170,7 +176,18 @@ class Application:
         return ServerTls(tls.cert_file, tls.key_file, authorities=ask)
 
     @contextlib.asynccontextmanager
-    async def _lifespan(self, _: FastAPI) -> AsyncGenerator[None]:
+    async def _lifespan(self, beside: WorkerMetrics | None, app: FastAPI) -> AsyncGenerator[None]:
+        try:
+            await self.schema.start()
+        except BrokerError as error:
+            app.state.refusal = error  # whoever serves says so
+            await self.close()
+            raise
+        async with beside or contextlib.nullcontext(), self._working():
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _working(self) -> AsyncGenerator[None]:
         scheduler = Scheduler(
             self.reaper,
             self.clock,
@@ -179,6 +196,7 @@ class Application:
             policing=self.oversight.policing,
             policy_s=(self.config.policy.reload or 60_000) // 1000,
             reconcile=self.oversight.reconcile,
+            schema=self.schema,
             audit=self.audit,
         )
         # Nothing is scanned before serving: the first sweep runs beside the first requests.
@@ -227,13 +245,14 @@ def build(
     )
     tokens = Tokens(config.broker.issuer, keys, clock)
     metrics = Metrics(clock, backends={c.backend for c in catalog.capabilities.values()})
-    connection = connect(config, metrics)
+    connection = settings.connect(config, metrics)
     audit = open_audit_log(config, connection, clock, metrics)
+    schema = Schema(connection)
     quotas = Quotas(settings.quota_bounds(config), catalog, connection, metrics)
     ledger = RedisLedger(connection, settings.times(config), quotas.places)
     live = LiveTokens(connection)
     roster = Roster(catalog, Registry(connection, ledger.times), clock)
-    vault = vault_api(config.vault, clock) if config.vault else None
+    vault = settings.vault_api(config.vault, clock) if config.vault else None
     backends: dict[str, Backend] = {**settings.backends(config, ledger, clock)}
     backends["token"] = TokenBackend(tokens, live, clock)
     if vault is not None:
@@ -275,7 +294,7 @@ def build(
         environment=config.policy.environment,
         private=config.policy.private,
         used=roster.used_capability,
-        admit=audit.guard.check if audit else lambda: None,
+        admit=partial(_admit, schema, audit),
     )
     pipeline = Pipeline(
         ledger=ledger,
@@ -368,33 +387,13 @@ def build(
         gauges=Gauges(pipeline, metrics, clock),
         glance=Glance(connection, tuple(backends)),
         audit=audit,
+        schema=schema,
         sign_in=sign_in_client(config, clock),
     )
 
 
-def connect(config: Config, metrics: Metrics | None = None) -> Connection:
-    """Make the ledger's connection."""
-    redis = config.redis
-    password = read_secret_file(redis.password_file) if redis.password_file else None
-    return Connection(
-        redis.url,
-        shards=redis.shards,
-        username=redis.username,
-        password=password,
-        timeout_s=redis.timeout / 1000,
-        metrics=metrics,
-    )
-
-
-def vault_api(vault: VaultSection, clock: Clock) -> VaultApi:
-    """Make the connection to Vault."""
-    return VaultApi(
-        vault.address,
-        settings.vault_login(vault),
-        clock,
-        namespace=vault.namespace or "",
-        ca_file=vault.ca_file,
-        timeout_s=vault.timeout / 1000,
-        issue_concurrency=vault.issue_concurrency,
-        revoke_concurrency=vault.revoke_concurrency,
-    )
+def _admit(schema: Schema, audit: AuditLog | None) -> None:
+    """Raise while nothing may be issued, whoever asks."""
+    schema.check()
+    if audit is not None:
+        audit.guard.check()

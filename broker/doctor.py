@@ -12,12 +12,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from broker import settings
-from broker.app import connect, vault_api, vault_state
 from broker.backends.plugins import NoHandles
+from broker.backends.vault_api import vault_state
 from broker.clock import SystemClock
 from broker.errors import BrokerError, ConfigError
 from broker.ledger.durability import durability
 from broker.ledger.queries import Queries
+from broker.ledger.schema import Schema
 from broker.notify.opening import open_channel
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ async def examine(config: Config, clock: Clock | None = None) -> AsyncGenerator[
     async for finding in _redis(config, clock):
         yield finding
     if config.vault is not None:
-        api = vault_api(config.vault, clock)
+        api = settings.vault_api(config.vault, clock)
         try:
             async for finding in _vault(config, config.vault, api, clock):
                 yield finding
@@ -79,7 +80,8 @@ async def examine(config: Config, clock: Clock | None = None) -> AsyncGenerator[
 def _files(config: Config) -> Iterator[Finding]:
     """Secrets and signing keys are nobody else's to read."""
     vault = config.vault
-    secrets: list[Path | None] = [config.redis.password_file]
+    redis = config.redis
+    secrets = [redis.password_file, redis.sentinel_password_file, redis.key_file]
     if vault is not None:
         secrets += [vault.role_id_file, vault.secret_id_file, vault.jwt_file, vault.token_file]
     state, audit = config.broker.state_dir, config.audit
@@ -154,7 +156,7 @@ def _others_can_read(path: Path) -> bool:
 
 
 async def _redis(config: Config, clock: Clock) -> AsyncGenerator[Finding]:
-    connection = connect(config)
+    connection = settings.connect(config)
     try:
         before = clock.now()
         queries = Queries(connection, ())
@@ -168,6 +170,12 @@ async def _redis(config: Config, clock: Clock) -> AsyncGenerator[Finding]:
             yield Finding("redis durability", Verdict.WARNING, found, advice)
         if not lacks:
             yield Finding("redis durability", Verdict.OK, "append-only file on, nothing is evicted")
+        schema = Schema(connection)
+        if problem := schema.problem(await schema.held()):
+            advice = "nothing is issued as it is: mend that before this release is started"
+            yield Finding("ledger layout", Verdict.FAILED, problem, advice)
+        else:
+            yield Finding("ledger layout", Verdict.OK, f"version {schema.version}, or empty")
         yield await _stuck(queries)
     except BrokerError as error:
         advice = "check [redis] url and password_file, and that the server runs"

@@ -30,6 +30,7 @@
     ├── OAuthError                an error of RFC 6749 section 5.2 and its extensions
     └── Unavailable               a part we need doesn't answer
         ├── LedgerUnavailable
+        ├── LedgerNewer             a newer release has changed the ledger's layout
         ├── AuditUnavailable        the signed log can't keep up
         ├── Quarantined             the ledger was set back, and nobody has reconciled it yet
         ├── BackendUnavailable      and the outcome is unknown
@@ -292,6 +293,13 @@ class LedgerUnavailable(Unavailable):
 
     code = "ledger_unavailable"
     title = "Ledger unavailable"
+
+
+class LedgerNewer(Unavailable):
+    """The ledger belongs to a newer release: this replica issues nothing, and goes on revoking."""
+
+    code = "ledger_newer"
+    title = "Ledger of a newer release"
 
 
 class AuditUnavailable(Unavailable):

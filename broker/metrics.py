@@ -125,8 +125,7 @@ class Metrics:
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return everything, and its media type: OpenMetrics if ``accept`` asks for it, or text."""
-        ranges = filter(_MEDIA_RANGE.fullmatch, accept.split(","))
-        encode, media_type = choose_encoder(",".join(ranges))
+        encode, media_type = choose_encoder(acceptable(accept))
         return encode(self._registry), media_type
 
     # Issuing and revoking.
@@ -364,6 +363,11 @@ class _Gauges(Collector):
                 if value is not None:
                     family.add_metric(labels, value)
             yield family
+
+
+def acceptable(accept: str) -> str:
+    """Return what of a header may be told to the library."""
+    return ",".join(filter(_MEDIA_RANGE.fullmatch, accept.split(",")))
 
 
 def _action(name: str) -> str:

@@ -69,6 +69,7 @@ class Reaper:
         Returns once everything is claimed, not once it is dead: ``Work.drain`` waits for that.
         """
         tasks = grants = 0
+        before: dict[int, int] = {}
         while True:
             due = await self._pipeline.queries.next_due()
             now = await self._pipeline.queries.now()
@@ -76,7 +77,8 @@ class Reaper:
             if not shards:
                 wait_ms = min(due.values()) - now if due else None
                 return SweepReport(tasks, grants, wait_ms)
-            if self._pipeline.work.ending >= MAX_IN_FLIGHT:
+            # A cluster's node may be behind the clock that was asked: nothing is due there yet.
+            if due == before or self._pipeline.work.ending >= MAX_IN_FLIGHT:
                 return SweepReport(tasks, grants, _LATER_MS)
             # What ends by itself belongs to no request: it has a trace of its own.
             with begin("sweep"):
@@ -87,6 +89,7 @@ class Reaper:
             # One that comes back, since it could not be closed, has been silent once.
             silent = [t for t in claimed.tasks if t.reason == SILENT and t.ended_at >= now]
             self._metrics.silent(len(silent))
+            before = due
             tasks += len(claimed.tasks)
             grants += len(claimed.grants)
 

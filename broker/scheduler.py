@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from broker.audit_log import AuditLog
     from broker.clock import Clock
     from broker.keys import KeyRotation
+    from broker.ledger.schema import Schema
     from broker.metrics import Metrics
     from broker.policing import Policing
     from broker.reaper import Reaper
@@ -46,7 +47,7 @@ _DRAIN_IDLE_S: Final = 1.0
 class Scheduler:
     """Runs the reaper's sweeps inside the event loop it is started in."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what it runs
         self,
         reaper: Reaper,
         clock: Clock,
@@ -56,6 +57,7 @@ class Scheduler:
         policing: Policing,
         policy_s: int,
         reconcile: ReconcileDesk,
+        schema: Schema,
         audit: AuditLog | None = None,
     ) -> None:
         """Nothing runs before ``start``. Policies are looked at every ``policy_s`` seconds."""
@@ -65,6 +67,7 @@ class Scheduler:
         self._policing = policing
         self._policy_s = policy_s
         self._reconcile = reconcile
+        self._schema = schema
         self._audit = audit
         self._clock = clock
         # APScheduler has no types.
@@ -80,6 +83,7 @@ class Scheduler:
         self._jobs.add_job(self._guarded("quotas", self._reaper.tend), id="places", **once)
         jobs: list[tuple[str, int, Callable[[], Awaitable[object]]]] = [
             ("look", _LOOK_S, self._reaper.look),
+            ("schema", _LOOK_S, self._schema.look),
             ("prune", _PRUNE_S, self._reaper.prune),
             ("review", _REVIEW_S, self._reaper.review),
             ("quotas", _TEND_S, self._reaper.tend),

@@ -16,7 +16,9 @@ from broker.config.targets import TargetKind
 from broker.consents import ConsentLimits
 from broker.elevating import ElevationLimits
 from broker.keys import RotationTimes
+from broker.ledger.connection import Connection
 from broker.ledger.models import LedgerTimes
+from broker.ledger.topology import Login
 from broker.policy.authzen import RemoteDecisionPoint
 from broker.policy.folder import default_sources, sources_in
 from broker.policy.policies import Policies, Sources
@@ -36,8 +38,9 @@ if TYPE_CHECKING:
     from broker.backends.protocol import HandleStore
     from broker.catalog import Catalog
     from broker.clock import Clock
-    from broker.config import Config, VaultSection
+    from broker.config import Config, RedisSection, VaultSection
     from broker.config.targets import TargetEntry
+    from broker.metrics import Metrics
     from broker.secret import Secret
     from broker.targets.protocol import Accounts
 
@@ -178,6 +181,46 @@ def elevation_limits(config: Config) -> ElevationLimits:
         max_ttl_ms=elevation.max_ttl,
         glass_ms=elevation.break_glass,
         heartbeat_ms=elevation.heartbeat,
+    )
+
+
+def connect(config: Config, metrics: Metrics | None = None) -> Connection:
+    """Make the ledger's connection."""
+    redis = config.redis
+    return Connection(
+        redis.url,
+        shards=redis.shards,
+        login=ledger_login(redis),
+        timeout_s=redis.timeout / 1000,
+        replicas=redis.replicas,
+        metrics=metrics,
+    )
+
+
+def ledger_login(redis: RedisSection) -> Login:
+    """How the broker logs in to Redis, and to its Sentinels."""
+    files = {"password": redis.password_file, "sentinel_password": redis.sentinel_password_file}
+    return Login(
+        username=redis.username,
+        sentinel_username=redis.sentinel_username,
+        ca_file=redis.ca_file,
+        cert_file=redis.cert_file,
+        key_file=redis.key_file,
+        **{name: read_secret_file(path) for name, path in files.items() if path},
+    )
+
+
+def vault_api(vault: VaultSection, clock: Clock) -> VaultApi:
+    """Make the connection to Vault."""
+    return VaultApi(
+        vault.address,
+        vault_login(vault),
+        clock,
+        namespace=vault.namespace or "",
+        ca_file=vault.ca_file,
+        timeout_s=vault.timeout / 1000,
+        issue_concurrency=vault.issue_concurrency,
+        revoke_concurrency=vault.revoke_concurrency,
     )
 
 

@@ -58,7 +58,7 @@ class World:
     async def empty(self) -> None:
         """A ledger of nothing, and no log of what it held: it would be in quarantine with one."""
         shutil.rmtree(self.config.audit.folder(self.config.broker.state_dir), ignore_errors=True)
-        await self.app.connection.command("FLUSHALL")
+        await self.app.connection.on_every_server("FLUSHALL")
 
     def identity(self, name: str) -> str:
         """A workload JWT from the dev issuer."""

@@ -182,9 +182,9 @@ def _committed(source: Source) -> Head | None:
     """Ask the ledger how far the log goes."""
     import asyncio
 
-    from broker.app import connect
     from broker.audit.head import Head
     from broker.ledger.outbox import Outbox
+    from broker.settings import connect
 
     if source.config is None:
         raise UsageError("--ledger needs --config")

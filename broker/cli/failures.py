@@ -68,6 +68,8 @@ _HINTS_BY_CODE: Final = {
     "login_ended": "`broker login`",
     "login_failed": "`broker login` again; `broker login --device` goes by a browser elsewhere",
     "login_unsafe": "give the https address of the broker with --server",
+    "ledger_newer": "install that release here, too; or restore the backup from before it, and "
+    "reconcile",
     "no_login": "an operator can add [login] to the broker's configuration",
     "invalid_url": "give --server, or set BROKER_URL",
 }

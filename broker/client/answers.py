@@ -37,7 +37,7 @@ _SAID: Final[tuple[type[BrokerClientError], ...]] = (
     *(errors.Unauthenticated, reasons.InvalidToken, reasons.InvalidDpopProof, reasons.UseDpopNonce),
     *(errors.Denied, reasons.BindingRequired, reasons.Frozen, reasons.PrincipalSuspended),
     *(errors.Unavailable, reasons.InternalError, reasons.ConfigInvalid, reasons.LedgerUnavailable),
-    *(reasons.AuditUnavailable, reasons.Quarantined),
+    *(reasons.LedgerNewer, reasons.AuditUnavailable, reasons.Quarantined),
     *(reasons.BackendUnavailable, reasons.BackendRefused),
 )
 BY_CODE: Final = {kind.code: kind for kind in _SAID}

@@ -43,6 +43,7 @@
         ├── InternalError         the broker itself failed
         │   └── ConfigInvalid
         ├── LedgerUnavailable
+        ├── LedgerNewer           that replica is of an older release: ask again
         ├── AuditUnavailable
         ├── Quarantined           the ledger was set back; an operator has to reconcile it
         ├── BackendUnavailable

@@ -248,6 +248,13 @@ class AuditUnavailable(Unavailable):
     title = "Audit log unavailable"
 
 
+class LedgerNewer(Unavailable):
+    """A replica of an older release was asked, during an upgrade: another one may answer."""
+
+    code = "ledger_newer"
+    title = "Ledger of a newer release"
+
+
 class Quarantined(Unavailable):
     """The ledger was restored or lost: nothing is issued until an operator has reconciled it."""
 

@@ -113,16 +113,21 @@ Resources = Annotated[tuple[ResourceUri, ...], Strict(strict=False), BeforeValid
 """One resource, or a list of them."""
 
 _REDIS_OPTIONS: Final = ("db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_REDIS_PATHS: Final = {"redis": r"(/[0-9]*)?", "sentinel": r"/[\w.-]+(/[0-9]*)?", "cluster": r"/?"}
+"""What follows the address, by the kind of the URL: a database, or the name of a master."""
+_REDIS_SUCH: Final = (
+    'such as "rediss://redis.example:6379/0", "unix:///run/valkey/valkey.sock?db=0", '
+    '"redis+sentinel://s1:26379,s2:26379/mymaster/0" or "redis+cluster://n1:6379,n2:6379"'
+)
 
 
 def _redis_url(value: str) -> str:
-    """Accept the three schemes of redis-py; its URL options could change anything, so few pass."""
+    """Accept redis-py's schemes, Sentinels and clusters. URL options could change anything."""
     try:
         parts = urlsplit(value)
-        host, _port = parts.hostname, parts.port
         options = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
     except ValueError:
-        parts, host, options = urlsplit(""), None, list[str]()
+        parts, options = urlsplit(""), list[str]()
     if "@" in value or {"password", "username"} & set(options):
         raise Fault(
             "must not hold a user name or password",
@@ -130,25 +135,39 @@ def _redis_url(value: str) -> str:
             "the user name goes into username",
         )
     is_socket = parts.scheme == "unix" and not parts.netloc and parts.path.startswith("/")
-    is_server = (
-        parts.scheme in {"redis", "rediss"} and host and re.fullmatch(r"(/[0-9]*)?", parts.path)
-    )
-    if (
-        not _URI.fullmatch(value)
-        or "#" in value
-        or "://" not in value
-        or not (is_socket or is_server)
-    ):
-        raise Fault(
-            "is not a Redis URL",
-            'such as "rediss://redis.example:6379/0" or "unix:///run/valkey/valkey.sock?db=0"',
-        )
+    well_formed = _URI.fullmatch(value) and "#" not in value and "://" in value
+    if not well_formed or not (is_socket or _are_redis_servers(parts)):
+        raise Fault("is not a Redis URL", _REDIS_SUCH)
     if unknown := set(options) - set(_REDIS_OPTIONS):
         raise Fault(
             f"has an option that can't be set here: {shown(min(unknown))}",
             did_you_mean(min(unknown), _REDIS_OPTIONS),
         )
+    if "+cluster" in parts.scheme and "db" in options:
+        raise Fault("names a database, and a cluster has only one", "remove db")
     return value
+
+
+def _are_redis_servers(parts: SplitResult) -> bool:
+    """Tell whether a URL names servers: one, or some of the Sentinels or of a cluster's nodes."""
+    scheme, plus, kind = parts.scheme.partition("+")
+    kind = kind if plus else "redis"
+    if scheme not in {"redis", "rediss"} or (plus and kind == "redis"):
+        return False
+    hosts = parts.netloc.split(",") if plus else [parts.netloc]
+    return (
+        kind in _REDIS_PATHS
+        and re.fullmatch(_REDIS_PATHS[kind], parts.path) is not None
+        and all(map(_is_host, hosts))
+    )
+
+
+def _is_host(text: str) -> bool:
+    try:
+        one = urlsplit(f"//{text}")
+        return bool(one.hostname) and "," not in text and one.port != 0
+    except ValueError:
+        return False
 
 
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]

@@ -34,6 +34,7 @@ from broker.config.fields import (
     or_off,
     present_file,
 )
+from broker.config.problems import Fault
 from broker.config.table import Keys, Table, written
 from broker.config.tls import Network  # noqa: TC001  pydantic reads the annotations below
 
@@ -75,7 +76,8 @@ class BrokerSection(Table):
 
     A signing key is replaced once it has signed for ``key_rotation``, or None: by hand only. The
     next one is published ``key_publish`` before it signs. ``trusted_proxies`` say which client
-    certificate they have seen.
+    certificate they have seen. ``linger`` is how long requests are still taken after SIGTERM, while
+    ``/readyz`` says no.
     """
 
     issuer: IssuerUrl = Field(examples=['"https://broker.example.com"'])
@@ -89,6 +91,7 @@ class BrokerSection(Table):
     key_publish: Annotated[WholeSeconds, at_least("6m", _CACHED)] = written("10m")
 
     trusted_proxies: Many[Network] = ()
+    linger: Annotated[DurationMs | None, BeforeValidator(or_off)] = None
 
     @field_validator("key_publish")
     @classmethod
@@ -108,17 +111,45 @@ class BrokerSection(Table):
 
 
 class RedisSection(Table):
-    """``[redis]``: the ledger.
+    """``[redis]``: the ledger. The files of TLS go with a ``rediss`` URL.
 
-    ``allow_data_loss`` lets ``privileged`` capabilities be granted though Redis can lose writes.
+    Nothing is issued before ``replicas`` replicas know of it; ``allow_data_loss`` lets
+    ``privileged`` capabilities be granted though Redis can lose writes.
     """
 
     url: RedisUrl = Field(examples=['"redis://127.0.0.1:6379/0"'])
     username: Text | None = None
     password_file: ExistingFile | None = None
+    sentinel_username: Text | None = None
+    sentinel_password_file: ExistingFile | None = None
+    ca_file: ExistingFile | None = None
+    cert_file: ExistingFile | None = None
+    key_file: ExistingFile | None = None
     shards: Annotated[int, between(1, 256)] = 64
     timeout: DurationMs = written("2s")
+    replicas: Annotated[int, between(0, 5)] = 0
     allow_data_loss: bool = False
+
+    @field_validator("sentinel_username", "sentinel_password_file")
+    @classmethod
+    def _of_sentinels(cls, value: Path | str | None, info: ValidationInfo) -> Path | str | None:
+        if value is not None and "+sentinel://" not in info.data.get("url", "+sentinel://"):
+            raise Fault("is for Sentinels", "use it with a url of redis+sentinel://, or remove it")
+        return value
+
+    @field_validator("ca_file", "cert_file", "key_file")
+    @classmethod
+    def _of_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and not info.data.get("url", "rediss").startswith("rediss"):
+            raise Fault("is for TLS", "use a url of rediss://, or remove it")
+        return value
+
+    @field_validator("key_file")
+    @classmethod
+    def _goes_with_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("cert_file", value) is None:
+            raise Fault("has no certificate", "name that with cert_file")
+        return value
 
 
 class VaultSection(Table):

@@ -49,6 +49,8 @@ async def _health() -> dict[str, str]:
 
 async def _readiness(request: Request) -> JSONResponse:
     parts: dict[str, str] = await request.app.state.ready()
+    if getattr(request.app.state, "leaving", False):
+        parts["shutdown"] = "this broker is being stopped"
     # A warning doesn't take the broker out of service; what stops issuing does.
     fine = all(state == "ok" or state.startswith("warning") for state in parts.values())
     body = {"status": "ready" if fine else "unavailable", "checks": parts}

@@ -32,11 +32,22 @@ _BEARER: Final = "bearer "
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """What is shown: ``read`` brings it up to date, ``token`` is asked for if there is one."""
+    """What is shown: ``read`` brings it up to date, ``token`` is asked for if there is one.
+
+    ``shared`` shows what other processes that serve beside this one have measured, too.
+    """
 
     metrics: Metrics
     read: Callable[[], Awaitable[object]]
     token: Secret | None = None
+    shared: Callable[[str], Awaitable[tuple[bytes, str]]] | None = None
+
+    async def show(self, accept: str) -> tuple[bytes, str]:
+        """Return all of it, and its media type."""
+        if self.shared is not None:
+            return await self.shared(accept)
+        await self.read()
+        return self.metrics.exposition(accept)
 
 
 def install(app: FastAPI, scrape: Scrape) -> None:
@@ -52,9 +63,8 @@ async def _metrics(request: Request) -> Response:
         refused = problem(error)
         refused.headers["WWW-Authenticate"] = 'Bearer realm="broker metrics"'
         return refused
-    await scrape.read()
     accept = ",".join(request.headers.getlist("accept"))
-    body, media_type = scrape.metrics.exposition(accept)
+    body, media_type = await scrape.show(accept)
     # As a header: Starlette would add a second charset to the media type.
     return Response(body, headers={"Content-Type": media_type, "Cache-Control": "no-store"})
 

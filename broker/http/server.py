@@ -19,6 +19,7 @@ from broker.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from types import FrameType
 
     from fastapi import FastAPI
 
@@ -75,16 +76,14 @@ _UNTOLD: Final = dict.fromkeys(
 
 class _Server(uvicorn.Server):
     def __init__(
-        self,
-        config: uvicorn.Config,
-        on_ready: Callable[[], None],
-        tls: ServerTls | None,
-        on_stop: Callable[[], None],
+        self, config: uvicorn.Config, *, app: FastAPI, tls: ServerTls | None, linger_s: float
     ) -> None:
         super().__init__(config)
-        self._on_stop = on_stop
-        self._on_ready = on_ready
+        self.on_ready: Callable[[], None] = _nothing
+        self._app = app
         self._tls = tls
+        self._linger_s = linger_s
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._keeping: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -93,11 +92,28 @@ class _Server(uvicorn.Server):
             self._keeping = asyncio.create_task(self._tls.keep())
         await super().startup(sockets)
         if self.started:
-            self._on_ready()
+            self._loop = asyncio.get_running_loop()
+            self.on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Say that we are leaving, and go on serving until whoever sends requests has noticed.
+
+        A second signal ends that at once.
+        """
+        state = self._app.state
+        leaving, state.leaving = getattr(state, "leaving", False), True
+        if leaving or not self._linger_s or self._loop is None:
+            super().handle_exit(sig, frame)
+        else:
+            log.info("leaving: /readyz says so, and requests are served", seconds=self._linger_s)
+            self._loop.call_soon_threadsafe(self._loop.call_later, self._linger_s, self._leave)
+
+    def _leave(self) -> None:
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, but a second Ctrl-C leaves out the waiting for requests only."""
-        self._on_stop()  # what streams without end would be waited for
+        getattr(self._app.state, "end_streams", _nothing)()  # else they would be waited for
         if self._keeping is not None:
             self._keeping.cancel()
         await super().shutdown(sockets)
@@ -119,7 +135,7 @@ class _Server(uvicorn.Server):
 
 
 def _nothing() -> None:
-    """There are no streams."""
+    """Nobody waits for the server, or nothing streams."""
 
 
 class _OurLog(logging.Handler):
@@ -142,10 +158,12 @@ def serve(
     *,
     on_ready: Callable[[], None],
     tls: ServerTls | None = None,
+    linger_s: float = 0.0,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then finish the requests under way and return.
 
-    With ``tls`` https only. What would stream for ever ends first: ``app.state.end_streams``.
+    After the signal new ones are taken for ``linger_s`` seconds more. With ``tls`` https only. What
+    would stream for ever ends first: ``app.state.end_streams``.
 
     Raises:
         BrokerError: the application could not be started.
@@ -166,7 +184,11 @@ def serve(
     if tls is not None:
         config.load()
         config.ssl = tls.context
-    server = _Server(config, on_ready, tls, getattr(app.state, "end_streams", _nothing))
-    server.run(sockets=[taken])
+    server = _Server(config, app=app, tls=tls, linger_s=linger_s)
+    server.on_ready = on_ready
+    with contextlib.suppress(SystemExit):  # uvicorn's, when the application can't be started
+        server.run(sockets=[taken])
+    if refusal := getattr(app.state, "refusal", None):
+        raise refusal
     if not server.started:
         raise BrokerError("the server could not start: see the lines above")

@@ -127,7 +127,7 @@ class Chains:
         found: list[str] = []
         cut = {} if most is None else {"start": 0, "num": most + 1}
         for some in _cut(list(zip(shards, prefixes, strict=True))):
-            pipe: Any = self._redis.client.pipeline(transaction=False)
+            pipe: Any = self._redis.pipeline()
             for shard, prefix in some:
                 end = f"({prefix}".encode() + b"\xff"
                 pipe.zrangebylex(keys.table(shard, "index"), f"[{prefix}", end, **cut)

@@ -20,15 +20,17 @@ approvals  hash: id → JSON             every approval, as long as its task
 
 The first shard has a ninth, ``principals``: the register of who was added, suspended, handed over
 or reviewed at run time. Its scripts are given it as their own key. A tenth, ``head``, says how far
-the events are in the signed log. Its index also has the places of ``places.py``, of grants of all
-shards.
+the events are in the signed log, and has the fences of what is done alone (``lease.py``). Its index
+also has the places of ``places.py``, of grants of all shards.
+
+Every shard has ``schema``, too: which layout its tables have (``schema.py``).
 
 These don't expire (``PERSISTENT``): rows are removed by the prune job once they are dead.
 Tokens, idempotency keys, proofs already used (``replay``), DPoP nonces, the ``lease`` of whoever
-writes the log and the marks of what is done one at a time (``hold``: break-glasses of an agent,
-rotations of a path), the ``rate`` at which something is issued, and what the last reconciliation
-found (``reconciled``), sessions of people at the console, and the marks of those who signed out
-everywhere (``signedout``) (``EXPIRING``) always carry an expiry.
+writes the log or reconciles, the marks of what is done one at a time (``hold``: break-glasses of an
+agent, rotations of a path), the ``rate`` at which something is issued, and what the last
+reconciliation found (``reconciled``), sessions of people at the console, and the marks of those who
+signed out everywhere (``signedout``) (``EXPIRING``) always carry an expiry.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ REGISTER: Final = "principals"
 IN_FORCE: Final = "policy#"
 """Field of the first shard's ``frozen``: by which policies live grants were decided, since when."""
 HEAD: Final = "head"
-PERSISTENT: Final = frozenset({*TABLES, REGISTER, HEAD})
+SCHEMA: Final = "schema"
+PERSISTENT: Final = frozenset({*TABLES, REGISTER, HEAD, SCHEMA})
 QUARANTINE: Final = "quarantine#"
 QUARANTINE_UNTIL: Final = "quarantine#until"
 """Fields of every shard's ``frozen``: since when the ledger is in quarantine and why, and when the
@@ -96,6 +99,11 @@ def head() -> str:
 def lease(work: str) -> str:
     """Return the key of who does some work alone for now; it is in the first shard."""
     return table(0, f"lease:{work}")
+
+
+def fence(work: str) -> str:
+    """Return the field of ``head`` that counts how often a lease was taken anew."""
+    return "fence" if work == "audit" else f"fence:{work}"
 
 
 def token(shard: int, jti: str) -> str:

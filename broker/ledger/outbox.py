@@ -65,13 +65,12 @@ class Outbox:
 
         ``fence`` is what ``owner`` had before. If it comes back as it was, nobody has been between.
         """
-        args = {"owner": owner, "fence": fence, "ttl_ms": ttl_ms}
-        held, *point = await self._run("audit_lease", args)
+        held, *point = await self._lease(owner, fence, ttl_ms)
         return _point(point) if held else None
 
     async def release(self, owner: str) -> None:
         """Let another take the lease at once."""
-        await self._run("audit_lease", {"owner": owner, "fence": 0, "ttl_ms": 0})
+        await self._lease(owner, 0, 0)
 
     async def commit(
         self,
@@ -107,12 +106,12 @@ class Outbox:
 
         0 if none waits. An event whose id is in the future counts since the last commit.
         """
-        pipe: Any = self._redis.client.pipeline(transaction=False)
+        pipe: Any = self._redis.pipeline()
         pipe.hmget(self._keys[0], ["cursor", "at"])
         pipe.time()
         [(text, at), (seconds, micros)] = await self._redis.execute(pipe)
         now, cursor = int(seconds) * 1000 + int(micros) // 1000, _cursor(text)
-        pipe = self._redis.client.pipeline(transaction=False)
+        pipe = self._redis.pipeline()
         for shard in range(self._redis.shards):
             after = cursor.get(shard, START)[0]
             pipe.xrange(keys.table(shard, "audit"), f"({after}", "+", count=1)
@@ -138,6 +137,11 @@ class Outbox:
         args = {"after": after, "top": top, "limit": limit}
         added, younger, last, text = await self._redis.run("audit_read", shard, args)
         return added, younger, last.decode(), text
+
+    async def _lease(self, owner: str, fence: int, ttl_ms: int) -> Any:  # noqa: ANN401  as _run
+        field = keys.fence("audit")
+        args = {"field": field, "owner": owner, "fence": fence, "ttl_ms": ttl_ms}
+        return await self._run("lease", args)
 
     async def _run(self, script: str, args: dict[str, Any]) -> Any:  # noqa: ANN401  as Connection.run
         head, lease = self._keys

@@ -130,7 +130,7 @@ class Places:
 
     async def used(self, limits: Sequence[Limit]) -> list[int]:
         """Return how much of each limit is used now; of a rate, what is not there again yet."""
-        pipe: Any = self._redis.client.pipeline(transaction=False)
+        pipe: Any = self._redis.pipeline()
         pipe.time()
         for limit in limits:
             if limit.window_ms:

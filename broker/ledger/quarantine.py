@@ -36,14 +36,16 @@ class QuarantineTable:
         """Write and read through the ledger's connection."""
         self._redis = connection
 
-    async def set(self, why: str) -> None:
+    async def set(self, why: str, *, seen_ms: int | None = None) -> None:
         """Hold all issuing; one that stands stays as it is.
 
+        What was seen at ``seen_ms`` counts for nothing if the last quarantine was ended since.
         The event's shard goes last: while the event isn't there, whoever noticed tries again.
         """
         seconds, _ = await self._redis.command("TIME")
         record = {"at": int(seconds) * 1000, "why": why}
-        await self._spread(on=True, actor="broker", record=record, event={"why": why})
+        event = {"why": why}
+        await self._spread(on=True, actor="broker", record=record, event=event, seen_ms=seen_ms)
 
     async def release(self, *, actor: str, reason: str) -> bool:
         """Let the ledger issue again; False if it wasn't in quarantine."""
@@ -71,8 +73,11 @@ class QuarantineTable:
         actor: str,
         record: Mapping[str, Any] | None,
         event: Mapping[str, Any],
+        seen_ms: int | None = None,
     ) -> None:
         args: dict[str, Any] = {"on": on, "actor": actor}
+        if seen_ms is not None:
+            args["seen_ms"] = seen_ms
         if record is not None:
             args["record"] = json.dumps(record)
         rest = [shard for shard in range(self._redis.shards) if shard != _FIRST]

@@ -150,7 +150,7 @@ class Queries:
 
     async def count(self, prefix: str) -> int:
         """Count what an index holds below a prefix, over all shards."""
-        pipe = self._redis.client.pipeline(transaction=False)
+        pipe = self._redis.pipeline()
         low, high = f"[{prefix}", f"({prefix}".encode() + b"\xff"
         for shard in range(self._redis.shards):
             pipe.zlexcount(keys.table(shard, "index"), low, high)
@@ -172,7 +172,7 @@ class Queries:
         totals = [0] * width
         step = max(1, _TOGETHER // width)
         for first in range(0, self._redis.shards, step):
-            pipe = self._redis.client.pipeline(transaction=False)
+            pipe = self._redis.pipeline()
             for shard in range(first, min(first + step, self._redis.shards)):
                 index, due = keys.table(shard, "index"), keys.table(shard, "due")
                 for _, _, prefix in kinds:
@@ -194,11 +194,14 @@ class Queries:
         )
 
     async def next_due(self) -> dict[int, int]:
-        """Return, for each shard with anything scheduled, when its first item is due (epoch ms)."""
-        pipe: Any = self._redis.client.pipeline(transaction=False)
+        """Return, for each shard with anything scheduled, when its first item is due (epoch ms).
+
+        Shards whose server doesn't answer are left out: the others' are to be looked at.
+        """
+        pipe: Any = self._redis.pipeline()
         for shard in range(self._redis.shards):
             pipe.zrange(keys.table(shard, "due"), 0, 0, withscores=True)
-        answers = await self._redis.execute(pipe)
+        answers = await self._redis.execute(pipe, partly=True)
         return {shard: int(rows[0][1]) for shard, rows in enumerate(answers) if rows}
 
     async def now(self) -> int:
@@ -279,7 +282,7 @@ class Queries:
         top = "+" if shard is not None else str(await self.now() - 3)
         starts = {s: max(_start(after, s), f"{since_ms}-0", key=_order) for s in shards}
         batch = limit + 1 if not task_id else _SCAN
-        pipe = self._redis.client.pipeline(transaction=False)
+        pipe = self._redis.pipeline()
         for s in shards:
             pipe.xrange(keys.table(s, "audit"), starts[s], top, count=batch)
         answers = zip(shards, await self._redis.execute(pipe), strict=True)

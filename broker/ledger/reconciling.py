@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _TOGETHER: Final = 500
 """Rows in one trip: reading them holds up what else this process does for some milliseconds."""
 _KEPT_MS: Final = 7 * 86_400_000
+JOB: Final = "reconcile"
+"""The lease of whoever reconciles by itself; people don't need it."""
 
 
 class Reconciling:
@@ -55,17 +57,25 @@ class Reconciling:
         )
 
     async def finished(
-        self, report: Mapping[str, Any], counts: Mapping[str, Any], *, actor: str
-    ) -> None:
-        """Keep a report as the last one, and log how much it found."""
-        args = {
+        self, report: Mapping[str, Any], counts: Mapping[str, Any], *, actor: str, fence: int = 0
+    ) -> bool:
+        """Keep a report as the last one, and log how much it found.
+
+        With the ``fence`` of the lease of ``JOB`` it is refused, and False, if another has it now.
+        """
+        args: dict[str, Any] = {
             "type": "reconcile.finished",
             "data": json.dumps(counts),
             "report": json.dumps(report),
             "keep_ms": _KEPT_MS,
             "actor": actor,
         }
-        await self._redis.run("reconciled", 0, args, own_key=keys.reconciled())
+        if fence:
+            args |= {"field": keys.fence(JOB), "fence": fence}
+        answer = await self._redis.run(
+            "reconciled", 0, args, own_key=keys.reconciled(), more_keys=[keys.head()]
+        )
+        return answer == b"ok"
 
     async def last(self) -> dict[str, Any] | None:
         """Return the last report, while it is kept."""

@@ -216,7 +216,11 @@ class RedisLedger(Endings):
         tasks: list[Task] = []
         grants: list[Grant] = []
         elevations: list[tuple[str, str]] = []
-        for answer in await self._redis.on_every_shard("claim_due", self._timed(args), shards):
+        # A server that doesn't answer mustn't keep what others have claimed from being revoked.
+        answers = await self._redis.on_every_shard(
+            "claim_due", self._timed(args), shards, partly=True
+        )
+        for answer in answers:
             claimed = read_due(answer)
             tasks += claimed.tasks
             grants += claimed.grants

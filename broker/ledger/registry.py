@@ -144,7 +144,7 @@ class Registry:
 
         What a late writer or a restored shard left behind is put right here.
         """
-        pipe = self._redis.client.pipeline(transaction=False)
+        pipe = self._redis.pipeline()
         for shard in range(self._redis.shards):
             pipe.hgetall(keys.table(shard, "frozen"))
         wrong = 0

@@ -93,7 +93,7 @@ class Nonces:
         mine = self._known.get(span) or secrets.token_urlsafe(16)
         # One made early, by a clock that is ahead, outlives its use by clocks that are behind.
         ttl_ms = 4 * self._span_s * 1000
-        pipe = self._redis.client.pipeline(transaction=False)
+        pipe = self._redis.pipeline()
         pipe.set(keys.nonce(span), mine, nx=True, get=True, px=ttl_ms)
         pipe.get(keys.nonce(span - 1))
         pipe.get(keys.nonce(span + 1))

@@ -17,6 +17,7 @@ from broker.tasks import TASK_MOVES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from importlib.resources.abc import Traversable
 
 _ALLOW_OOM: Final = "#!lua flags=allow-oom"
 _FLAGS: Final = {
@@ -70,12 +71,18 @@ _FLAGS: Final = {
     # What was set back must stop issuing also when memory is short, and letting go is deleting.
     "quarantine": _ALLOW_OOM,
     "reconciled": _ALLOW_OOM,  # what is ended is logged
+    "schema": _ALLOW_OOM,
+    "lease": _ALLOW_OOM,  # what is done alone sees to what lives, or makes room
     # Draining makes room: what is in the log can be trimmed.
     "audit_read": "#!lua flags=no-writes",
-    "audit_lease": _ALLOW_OOM,
     "audit_commit": _ALLOW_OOM,
 }
 NAMES: Final = tuple(_FLAGS)
+
+
+def issues(name: str) -> bool:
+    """Whether a script is on the way to a credential: what ends one goes on where issuing stops."""
+    return _FLAGS[name] == "#!lua"
 
 
 def _moves_table(name: str, moves: Mapping[Any, frozenset[Any]]) -> str:
@@ -89,16 +96,34 @@ def _moves_table(name: str, moves: Mapping[Any, frozenset[Any]]) -> str:
 @cache
 def source(name: str) -> str:
     """Return the full text of a script."""
-    folder = resources.files("broker.ledger") / "lua"
+    return _text(_FLAGS[name], (_folder() / f"{name}.lua").read_text("utf-8"))
+
+
+def step(lua: str) -> str:
+    """Return the full text of a step of ``schema.py``: KEYS[9] is the version, A = {from, to}.
+
+    It is done where the shard has version ``from``, and its version with it, or not at all.
+    """
+    if_due = "if tonumber(redis.call('HGET', KEYS[9], 'version')) ~= A.from then return 0 end"
+    done = "redis.call('HSET', KEYS[9], 'version', A.to)\nreturn 1"
+    return _text(_ALLOW_OOM, f"{if_due}\n{lua}\n{done}")
+
+
+def _folder() -> Traversable:
+    return resources.files("broker.ledger") / "lua"
+
+
+def _text(flags: str, lua: str) -> str:
+    folder = _folder()
     return "\n".join(
         (
-            _FLAGS[name],
+            flags,
             _moves_table("GRANT_MOVES", GRANT_MOVES),
             _moves_table("TASK_MOVES", TASK_MOVES),
             _moves_table("APPROVAL_MOVES", APPROVAL_MOVES),
             (folder / "prelude.lua").read_text("utf-8"),
             (folder / "budgets.lua").read_text("utf-8"),
             (folder / "consent.lua").read_text("utf-8"),
-            (folder / f"{name}.lua").read_text("utf-8"),
+            lua,
         )
     )

@@ -148,7 +148,7 @@ class SignalTable:
         self, prefix: str, *, after: str = "", limit: int
     ) -> list[tuple[int, str]]:
         """Return where they are and what they are about: from each the shard that decides."""
-        pipe: Any = self._redis.client.pipeline(transaction=False)
+        pipe: Any = self._redis.pipeline()
         for shard in range(self._redis.shards):
             low = prefix if shard == _FIRST else f"{prefix}{_TASK}"
             start = max(f"({prefix}{after}" if after else "", f"[{low}", key=lambda s: s[1:])
@@ -164,7 +164,7 @@ class SignalTable:
 
     async def _rows(self, wanted: Iterable[tuple[int, str]]) -> list[Signal]:
         wanted = list(wanted)
-        pipe: Any = self._redis.client.pipeline(transaction=False)
+        pipe: Any = self._redis.pipeline()
         for shard, selector in wanted:
             pipe.hget(keys.table(shard, "frozen"), f"signal:{selector}")
         rows = await self._redis.execute(pipe, "signals") if wanted else []

@@ -133,7 +133,9 @@ def _leases(ledger: LedgerView, vault: VaultView) -> Iterator[Finding]:
                     task_id=grant.task_id,
                     grant_id=grant.id,
                 )
-            elif grant is None and ledger.now - lease.issued_at >= ledger.mint_ms:
+            elif grant is None:
+                if path in unsettled and ledger.now - lease.issued_at < ledger.mint_ms:
+                    continue  # it is being written down
                 ours = path in vault.exclusive and path not in unsettled
                 yield Finding(
                     Kind.UNCLAIMED_LEASE,

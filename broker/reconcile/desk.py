@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker.clock import to_rfc3339
 from broker.errors import AccessDenied, Conflict, InvalidRequest, NotFound
+from broker.ledger.lease import Lease
 from broker.ledger.quarantine import QuarantineTable
-from broker.ledger.reconciling import Reconciling
+from broker.ledger.reconciling import JOB, Reconciling
 from broker.logs import get_logger
 from broker.reconcile.findings import Kind
 from broker.reconcile.run import Reconciliation, report_json
@@ -71,6 +72,7 @@ class ReconcileDesk:
         self._pipeline = pipeline
         self._table = table = Reconciling(connection)
         self._quarantine = QuarantineTable(connection)
+        self._lease = Lease(connection, JOB)
         survey = Survey(
             pipeline=pipeline, table=table, released=self._quarantine, look=look, targets=targets
         )
@@ -142,7 +144,10 @@ class ReconcileDesk:
         return f"warning: in quarantine since {since}, nothing is issued: {held.why}"
 
     async def look(self) -> None:
-        """Compare, and act as the rules say: a job, of one replica each time."""
+        """Compare, and act as the rules say, unless another replica does or has: a job."""
+        await self._lease.alone(self._look)
+
+    async def _look(self, fence: int) -> None:
         every_ms = self.rules.every_ms or self.rules.shown_ms
         shown_ms = max(2 * every_ms, self.rules.shown_ms)
         last = await self._table.last()
@@ -152,12 +157,13 @@ class ReconcileDesk:
         held = await self._quarantine.standing()
         applies = self.rules.apply and held is None
         result = await self._reconciliation.run(
-            "", actor=_ACTOR, shown_ms=shown_ms if applies else 0, spare=_BY_HAND
+            "", actor=_ACTOR, shown_ms=shown_ms if applies else 0, spare=_BY_HAND, fence=fence
         )
         self._count(result)
         if result.lost:
             await self._quarantine.set(
-                f"Vault has {result.lost} tokens of tasks that the ledger has lost"
+                f"Vault has {result.lost} tokens of tasks that the ledger has lost",
+                seen_ms=result.at,
             )
         if not result.agrees:
             log.warning(

@@ -89,13 +89,16 @@ class Reconciliation:
         shown_ms: int = 0,
         shown_at: str = "",
         spare: frozenset[Kind] = frozenset(),
+        fence: int = 0,
     ) -> Result:
         """Compare, and with ``shown_ms`` end what a run in the last so many milliseconds showed.
 
         ``shown_at`` says which run that must have been. ``spare`` are kinds that are only shown.
+        ``fence`` is the job's.
 
         Raises:
-            Conflict: it was another run, so that nothing was compared.
+            Conflict: it was another run, so that nothing was compared; or another replica has taken
+                over from the job.
             LedgerUnavailable: nothing was compared, or not all of it is known to be done.
         """
         async with self._one_at_a_time:
@@ -124,7 +127,9 @@ class Reconciliation:
                 omitted=max(0, len(found) - MOST),
                 problems=list(dict.fromkeys(problems)),
             )
-            await self._table.finished(report_json(result), counts_json(result), actor=actor)
+            report, counts = report_json(result), counts_json(result)
+            if not await self._table.finished(report, counts, actor=actor, fence=fence):
+                raise Conflict("Another replica reconciles now.")
             return result
 
     async def _shown(self, within_ms: int, at: str) -> frozenset[str]:

@@ -26,9 +26,13 @@ FILE: Final = DEPLOY / "redis/users.acl"
 PASSWORD: Final = "password-of-the-broker"
 ROOT: Final = DEPLOY.parent / "broker"
 OF_THE_LIBRARY: Final = frozenset(
-    {"eval", "evalsha", "script|exists", "script|load", "client|setinfo", "hello", "select"}
+    {
+        *("eval", "evalsha", "script|exists", "script|load", "client|setinfo", "hello", "select"),
+        *("wait", "asking", "cluster|slots", "command"),
+    }
 )
-"""What redis-py says by itself: to run scripts, and on each new connection."""
+"""What is said to run scripts, on each new connection, for replicas, and to find one's way in a
+cluster."""
 
 
 class LedgerValkey(TargetValkey):
@@ -65,6 +69,8 @@ async def least(
     valkey.ask("FLUSHALL")
     made = party_world(engines[0], redis=section)
     yield made
+    assert made.app.audit is not None
+    await made.app.audit.stop()  # or its folder would have a writer still
     await made.close()
 
 
@@ -80,7 +86,7 @@ def used() -> set[str]:
         found |= set(re.findall(r"redis\.p?call\(\s*'([A-Z]+)'", scripts.source(name)))
     for module in (*(ROOT / "ledger").glob("*.py"), *ROOT.glob("*.py")):
         text = module.read_text("utf-8")
-        found |= set(re.findall(r"\.command\(\s*\"([A-Z]+)\"", text))
+        found |= set(re.findall(r"\.(?:command|on_every_server)\(\s*\"([A-Z]+)\"", text))
         found |= set(re.findall(r"\bpipe\.([a-z]+)\(", text)) - {"execute"}
     return {name.lower() for name in found}
 

@@ -118,6 +118,11 @@ class Server:
         self.process.send_signal(number)
         return self.ended()
 
+    def kill(self) -> None:
+        """End it with no chance to say anything."""
+        self.process.kill()
+        self.process.wait()
+
     def ended(self) -> int:
         code = self.process.wait(WAIT_S)
         said = self.log.read_text()

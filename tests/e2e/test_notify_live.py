@@ -13,10 +13,9 @@ import pytest
 import redis
 import tomli_w
 
-from broker.app import connect
 from broker.config import load_config
 from broker.ledger.redis import RedisLedger
-from broker.settings import times
+from broker.settings import connect, times
 from tests.dev.broker_process import Server, broker, eventually
 from tests.e2e.test_cli_live import Cli, address, config_of
 from tests.issuers import Answer

@@ -221,6 +221,7 @@ async def test_a_lost_ledger_is_held_and_what_it_knew_is_found_in_vault(own: Own
         applied = await reconcile(world, apply=True)
         assert {row["kind"]: row["outcome"] for row in applied["findings"]} == {
             "orphan_token": "done",
+            "unclaimed_lease": "shown",
             "orphan_account": "shown",
         }
         assert await agrees(world)

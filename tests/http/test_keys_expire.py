@@ -24,6 +24,7 @@ CONSOLE: Final = {"session", "signedout"}
 async def test_every_key_is_a_table_or_expires(consent: ConsentWorld) -> None:
     world = consent
     await world.app.connection.command("FLUSHALL")
+    await world.app.schema.start()
     headers = {"Idempotency-Key": "k"}
     ask: dict[str, Any] = {
         "agent": "report-writer",

@@ -145,7 +145,9 @@ def test_a_lease_that_nobody_claims_is_ended_only_where_it_can_be_nobody_elses(
     found = findings(*grants, ids=ids, looked=[OLD], exclusive=exclusive)
     assert shown(found) == [(Kind.UNCLAIMED_LEASE, action)]
     young = replace(OLD, issued_at=NOW - 59_999)
-    assert not findings(*grants, ids=ids, looked=[young], exclusive=True)
+    soon = findings(*grants, ids=ids, looked=[young], exclusive=exclusive)
+    # Grants are written before their leases are made: a young one is of one that is there.
+    assert shown(soon) == ([] if PENDING in grants else shown(found))
 
 
 _STRAY: Final = replace(TARGET, accounts=TARGET.accounts | {"v-b"})

@@ -14,6 +14,7 @@ from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from broker.keys import KeyRotation
+    from broker.ledger.schema import Schema
     from broker.policing import Policing
     from broker.reaper import Reaper
 
@@ -54,6 +55,7 @@ def scheduler_of(jobs: Any, clock: SystemClock) -> Scheduler:
         policing=cast("Policing", jobs),
         policy_s=60,
         reconcile=jobs,
+        schema=cast("Schema", jobs),
     )
 
 
