@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -76,12 +77,15 @@ class Reaper:
             if not shards:
                 wait_ms = min(due.values()) - now if due else None
                 return SweepReport(tasks, grants, wait_ms)
-            if self._pipeline.work.ending >= MAX_IN_FLIGHT:
+            room = MAX_IN_FLIGHT - self._pipeline.work.ending
+            if room <= 0:
                 return SweepReport(tasks, grants, _LATER_MS)
             # What ends by itself belongs to no request: it has a trace of its own.
             with begin("sweep"):
+                # What is claimed and can't be begun would be claimed again when its claim runs out.
+                limit = min(BATCH, math.ceil(room / len(shards)))
                 claimed = await self._pipeline.ledger.claim_due(
-                    shards, limit=BATCH, horizon_ms=horizon_ms
+                    shards, limit=limit, horizon_ms=horizon_ms
                 )
                 self._set_about(claimed)
             # One that comes back, since it could not be closed, has been silent once.
@@ -93,7 +97,8 @@ class Reaper:
     def _set_about(self, claimed: Claimed) -> None:
         self._metrics.claimed(tasks=len(claimed.tasks), grants=len(claimed.grants))
         spawn = self._pipeline.work.spawn
-        for grant in claimed.grants:
+        # The claim of one that waits here for its turn may have run out: once is enough.
+        for grant in (g for g in claimed.grants if g.id not in self._pipeline.under_way):
             spawn(self._pipeline.revoke_claimed(grant), ends=True)
         for task in claimed.tasks:
             spawn(self._pipeline.close(task), ends=True)
