@@ -101,7 +101,7 @@ async def _fill(ledger: RedisLedger, like: Pattern, shard: int, size: int) -> No
 
 async def _grant(ledger: RedisLedger, like: Pattern, task: Task, shard: int) -> None:
     own = new_id("grt", shard)
-    grant = replace(like.grant, id=own, task_id=task.id, state=GrantState.PENDING, lease="")
+    grant = replace(like.grant, id=own, task_id=task.id, state=GrantState.PENDING, lease="", via=())
     lease = like.grant.lease[: -len(own)] + own
     reserved = ledger.reserve(grant, ttl_ms=_LIFE_MS, max_live=PER_TASK, decision={}, actor=_ACTOR)
     active = ledger.activate(
