@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from broker.logs import get_logger
@@ -87,18 +87,26 @@ class Reaper:
                 claimed = await self._pipeline.ledger.claim_due(
                     shards, limit=limit, horizon_ms=horizon_ms
                 )
+                # The claim of one that waits here for its turn has run out: once is enough.
+                under_way = self._pipeline.under_way
+                fresh = tuple(g for g in claimed.grants if g.id not in under_way)
+                nothing_new = len(fresh) < len(claimed.grants) and not (
+                    fresh or claimed.tasks or claimed.elevations
+                )
+                claimed = replace(claimed, grants=fresh)
                 self._set_about(claimed)
             # One that comes back, since it could not be closed, has been silent once.
             silent = [t for t in claimed.tasks if t.reason == SILENT and t.ended_at >= now]
             self._metrics.silent(len(silent))
             tasks += len(claimed.tasks)
             grants += len(claimed.grants)
+            if nothing_new:
+                return SweepReport(tasks, grants, _LATER_MS)
 
     def _set_about(self, claimed: Claimed) -> None:
         self._metrics.claimed(tasks=len(claimed.tasks), grants=len(claimed.grants))
         spawn = self._pipeline.work.spawn
-        # The claim of one that waits here for its turn may have run out: once is enough.
-        for grant in (g for g in claimed.grants if g.id not in self._pipeline.under_way):
+        for grant in claimed.grants:
             spawn(self._pipeline.revoke_claimed(grant), ends=True)
         for task in claimed.tasks:
             spawn(self._pipeline.close(task), ends=True)

@@ -1,4 +1,4 @@
-"""Very many live grants in a ledger, by the ledger's own scripts in pipelines.
+"""Very many live grants in a ledger, by the functions of the ledger's own scripts, in pipelines.
 
 They are copies of a grant that a broker has issued, under copies of its task. No backend knows of
 them: what is measured beside them is the ledger, and none comes due before it is over.
@@ -7,17 +7,19 @@ them: what is measured beside them is the ledger, and none comes due before it i
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
 from typing import TYPE_CHECKING, Final
 
 from broker.dev.bench.stand import AGENT, READ
-from broker.errors import Unavailable
 from broker.grants import GrantState
 from broker.ids import new_id
-from broker.ledger import keys
+from broker.ledger import keys, scripts
 from broker.ledger.connection import Connection
 from broker.ledger.queries import Queries
-from broker.ledger.redis import RedisLedger
+from broker.ledger.rows import compact
 from broker.tasks import TaskState
 
 if TYPE_CHECKING:
@@ -29,9 +31,32 @@ if TYPE_CHECKING:
 
 SHARDS: Final = 64
 PER_TASK: Final = 50
+_LUA: Final = """
+-- A = {task, grant, ids, lease, life_ms}: a task that was opened, and its grants, reserved
+-- and activated.
+local function begun(row, id)
+  row.id, row.created_at, row.expires_at = id, NOW, NOW + A.life_ms
+  return row
+end
+local task = begun(A.task, A.task.id)
+save(TASKS, task)
+index(true, 't', stamp(task))
+index(true, 'tb', task.orchestrator, stamp(task))
+index(true, 'ta', task.agent, stamp(task))
+index(true, 'to', task.owner, stamp(task))
+due('t', task.id, task_due(task))
+for _, id in ipairs(A.ids) do
+  local grant = begun(A.grant, id)
+  grant.lease = A.lease .. id
+  save(GRANTS, grant)
+  index(true, 'g', stamp(grant))
+  index(true, 'gb', grant.orchestrator, stamp(grant))
+  index_grant(grant, true)
+  due('g', grant.id, grant.expires_at)
+end
+"""
 _LIFE_MS: Final = 4 * 3_600_000
 _TASKS_AT_A_TIME: Final = 20
-_ACTOR: Final = "bench"
 _TIMEOUT_S: Final = 60.0
 
 
@@ -65,25 +90,28 @@ async def _read(redis: str, task_id: str, grant_id: str) -> Pattern:
 
 
 async def seed(
-    redis: str, like: Pattern, count: int, on_progress: Callable[[int], None] = lambda _: None
+    redis: str,
+    like: Pattern,
+    count: int,
+    on_progress: Callable[[int], None] = lambda _: None,
+    *,
+    shards: int = SHARDS,
 ) -> None:
     """Add ``count`` live grants, and leave the ledger as if their events were all in the log.
 
     Meanwhile the server doesn't wait for its disk; afterwards it does, and its file is rewritten,
     so that no rewriting of it comes in the way of what is measured.
     """
-    connection = Connection(redis, timeout_s=_TIMEOUT_S)
+    connection = Connection(redis, shards=shards, timeout_s=_TIMEOUT_S)
     try:
         await connection.command("CONFIG", "SET", "appendfsync", "no")
-        ledger = RedisLedger(connection)
         tasks = -(-count // PER_TASK)
         for start in range(0, tasks, _TASKS_AT_A_TIME):
             batch = range(start, min(start + _TASKS_AT_A_TIME, tasks))
-            sizes = [min(PER_TASK, count - number * PER_TASK) for number in batch]
             await asyncio.gather(
                 *(
-                    _fill(ledger, like, number % SHARDS, size)
-                    for number, size in zip(batch, sizes, strict=True)
+                    fill(connection, like, n % shards, min(PER_TASK, count - n * PER_TASK))
+                    for n in batch
                 )
             )
             on_progress(min(count, (batch[-1] + 1) * PER_TASK))
@@ -92,35 +120,32 @@ async def seed(
         await connection.close()
 
 
-async def _fill(ledger: RedisLedger, like: Pattern, shard: int, size: int) -> None:
+async def fill(connection: Connection, like: Pattern, shard: int, size: int) -> list[str]:
+    """Add a task with so many grants to a shard; the grants' ids, which their leases end with."""
     task_id = new_id("tsk", shard)
     task = replace(like.task, id=task_id, root_id=task_id, state=TaskState.ACTIVE)
-    await ledger.open_task(task, ttl_ms=_LIFE_MS, max_children=1, decision={}, actor=_ACTOR)
-    await asyncio.gather(*(_grant(ledger, like, task, shard) for _ in range(size)))
+    grant = replace(like.grant, task_id=task_id, state=GrantState.ACTIVE)
+    ids = [new_id("grt", shard) for _ in range(size)]
+    about = {
+        "task": {**compact(task), "id": task_id},
+        "grant": compact(grant),
+        "lease": like.grant.lease[: -len(like.grant.id)],
+        "ids": ids,
+        "life_ms": _LIFE_MS,
+    }
+    declared = keys.tables(shard)
+    await connection.command("EVAL", _script(), len(declared), *declared, json.dumps(about))
+    return ids
 
 
-async def _grant(ledger: RedisLedger, like: Pattern, task: Task, shard: int) -> None:
-    own = new_id("grt", shard)
-    grant = replace(like.grant, id=own, task_id=task.id, state=GrantState.PENDING, lease="", via=())
-    lease = like.grant.lease[: -len(own)] + own
-    reserved = ledger.reserve(grant, ttl_ms=_LIFE_MS, max_live=PER_TASK, decision={}, actor=_ACTOR)
-    active = ledger.activate(
-        grant,
-        lease=lease,
-        account=like.grant.account,
-        lifetime_ms=_LIFE_MS,
-        lives_ms=_LIFE_MS,
-        actor=_ACTOR,
-    )
-    # Of one pass of the event loop, so of one trip, in this order.
-    _, found = await asyncio.gather(reserved, active)
-    if found.state is not GrantState.ACTIVE:
-        raise Unavailable(f"a grant to be measured beside is {found.state}")
+@cache
+def _script() -> str:
+    """Return what stands before each of the ledger's scripts, and what is ours after it."""
+    any_of_them = resources.files("broker.ledger") / "lua" / "record.lua"
+    return scripts.source("record").removesuffix(any_of_them.read_text("utf-8")) + _LUA
 
 
 async def _settle(connection: Connection) -> None:
-    for shard in range(SHARDS):
-        await connection.command("XTRIM", keys.table(shard, "audit"), "MAXLEN", 0)
     await connection.command("CONFIG", "SET", "appendfsync", "always")
     await connection.command("BGREWRITEAOF")
     while True:
