@@ -82,7 +82,8 @@ class Run:
                 name, MEASURES[name](self._here(), self._scale, on_round), self._note(name)
             )
         except Exception as error:  # noqa: BLE001  whatever it is, the other rows are still measured
-            out = results(name, f"{type(error).__name__}: {error}")
+            cause = f" ({error.__cause__})" if error.__cause__ else ""
+            out = results(name, f"{type(error).__name__}: {error}{cause}")
             self._say(f"{where} failed: {out[0].error}")
             self._leave()
         self._say(f"{where}: {self._clock.monotonic() - begun:.0f} s")

@@ -57,6 +57,7 @@ end
 """
 _LIFE_MS: Final = 4 * 3_600_000
 _TASKS_AT_A_TIME: Final = 20
+_LOOK_S: Final = 0.1
 _TIMEOUT_S: Final = 60.0
 
 
@@ -105,6 +106,7 @@ async def seed(
     connection = Connection(redis, shards=shards, timeout_s=_TIMEOUT_S)
     try:
         await connection.command("CONFIG", "SET", "appendfsync", "no")
+        await connection.command("CONFIG", "SET", "auto-aof-rewrite-percentage", 0)
         tasks = -(-count // PER_TASK)
         for start in range(0, tasks, _TASKS_AT_A_TIME):
             batch = range(start, min(start + _TASKS_AT_A_TIME, tasks))
@@ -147,9 +149,15 @@ def _script() -> str:
 
 async def _settle(connection: Connection) -> None:
     await connection.command("CONFIG", "SET", "appendfsync", "always")
+    await _rewritten(connection)
     await connection.command("BGREWRITEAOF")
+    await _rewritten(connection)
+
+
+async def _rewritten(connection: Connection) -> None:
+    """Wait until the server's file isn't being rewritten, nor about to be."""
     while True:
         about = await connection.command("INFO", "persistence")
-        if about["aof_rewrite_in_progress"] == 0:
+        if not (about["aof_rewrite_in_progress"] or about["aof_rewrite_scheduled"]):
             return
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(_LOOK_S)
