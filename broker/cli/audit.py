@@ -28,7 +28,7 @@ Examples:
 
   broker audit list --task tsk_…
   broker audit list --type grant.revoked --since 1h --search orders
-  broker audit list --after 1800000000000-03-0 --limit 1000 --json
+  broker audit list --after 1800000000000-03-0 --limit 500 --json
 """
 _EVENT: Final = """\
 Example: broker audit event 1800000000000-03-0 --json

@@ -11,6 +11,7 @@ import pytest
 
 from tests.console.people import ConsoleWorld, console_config
 from tests.issuers import IssuerKey
+from tests.keys_check import assert_no_immortal_keys
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -215,6 +216,14 @@ async def test_signing_out_ends_the_session_here(console: ConsoleWorld) -> None:
     assert (await there.get("/")).status_code == 200
     page = await here.get("/signed-out")
     assert f"{console.provider.url}/logout?client_id=broker-console" in page.text
+
+
+async def test_what_is_kept_of_sessions_expires(console: ConsoleWorld) -> None:
+    await console.signed_in()
+    await (await console.signed_in()).submit("/sign-out", {"everywhere": "yes"})
+    await console.signed_in()
+    kinds = {key.split(":")[2] for key in await assert_no_immortal_keys(console)}
+    assert kinds >= {"session", "signedout"}
 
 
 async def test_signing_out_everywhere(console: ConsoleWorld) -> None:

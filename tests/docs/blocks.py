@@ -69,6 +69,8 @@ def configuration(stack: DevStack, document: Mapping[str, Any], *, as_written: b
     """
     file = stack.data / FILE
     merged = laid_over(tomllib.loads(file.read_text("utf-8")), document)
+    if merged["broker"]["issuer"].startswith("https:"):
+        merged["console"].pop("link_issuer")  # links are for http on this machine
     text = tomli_w.dumps(merged)
     return parse_config(text, file, files_may_be_missing=as_written)
 

@@ -44,6 +44,7 @@ def cli(
         },
         tls={"cert_file": str(cert_file), "key_file": str(key_file)},
     )
+    del document["console"]["link_issuer"]  # links are for http on this machine
     file = folder / "config.toml"
     file.write_text(tomli_w.dumps(document), "utf-8")
     write_private(folder / "ca.pem", pem(CA.der))

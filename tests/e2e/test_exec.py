@@ -183,7 +183,9 @@ def test_it_outlives_its_heartbeat_while_it_runs(cli: Cli) -> None:
 
 @pytest.mark.parametrize("what", ["task", "capability"])
 def test_an_operator_ends_it(cli: Cli, what: str) -> None:
-    stubborn = "import signal\nsignal.signal(15, signal.SIG_IGN)\n" + CHILD
+    # It doesn't end by itself, when its input does: then it might before it is noticed.
+    waits = CHILD.replace("sys.stdin.readline()", "signal.pause()")
+    stubborn = "import signal\nsignal.signal(15, signal.SIG_IGN)\n" + waits
     running = Running(cli, "--heartbeat", "3s", "--grace", "200ms", *python(stubborn))
     name = last_task(cli)["task_id"] if what == "task" else "orders-read"
     ran = cli.run("operator", "revoke", f"--{what}", name, "--reason", "drill")

@@ -86,7 +86,7 @@ def test_a_person_logs_in_acts_and_logs_out(
     assert not re.search(r"eyJ[\w-]+\.", out + err), "no token is ever printed"
 
     me = broker("whoami", "--json", **env).json
-    assert (me["name"], me["role"], me["identity"]) == (
+    assert (me["principal"], me["role"], me["identity"]) == (
         "alice",
         "operator",
         "login, kept in a file",

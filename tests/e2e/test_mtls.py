@@ -69,6 +69,7 @@ class Served:
         document = tomllib.loads(file.read_text("utf-8"))
         self.listen = document["broker"]["listen"]
         self.issuer = document["broker"]["issuer"] = f"https://{self.listen}"
+        del document["console"]["link_issuer"]  # links are for http on this machine
         document["tls"] = {
             "cert_file": str(cert_file),
             "key_file": str(key_file),

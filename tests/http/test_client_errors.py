@@ -71,7 +71,8 @@ def test_a_code_of_the_api_has_a_class(code: str) -> None:
 def test_a_part_of_the_server_is_told_apart_by_its_status(cls: type[server.BrokerError]) -> None:
     answer = problem(made(cls))
     error = answers.from_response(Response(answer.status_code, {}, bytes(answer.body)))
-    assert isinstance(error, client.Unavailable | client.NotFound | client.InvalidRequest)
+    told = client.Unavailable | client.NotFound | client.InvalidRequest | client.Unauthenticated
+    assert isinstance(error, told)
     assert error.code == cls.code
 
 
