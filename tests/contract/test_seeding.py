@@ -31,7 +31,7 @@ async def footprint(bench: Bench, task: Task, grant: Grant) -> dict[str, list[st
     shard = shard_of(task.id, "tsk") or 0
     out: dict[str, list[str]] = {}
     for name in ("index", "due", "purge"):
-        rows: list[bytes] = await bench.connection.client.zrange(keys.table(shard, name), 0, -1)
+        rows: list[bytes] = await bench.connection.command("ZRANGE", keys.table(shard, name), 0, -1)
         found = [row.decode() for row in rows if re.search(f"{task.id}|{grant.id}", row.decode())]
         known = [text.replace(task.id, "TASK").replace(grant.id, "GRANT") for text in found]
         out[name] = sorted(re.sub("[0-9]{13}", "TIME", text) for text in known)

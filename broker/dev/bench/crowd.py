@@ -59,8 +59,9 @@ def measure_issue(stand: Stand, scale: Scale, on_round: Callable[[], None]) -> d
         return percentile(done.latencies_ms, 99)
 
     with stand.serve(crowded.config), stand.serve(alone.config):
-        turn(alone), turn(crowded)  # until both are warm
-        rounds = by_turns(scale.rounds, lambda: turn(crowded), lambda: turn(alone), on_round)
+        for place in (alone, crowded):
+            turn(place)  # until both are warm
+        rounds = by_turns(scale.starts, lambda: turn(crowded), lambda: turn(alone), on_round)
     return {ISSUE: rounds}
 
 

@@ -99,10 +99,7 @@ def measure_fifty(stand: Stand, scale: Scale, on_round: Callable[[], None]) -> d
     def ours() -> float:
         task = stand.orchestrator.open_task(AGENT, "bench", [READ], ttl="1h").task_id
         with ThreadPoolExecutor(MAKING) as pool:
-            made = list(
-                pool.map(lambda _: stand.orchestrator.request_grant(task, READ), range(MANY))
-            )
-        accounts = [str(grant.credential.username) for grant in made]
+            accounts = list(pool.map(grant, [stand] * MANY, [task] * MANY))
         return _until_none(stand, accounts, lambda: stand.orchestrator.complete(task)) * 1000
 
     def theirs() -> float:
@@ -118,6 +115,12 @@ def measure_fifty(stand: Stand, scale: Scale, on_round: Callable[[], None]) -> d
         return _until_none(stand, accounts, end) * 1000
 
     return {FIFTY: by_turns(scale.fifties, ours, theirs, on_round)}
+
+
+def grant(stand: Stand, task_id: str, ttl: str | None = None) -> str:
+    """Have the broker issue a database credential; its account."""
+    issued = stand.orchestrator.request_grant(task_id, READ, ttl=ttl)
+    return str(issued.credential.username)
 
 
 def make_leases(vault: httpx2.Client, count: int, by: dict[str, str] | None = None) -> list[str]:

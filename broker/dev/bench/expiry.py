@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
-from broker.dev.bench.ending import MAKING, make_leases, wait_for_none
+from broker.dev.bench.ending import MAKING, grant, make_leases, wait_for_none
 from broker.dev.bench.figures import Rounds, by_turns
 from broker.dev.bench.stand import AGENT, READ, can_log_in, clock
 
@@ -72,13 +72,12 @@ class _Ours:
             for _ in range(-(-count // PER_TASK))
         ]
 
-        def grant(number: int) -> str:
+        def make(number: int) -> str:
             left = int(until - clock.monotonic())
-            task = tasks[number % len(tasks)]
-            return str(ask.request_grant(task, READ, ttl=f"{left}s").credential.username)
+            return grant(self._stand, tasks[number % len(tasks)], f"{left}s")
 
         with ThreadPoolExecutor(MAKING) as pool:
-            return list(pool.map(grant, range(count)))
+            return list(pool.map(make, range(count)))
 
 
 class _Theirs:

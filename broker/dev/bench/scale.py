@@ -30,7 +30,7 @@ class Scale:
     crowd: int
     """Live grants that others are measured beside."""
     starts: int
-    """Rounds of starts."""
+    """Rounds of starts, and of issuing beside the crowd."""
     crowded: int
     """Credentials asked for beside the crowd, in a turn."""
 
@@ -53,15 +53,15 @@ FULL = Scale(
 QUICK = Scale(
     word="quick",
     rounds=3,
-    requests=600,
-    paced=50,
-    flood=150,
-    ends=8,
-    fifties=3,
+    requests=500,
+    paced=40,
+    flood=100,
+    ends=6,
+    fifties=2,
     expiries=1,
-    expiring=300,
-    remembered=1000,
-    crowd=100_000,
+    expiring=200,
+    remembered=600,
+    crowd=20_000,
     starts=2,
-    crowded=300,
+    crowded=150,
 )
