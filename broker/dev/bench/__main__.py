@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 from cyclopts import App, Parameter
 
@@ -12,6 +13,9 @@ from broker.dev.bench import extra, growth, machine, report
 from broker.dev.bench.running import MEASURES, Run
 from broker.dev.bench.scale import FULL, QUICK
 from broker.dev.bench.stand import Stand
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 _EXTRAS: Final = {
     "cascade": extra.chains,
@@ -48,6 +52,7 @@ def run(
     if unknown := [name for name in parts if name not in NAMES]:
         report.say(f"there is no part {unknown[0]!r}: there are {', '.join(NAMES)}")
         return 2
+    signal.signal(signal.SIGTERM, _end)  # through what stops the servers
     scale = QUICK if quick else FULL
     told: dict[str, Any] = {}
     goals = [name for name in MEASURES if not parts or name in parts]
@@ -69,6 +74,10 @@ def run(
     if json:
         report.document(told)
     return 1 if failed else 0
+
+
+def _end(_: int, __: FrameType | None) -> NoReturn:
+    sys.exit(128 + signal.SIGTERM)
 
 
 def _extra(name: str, told: dict[str, Any], *, json: bool) -> int:

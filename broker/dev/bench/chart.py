@@ -58,6 +58,9 @@ def share(ratio: float, target: float, better: str) -> float:
 _PANEL: Final = 300
 _TALL: Final = 210
 _ACROSS: Final = 3
+_LABEL: Final = 10
+"""Pixels that the label of a value takes."""
+_DECADE: Final = math.log(10)
 
 
 def of_curves(curves: Sequence[Curve], machine: str) -> str:
@@ -81,13 +84,12 @@ def _panel(drawing: Drawing, curve: Curve, left: float, top: float) -> None:
     points = [p for line in curve.lines.values() for p in line if p[0] > 0 and p[1] > 0]
     if not points:
         return
-    xs, ys = (
-        _Axis([x for x, _ in points], left, left + wide),
-        _Axis([y for _, y in points], top + tall, top),
-    )
+    xs = _Axis([x for x, _ in points], left, left + wide)
+    ys = _Axis([y for _, y in points], top + tall, top, _DECADE)
     for x in sorted({x for x, _ in points}):
         drawing.text(xs.at(x), top + tall + 14, _short(x), FAINT, "middle", 9)
-    for y in (ys.least, ys.most):
+    apart = abs(ys.at(ys.most) - ys.at(ys.least)) > _LABEL
+    for y in (ys.least, ys.most) if apart else (ys.most,):
         drawing.text(left - 5, ys.at(y) + 3, _short(y), FAINT, "end", 9)
     drawing.text(left + wide, top + tall + 27, curve.x, FAINT, "end", 9)
     for at, (name, line) in enumerate(curve.lines.items()):
@@ -99,16 +101,23 @@ def _panel(drawing: Drawing, curve: Curve, left: float, top: float) -> None:
 
 
 class _Axis:
-    """A logarithmic one; what is flat is in its middle."""
+    """A logarithmic one, from ``begin`` to ``end``, with its values in the middle.
 
-    def __init__(self, values: Sequence[float], begin: float, end: float) -> None:
+    It spans ``span`` at least, the logarithm of a factor: what hardly changes has to look like it.
+    """
+
+    def __init__(
+        self, values: Sequence[float], begin: float, end: float, span: float = 0.0
+    ) -> None:
         self.least, self.most = min(values), max(values)
+        own = math.log(self.most / self.least)
+        self._span = max(own, span) or 1.0
+        self._first = math.log(self.least) - (self._span - own) / 2
         self._begin, self._end = begin, end
 
     def at(self, value: float) -> float:
         """Where a value is."""
-        span = math.log(self.most / self.least)
-        part = math.log(value / self.least) / span if span else 0.5
+        part = (math.log(value) - self._first) / self._span
         return self._begin + (self._end - self._begin) * part
 
 
