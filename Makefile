@@ -7,6 +7,8 @@
 
 ARGS ?=
 QUICK ?=
+ROUNDS ?= 20
+SEED ?=
 PYTHON ?=
 
 VENV := .venv
@@ -28,7 +30,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo dev bench test lint types check format openapi screenshots lock clean
+.PHONY: help setup demo dev bench chaos test lint types check format openapi screenshots lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +45,9 @@ dev: setup ## Run the broker with its servers embedded
 
 bench: setup ## Measure the broker against the engines it stands on (QUICK=1: in three minutes)
 	@$(BIN)/python -m broker.dev.bench $(if $(QUICK),--quick) $(ARGS)
+
+chaos: setup ## Kill, stop, cut off and mislead brokers and servers under load (ROUNDS=20 SEED=…)
+	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 test: setup $(CLIENTS)/node_modules/.ready ## Run the tests
 	@$(BIN)/python -m pytest $(ARGS)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -20,6 +21,22 @@ from broker import tracing
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
+
+
+class _Lines(structlog.PrintLogger):
+    """Writes lines. One that can't be written is lost, and whoever wanted to write it goes on.
+
+    Where standard error is a file on a full disk, or a pipe that nobody reads any more, a sweep or
+    the process would end of it otherwise.
+    """
+
+    def msg(self, message: str) -> None:
+        """Write a line."""
+        with suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
 
 
 def configure(*, json: bool, level: str = "info") -> None:
@@ -41,7 +58,7 @@ def configure(*, json: bool, level: str = "info") -> None:
             logging.getLevelNamesMapping()[level.upper()]
         ),
         # Looked up anew each time: whoever redirects standard error means our lines too.
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        logger_factory=lambda *_: _Lines(sys.stderr),
         cache_logger_on_first_use=False,
     )
 

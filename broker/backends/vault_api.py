@@ -284,7 +284,7 @@ class VaultApi:
         more = {"json": body} if body else {}
         with _mapped_errors(method, path):
             answer = adapter.request(method, f"/v1/{path}", headers, **more)
-        return answer if isinstance(answer, dict) else {}
+        return answer if isinstance(answer, dict) else _without_json(answer, method, path)
 
     def close(self) -> None:
         """Close connections and threads."""
@@ -329,6 +329,23 @@ def _mapped_errors(method: str, path: str) -> Any:  # noqa: ANN401, C901
         raise BackendUnavailable(
             f"{what}: {type(error).__name__}", retry_after=_RETRY_AFTER
         ) from error
+
+
+def _without_json(answer: requests.Response, method: str, path: str) -> dict[str, Any]:
+    """Return the nothing that Vault says when there is nothing to say.
+
+    Raises:
+        BackendDown: a standby that knows no leader to pass it on to; it has done nothing.
+        BackendUnavailable: of what is in Vault's place.
+    """
+    what = f"Vault {method.upper()} {path.partition('?')[0]}"
+    if answer.is_redirect:
+        raise BackendDown(f"{what}: standby without a leader", retry_after=_RETRY_AFTER)
+    if answer.content:
+        raise BackendUnavailable(
+            f"{what}: {answer.status_code}, and not from Vault", retry_after=_RETRY_AFTER
+        )
+    return {}
 
 
 def _wrapped(seconds: int) -> dict[str, str]:

@@ -11,14 +11,17 @@ from starlette.responses import Response, StreamingResponse
 
 from broker.audit.export import Form, Span
 from broker.audit_desk import AuditDesk
+from broker.clock import to_rfc3339
 from broker.console.rights import Right
 from broker.console.routing import Here, Pages
 from broker.errors import InvalidRequest, NotFound
 from broker.http.shapes import EVENT_ID
 
 pages = Pages()
-_PAGE: Final = 100
+_PAGE: Final = 50
 _SHORT: Final = 160
+_LAST_MS: Final = 253_402_300_799_999
+"""The end of the year 9999, which RFC 3339 can just say."""
 _LOOK_BACK_MS: Final = 3_600_000
 """How far back it is looked where nobody says since when."""
 KINDS: Final = (
@@ -130,12 +133,14 @@ def summarised(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _short(data: Any) -> str:  # noqa: ANN401  what an event says
-    parts = [f"{name}: {_plain(value)}" for name, value in data.items() if value not in ("", None)]
+    parts = [f"{n}: {_plain(n, value)}" for n, value in data.items() if value not in ("", None)]
     text = " · ".join(parts)
     return text if len(text) <= _SHORT else f"{text[: _SHORT - 1]}…"
 
 
-def _plain(value: Any) -> str:  # noqa: ANN401  as above
+def _plain(name: str, value: Any) -> str:  # noqa: ANN401  as above
+    if name.endswith("_at") and isinstance(value, int) and 0 < value <= _LAST_MS:
+        return to_rfc3339(value)
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 

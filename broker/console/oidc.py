@@ -17,7 +17,7 @@ import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import urlencode
+from urllib.parse import quote_plus, urlencode
 
 from authlib.common.errors import AuthlibBaseError
 from authlib.oauth2 import rfc7636
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 BEGUN_S: Final = 600
 """How long signing in may take."""
+ASSERTION_S: Final = 60
+"""How long the proof of which client asks is good (RFC 7523)."""
+RSA_BITS: Final = 2048
 _REFUSED: Final = "The sign-in was not begun in this browser, or too long ago: begin again."
 _MAX_CHARS: Final = 4000
 # Authlib is untyped.
@@ -75,16 +78,17 @@ class SignInClient:
     """Signs people in at one identity provider."""
 
     def __init__(self, settings: ClientSettings, clock: Clock) -> None:
-        """Nothing is asked of the provider yet.
+        """Nothing is asked of the provider yet, but its files are looked at.
 
         Raises:
-            ConfigError: the issuer can't be asked safely.
+            ConfigError: the issuer can't be asked safely, or there is no secret or key in its file.
         """
         issuer = settings.issuer
         if not is_protected(issuer.issuer, loopback_http=True):
             raise ConfigError(f"[console] issuer {issuer.name!r}: its URL must be https")
         self.settings = settings
         self._clock = clock
+        self._authentication("")
         self._fetcher = Fetcher(ca_file=issuer.ca_file)
         # An ID token is for the client, where a workload's token is for the broker.
         self._verifier = JwtIssuer(replace(issuer, audience=settings.client_id), clock)
@@ -201,12 +205,15 @@ class SignInClient:
     def _authentication(self, uri: str) -> Any:  # noqa: ANN401  Authlib is untyped
         settings = self.settings
         if settings.key_file is not None:
-            pem = read_secret_file(settings.key_file).reveal()
-            key, algorithm = _signing_key(pem)
-            return ClientAuth(settings.client_id, key, PrivateKeyJWT(uri, alg=algorithm))
+            key, algorithm = _signing_key(settings.key_file)
+            now = int(self._clock.now())
+            claims = {"iat": now, "exp": now + ASSERTION_S}
+            return ClientAuth(settings.client_id, key, PrivateKeyJWT(uri, claims, alg=algorithm))
         if settings.secret_file is not None:
             secret = read_secret_file(settings.secret_file).reveal()
-            return ClientAuth(settings.client_id, secret, "client_secret_basic")
+            # RFC 6749 section 2.3.1: both are written as in a form before they are joined.
+            who, secret = quote_plus(settings.client_id), quote_plus(secret)
+            return ClientAuth(who, secret, "client_secret_basic")
         return ClientAuth(settings.client_id, "", "none")
 
     async def _endpoint(self, name: str) -> str:
@@ -226,18 +233,26 @@ class SignInClient:
         return found
 
 
-def _signing_key(pem: str) -> tuple[Any, str]:
-    """Return a private key and what it signs with: ES256 or RS256.
+def _signing_key(file: Path) -> tuple[Any, str]:
+    """Return the private key in a file, and what it signs with: ES256 or RS256.
 
     Raises:
         ConfigError: it is neither.
     """
+    pem = read_secret_file(file).reveal()
     for kind, algorithm in ((ECKey, "ES256"), (RSAKey, "RS256")):
         try:
-            return kind.import_key(pem), algorithm
-        except (ValueError, JoseError):
+            key: Any = kind.import_key(pem)
+        except (TypeError, ValueError, JoseError):  # TypeError: a password is missing
             continue
-    raise ConfigError("[console] client_key_file: write an EC (P-256) or RSA private key in PEM")
+        if key.is_private and (
+            key.curve_name == "P-256" if kind is ECKey else key.raw_value.key_size >= RSA_BITS
+        ):
+            return key, algorithm
+    raise ConfigError(
+        f"[console] client_key_file {file}: no private key that can be used\n"
+        f"    write an EC key (P-256), or an RSA key of {RSA_BITS} bits or more, in PEM"
+    )
 
 
 def _object(document: bytes) -> dict[str, Any]:

@@ -50,20 +50,20 @@ class Chains:
             case "task":
                 return [name]
             case "owner":
-                return await self._below_prefix(f"to|{name}|")
+                return await self.live_under(f"to|{name}|")
             case _:
                 return [
-                    *await self._below_prefix(f"ta|{name}|"),
+                    *await self.live_under(f"ta|{name}|"),
                     *await self._opened_by(name),
                 ]
 
     async def run_by(self, agent: str) -> list[str]:
         """Return the ids of an agent's tasks that aren't closed yet."""
-        return await self._below_prefix(f"ta|{agent}|")
+        return await self.live_under(f"ta|{agent}|")
 
     async def _opened_by(self, orchestrator: str) -> list[str]:
         # The index by orchestrator holds closed ones too, for weeks; that by agent doesn't.
-        ids = await self._below_prefix("ta|")
+        ids = await self.live_under("ta|")
         return [m.task.id for m in await self.members(ids) if m.task.orchestrator == orchestrator]
 
     async def below(self, ids: Iterable[str], *, most: int | None = None) -> list[Member]:
@@ -110,7 +110,8 @@ class Chains:
             found += [(i, row) for (_, i), row in zip(some, rows, strict=True) if row]
         return found
 
-    async def _below_prefix(self, prefix: str) -> list[str]:
+    async def live_under(self, prefix: str) -> list[str]:
+        """Return every id an index holds below a prefix, such as ``ta|report-writer|``."""
         return await self._ids(list(range(self._redis.shards)), [prefix] * self._redis.shards)
 
     async def _ids_below(

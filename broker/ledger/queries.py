@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
@@ -145,10 +146,7 @@ class Queries:
 
     async def live_under(self, prefix: str) -> list[str]:
         """Return every id an index holds below a prefix, such as ``ta|report-writer|``."""
-        ids: list[str] = []
-        for shard in range(self._redis.shards):
-            ids += await self._ids_below(shard, prefix)
-        return ids
+        return await self.chains.live_under(prefix)
 
     async def count(self, prefix: str) -> int:
         """Count what an index holds below a prefix, over all shards."""
@@ -280,17 +278,19 @@ class Queries:
         shards = range(self._redis.shards) if shard is None else [shard]
         top = "+" if shard is not None else str(await self.now() - 3)
         starts = {s: max(_start(after, s), f"{since_ms}-0", key=_order) for s in shards}
-        found: list[Event] = []
         batch = limit + 1 if not task_id else _SCAN
         pipe = self._redis.client.pipeline(transaction=False)
         for s in shards:
             pipe.xrange(keys.table(s, "audit"), starts[s], top, count=batch)
+        answers = zip(shards, await self._redis.execute(pipe), strict=True)
+        rows = [(s, stream_id, row) for s, some in answers for stream_id, row in some]
         cut = ""
-        for s, rows in zip(shards, await self._redis.execute(pipe), strict=True):
-            events = [event_row(s, stream_id, row) for stream_id, row in rows]
-            if task_id and len(events) == batch:
-                cut = events[-1].id
-            found += [e for e in events if not task_id or e.task_id == task_id]
+        if not task_id:  # each shard may have all of them, and most of what is read isn't needed
+            rows = heapq.nsmallest(limit + 1, rows, key=lambda row: _place(row[0], row[1]))
+        found = [event_row(*row) for row in rows]
+        if task_id:
+            cut = found[-1].id if len(found) == batch else ""
+            found = [event for event in found if event.task_id == task_id]
         found.sort(key=lambda e: _parts(e.id))
         items = tuple(found[:limit])
         more = len(found) > limit
@@ -374,6 +374,12 @@ def _parts(event_id: str) -> tuple[int, int, int]:
 def _order(stream_id: str) -> tuple[int, int]:
     millis, _, sequence = stream_id.lstrip("(").partition("-")
     return int(millis), int(sequence or 0)
+
+
+def _place(shard: int, stream_id: bytes) -> tuple[int, int, int]:
+    """Where an event is among those of all shards: as ``_parts`` of its id."""
+    millis, sequence = _order(stream_id.decode())
+    return millis, shard, sequence
 
 
 def _start(after: str, shard: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 import httpx2
@@ -34,13 +34,20 @@ if TYPE_CHECKING:
     from tests.dev.broker_process import Server
 
 
+# Chromium doesn't sandbox for root, as which CI runs; it looks at pages of ours alone.
+OPTIONS: Final = ("--no-sandbox",)
+
+
+def program() -> str | None:
+    """Where it is, if it is installed."""
+    return shutil.which("chromium")
+
+
 def launch(playwright: Playwright) -> Browser | None:
     """Start it without a window, if it is installed."""
-    program = shutil.which("chromium")
-    if program is None:
+    if program() is None:
         return None
-    # Chromium doesn't sandbox for root, as which CI runs; it looks at pages of ours alone.
-    return playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    return playwright.chromium.launch(executable_path=program(), args=OPTIONS)
 
 
 class Looking:
@@ -104,7 +111,7 @@ class Looking:
         for context in self._contexts:
             context.close()
         if exc is None:
-            assert self.complaints == []
+            assert self.complaints == [], self.complaints
 
 
 def dev_call(

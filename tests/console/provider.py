@@ -13,7 +13,9 @@ import secrets
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote_plus, urlencode, urlsplit
+
+import jwt
 
 from tests.issuers import Answer, IssuerKey, jwks
 from tests.loopback import Asked, Loopback
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 CLIENT: Final = "broker-console"
 SECRET: Final = "canary-client-secret"
+ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 KEY: Final = IssuerKey.new("ES256", "idp-1")
 
 
@@ -34,7 +37,9 @@ class Provider:
     groups: Any = field(default_factory=lambda: ["ops"])
     claims: dict[str, Any] = field(default_factory=dict[str, Any])
     signed_by: IssuerKey = KEY
-    public: bool = False
+    client: str = "secret"  # or "key", or "public"
+    client_secret: str = SECRET
+    client_key: IssuerKey | None = None
     asked: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     tokens: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     redirect_uris: list[str] = field(default_factory=list[str])
@@ -42,6 +47,7 @@ class Provider:
 
     def __post_init__(self) -> None:
         self._codes: dict[str, dict[str, str]] = {}
+        self._jtis: set[str] = set()
         self._server = Loopback(self._answer)
         self.url = self._server.url
 
@@ -118,10 +124,31 @@ class Provider:
         )
 
     def _is_client(self, asked: Asked, form: dict[str, str]) -> bool:
-        if self.public:
-            return form.get("client_id") == CLIENT
-        basic = base64.b64encode(f"{CLIENT}:{SECRET}".encode()).decode()
-        return asked.headers.get("authorization") == f"Basic {basic}"
+        kind, _, basic = asked.headers.get("authorization", "").partition(" ")
+        match self.client:
+            case "public":
+                return not kind and form.get("client_id") == CLIENT
+            case "key":
+                return not kind and self._has_signed(form)
+            case _:
+                name, _, secret = base64.b64decode(basic).decode().partition(":")
+                found = unquote_plus(name), unquote_plus(secret)
+                return kind == "Basic" and found == (CLIENT, self.client_secret)
+
+    def _has_signed(self, form: dict[str, str]) -> bool:
+        """RFC 7523 section 3, and OpenID Connect Core 1.0 section 9."""
+        assert self.client_key is not None
+        assert form["client_assertion_type"] == ASSERTION
+        said = jwt.decode(
+            form["client_assertion"],
+            self.client_key.private.public_key(),
+            algorithms=[self.client_key.algorithm],
+            audience=f"{self.url}/token",
+            options={"require": ["iss", "sub", "aud", "exp", "iat", "jti"]},
+        )
+        new = said["jti"] not in self._jtis
+        self._jtis.add(said["jti"])
+        return new and said["iss"] == said["sub"] == CLIENT and said["exp"] - said["iat"] <= 300
 
 
 def _json(body: Any, status: int = 200) -> Answer:

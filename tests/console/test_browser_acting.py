@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import expect
@@ -47,7 +49,7 @@ def chain(dev: Server, words: str = "read it for them") -> dict[str, Any]:
 
 
 def test_from_waiting_for_a_human_to_confirmed_dead(look: Looking, dev: Server) -> None:
-    """Sign in, see it wait, approve it, preview, revoke, see it dead, read its story."""
+    """Sign in, see it wait, approve it, preview, revoke, see it dead, read its story, verify."""
     task = mail_waits(
         dev, capabilities=["customer-lookup", "fetch-page", "send-email", "orders-read"]
     )
@@ -78,6 +80,34 @@ def test_from_waiting_for_a_human_to_confirmed_dead(look: Looking, dev: Server) 
     for told in ("answer a customer", "send-email", "ticket 7", "enough", "confirmed dead"):
         expect(story).to_contain_text(told)
 
+    page.get_by_role("link", name="Audit", exact=True).click()
+    page.get_by_label("Task").fill(task["task_id"])
+    page.get_by_label("Type").fill("grant.revoked")
+    page.get_by_role("button", name="Search").click()
+    expect(page.get_by_role("row", name=re.compile(grant))).to_have_count(1)
+    in_log = 1 + page.get_by_role("row").count()
+    page.get_by_role("link", name=re.compile("the signed log")).click()
+    assert verified(page) >= in_log
+    assert_in_the_log(page, grant)
+
+
+def verified(page: Page) -> int:
+    """Verify the log; returns how many records of it are signed and as they were written."""
+    page.get_by_role("button", name="Verify now").click()
+    expect(page.get_by_role("status")).to_have_text("Verified just now.")
+    expect(page.get_by_text("nothing was changed")).to_be_visible()
+    expect(page.get_by_role("heading", name="Findings")).to_have_count(0)
+    return int(page.locator("dt:text-is('Here') + dd").inner_text())
+
+
+def assert_in_the_log(page: Page, grant: str) -> None:
+    """Fail unless what was verified tells of a grant's end: the signed file does, not a page."""
+    with page.expect_download() as loading:
+        page.get_by_role("button", name="Download").click()
+    events = [json.loads(line) for line in loading.value.path().read_text().splitlines()]
+    kinds = {event["type"] for event in events if grant in json.dumps(event)}
+    assert any(kind.endswith("grant.revoked") for kind in kinds), kinds
+
 
 def test_a_revocation_is_followed_until_it_is_dead(look: Looking, dev: Server) -> None:
     """The page of what is dead tells of what is issued meanwhile, without being loaded again."""
@@ -90,6 +120,18 @@ def test_a_revocation_is_followed_until_it_is_dead(look: Looking, dev: Server) -
     path = f"/v1/tasks/{task['task_id']}/complete"
     dev_call(dev, "orchestrator", "POST", path, {"outcome": "completed"})
     expect(page.get_by_text("lives on")).to_have_count(0)
+
+
+def newcomer(owner: str) -> dict[str, Any]:
+    """An agent whose purpose and owner are what somebody would like them to be."""
+    return {
+        "name": "newcomer",
+        "role": "agent",
+        "owner": owner,
+        "purpose": EVIL + BREAKS,
+        "identity": {"issuer": "dev", "subject": "agent/newcomer"},
+        "capabilities": ["orders-read"],
+    }
 
 
 def test_what_agents_write_is_text(look: Looking, dev: Server) -> None:
@@ -107,6 +149,12 @@ def test_what_agents_write_is_text(look: Looking, dev: Server) -> None:
     grant = granted(dev, below, intent=EVIL)
     path = f"/v1/tasks/{below['task_id']}/complete"
     dev_call(dev, "orchestrator", "POST", path, {"outcome": "failed", "summary": EVIL + BREAKS})
+    call = {"capability": "orders-read", "parameters": {BREAKS: EVIL}, "intent": BREAKS}
+    dev_call(dev, "operator", "POST", "/v1/policy/dry-run", {**call, "agent": "order-clerk"})
+    owner = f"ann {EVIL}"
+    dev_call(dev, "operator", "POST", "/v1/principals", newcomer(owner))
+    query = f"type=decision&task_id={task['task_id']}"
+    decision = dev_call(dev, "operator", "GET", f"/v1/audit/events?{query}")["items"][-1]
     selector = {"owner": "nobody@example.com"}
     ask = {"selector": selector, "reason": EVIL}
     dev_call(dev, "operator", "POST", "/v1/freezes", ask)
@@ -121,7 +169,18 @@ def test_what_agents_write_is_text(look: Looking, dev: Server) -> None:
         (f"/approvals/{task['approval_id']}", BREAKS[:4]),
         ("/revoke", EVIL),
         (f"/revoke/preview?kind=task_id&value={task['task_id']}", None),
-        (f"/tasks?text={'%3Cimg%20src=x%20onerror=%22document.title=1%22%3E'}", None),
+        (f"/tasks?text={quote(EVIL)}&agent={quote(BREAKS)}", None),
+        ("/agents?role=any", EVIL),
+        (f"/agents?owner={quote(EVIL)}", None),
+        ("/agents/newcomer", EVIL),
+        ("/owners", EVIL),
+        (f"/owners/one?owner={quote(owner)}", EVIL),
+        (f"/audit?task={task['task_id']}", EVIL[:20]),
+        (f"/audit?text={quote(BREAKS)}", None),
+        (f"/audit/events/{decision['id']}", None),
+        (f"/policy/decisions?id={decision['decision']}", None),
+        (f"/policy/decisions?id={quote(EVIL[:64])}", None),
+        (f"/policy/dry-run?capability={quote(EVIL)}&agent={quote(BREAKS)}", None),
     ):
         page.goto(f"{dev.url}/console{path}")
         if said:
@@ -130,6 +189,7 @@ def test_what_agents_write_is_text(look: Looking, dev: Server) -> None:
         inside = page.locator("main img, main script, main [onload], main [onerror]")
         assert inside.count() == 0, path
         expect(page.locator("main")).not_to_contain_text("7777777")
+    look.forgive("the server responded with a status of 40")  # some of it is refused
     again = {"selector": selector, "reason": "x"}
     dev_call(dev, "operator", "DELETE", "/v1/freezes", again)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 from fastapi.routing import APIRoute
 from starlette.routing import Mount
 
+import broker.console
 from broker.console.rights import Right
 from broker.console.routing import NEED, OPEN
 from tests.console.people import GROUPS
+from tests.keys_check import assert_no_immortal_keys
 
 if TYPE_CHECKING:
     from tests.console.people import ConsoleWorld
@@ -196,6 +199,23 @@ async def test_every_answer_has_the_headers(console: ConsoleWorld) -> None:
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\son[a-z]+=|style=|javascript:", page)
 
 
+BUILT: Final = ("{{ way_out }}", "{{ sign_in }}")
+"""Links made in code: out of the provider, the one that isn't the console's own; and to sign in."""
+TEMPLATES: Final = sorted((Path(broker.console.__file__).parent / "templates").glob("*.html"))
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda file: file.name)
+def test_a_template_escapes_and_has_nothing_inline(template: Path) -> None:
+    text = template.read_text("utf-8")
+    assert not re.search(r"\|\s*safe\b|autoescape|Markup", text)
+    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\son[a-z]+=|\sstyle=|javascript:", text)
+    links = re.findall(r'(?:href|src|action|formaction)="([^"]*)', text)
+    assert all(link.startswith(("{{ base }}", "{{ asset(", "#", *BUILT)) for link in links), links
+    for form in re.findall(r'(?s)<form method="post".*?</form>', text):
+        # Whoever uses a link has no session yet: its own token is good once, and the origin counts.
+        assert "m.csrf()" in form or template.name == "link.html"
+
+
 async def test_what_is_not_there_is_a_page(console: ConsoleWorld) -> None:
     browser = await console.signed_in()
     answer = await browser.get("/nothing")
@@ -211,3 +231,11 @@ async def test_a_viewer_without_a_principal_acts_in_nobodys_name(console: Consol
     page = await browser.get("/")
     assert "nobody: reads only" in page.text
     assert "operate" not in page.text.partition("<main")[0]
+
+
+async def test_what_is_kept_of_sessions_expires(console: ConsoleWorld) -> None:
+    await console.signed_in()
+    await (await console.signed_in()).submit("/sign-out", {"everywhere": "yes"})
+    await console.signed_in()
+    kinds = {key.split(":")[2] for key in await assert_no_immortal_keys(console)}
+    assert kinds >= {"session", "signedout"}

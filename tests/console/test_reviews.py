@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from tests.console.provider import Provider
 
 
+WHO_MAY_BREAK_IT = 'context.asker == "bob"'
+
+
 class GlassWorld(ConsoleWorld, ConsentWorld):
     """A console where glass can be broken."""
 
@@ -29,6 +32,8 @@ async def world(
 ) -> AsyncGenerator[GlassWorld]:
     document = consent_document(engines[0], tmp_path / "policies")
     document["principals"] = [p for p in document["principals"] if p["name"] != "alice"]
+    policy = tmp_path / "policies" / "consent.cedar"
+    policy.write_text(policy.read_text().replace('context.asker == "alice"', WHO_MAY_BREAK_IT))
     config = console_config(engines[0], provider, tmp_path, document=document)
     await give_rights(engines[0], config)
     made = GlassWorld(engines[0], config, provider)
@@ -101,6 +106,36 @@ async def test_closing_needs_a_fresh_sign_in(world: GlassWorld) -> None:
     back = f"?fresh=yes&return_to=/console{path}"
     assert (await browser.sign_in(query=back)).headers["location"] == f"/console{path}"
     assert (await browser.submit(path, {"findings": "nothing odd"})).status_code == 303
+
+
+async def test_who_broke_the_glass_does_not_review_it(world: GlassWorld) -> None:
+    task = await world.open(agent="order-clerk", capabilities=["orders-read"])
+    ask = {"capability": "orders-admin", "intent": "the agent is stuck"}
+    path = f"/v1/tasks/{task['task_id']}/break-glass"
+    made = await world.bound(task, "POST", path, ask, name="bob")
+    assert made.status_code == 201, made.text
+    await world.complete(task)
+    await world.sweep()
+    bob = world.browser()
+    audience = f"{world.config.broker.issuer}/console"
+    token = world.issuer.token("operator/bob", ttl_s=60, audience=audience).reveal()
+    assert (await bob.post("/sign-in/link", {"token": token})).status_code == 303
+
+    review = f"/reviews/{made.json()['elevation_id']}"
+    page = (await bob.get(review)).text
+    assert "Somebody else has to review this" in page
+    assert "Close with findings" not in page
+    page = (await bob.get(f"{review}/close")).text
+    assert "Somebody else has to review this" in page
+    assert "<textarea" not in page
+    answer = await bob.submit(f"{review}/close", {"findings": "all well"})
+    assert answer.status_code == 403
+    assert await world.logged("review.closed") == []
+
+    alice = await world.signed_in()
+    assert "Close with findings" in (await alice.get(review)).text
+    assert (await alice.submit(f"{review}/close", {"findings": "seen"})).status_code == 303
+    assert [e["by"] for e in await world.logged("review.closed")] == ["alice"]
 
 
 async def test_who_is_due_is_listed(world: GlassWorld, provider: Provider, tmp_path: Path) -> None:

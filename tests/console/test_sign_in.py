@@ -9,9 +9,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
-from tests.console.people import ConsoleWorld, console_config
+from tests.console.people import EVIL, ConsoleWorld, assert_text, console_config
 from tests.issuers import IssuerKey
-from tests.keys_check import assert_no_immortal_keys
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -192,6 +191,31 @@ async def test_no_way_back_leads_out_of_the_console(console: ConsoleWorld, way: 
     assert "evil" not in page.text
 
 
+async def test_the_theme_form_leads_nowhere_else_either(console: ConsoleWorld) -> None:
+    browser = await console.signed_in()
+    for way in ("https://evil.example/", "//evil.example", "/\\evil.example", "/v1/tasks"):
+        answer = await browser.submit("/theme", {"theme": "dark", "return_to": way})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/console/"), way
+    answer = await browser.submit("/theme", {"theme": "dark", "return_to": "/console/tasks"})
+    assert answer.headers["location"] == "/console/tasks"
+
+
+async def test_what_the_provider_calls_somebody_is_text(console: ConsoleWorld) -> None:
+    """People write their own names there; a name gives nobody another's rights."""
+    console.provider.claims = {"name": EVIL, "preferred_username": EVIL}
+    browser = await console.signed_in()
+    page = (await browser.get("/")).text
+    assert_text(page)
+    assert "<dd>alice</dd>" in page
+    for odd in ("operator\u202e", "a\nb", "", 7, ["x"], {"x": 1}, "x" * 5000):
+        console.provider.claims = {"name": odd}
+        browser = await console.signed_in("audrey", "audit")
+        page = (await browser.get("/")).text
+        assert "\u202e" not in page
+        assert "x" * 200 not in page
+        assert "<dd>audrey</dd>" in page
+
+
 async def test_groups_without_a_role_get_nobody_in(console: ConsoleWorld) -> None:
     browser = console.browser()
     for groups in (["strangers"], []):
@@ -216,14 +240,6 @@ async def test_signing_out_ends_the_session_here(console: ConsoleWorld) -> None:
     assert (await there.get("/")).status_code == 200
     page = await here.get("/signed-out")
     assert f"{console.provider.url}/logout?client_id=broker-console" in page.text
-
-
-async def test_what_is_kept_of_sessions_expires(console: ConsoleWorld) -> None:
-    await console.signed_in()
-    await (await console.signed_in()).submit("/sign-out", {"everywhere": "yes"})
-    await console.signed_in()
-    kinds = {key.split(":")[2] for key in await assert_no_immortal_keys(console)}
-    assert kinds >= {"session", "signedout"}
 
 
 async def test_signing_out_everywhere(console: ConsoleWorld) -> None:

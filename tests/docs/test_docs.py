@@ -34,7 +34,8 @@ def every_error() -> set[type[errors.BrokerError]]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     prose = re.sub(r"(?ms)^ *```.*?^ *```", "", page.read_text("utf-8"))
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", prose):
+    pictures: list[str] = re.findall(r' (?:src|srcset)="([^"]+)"', prose)
+    for target in [*re.findall(r"\]\(([^)#]+)[^)]*\)", prose), *pictures]:
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 

@@ -73,6 +73,16 @@ def test_an_operation_needs_a_token_or_says_that_it_does_not(
     assert DOCUMENT["security"] == [{"bearer": []}, {"dpop": []}]
 
 
+def test_a_route_that_the_configuration_switches_says_so() -> None:
+    """What isn't there without a section is in the document all the same, and says 404."""
+    path, login = OPERATIONS["show_login"]
+
+    assert path == "/v1/login"
+    assert login["responses"].keys() >= {"200", "404"}
+    assert login["security"] == []
+    assert not any("console" in path for path in DOCUMENT["paths"])  # pages aren't the API
+
+
 @each_operation
 def test_links_name_operations_and_their_parameters(path: str, operation: dict[str, Any]) -> None:
     for answer in operation["responses"].values():
