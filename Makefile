@@ -6,6 +6,7 @@
 #   make setup PYTHON=python3.12             choose the interpreter
 
 ARGS ?=
+QUICK ?=
 ROUNDS ?= 20
 SEED ?=
 PYTHON ?=
@@ -42,8 +43,8 @@ demo: setup ## Show the whole life of a credential, against real servers started
 dev: setup ## Run the broker with its servers embedded
 	@$(BIN)/broker dev $(ARGS)
 
-bench: setup ## Measure the broker against the engines it stands on, and print the ratios
-	@$(BIN)/python -m broker.dev.bench $(ARGS)
+bench: setup ## Measure the broker against the engines it stands on (QUICK=1: in three minutes)
+	@$(BIN)/python -m broker.dev.bench $(if $(QUICK),--quick) $(ARGS)
 
 chaos: setup ## Kill, stop, cut off and mislead brokers and servers under load (ROUNDS=20 SEED=…)
 	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -93,6 +93,7 @@ class Pipeline:
         self.failing: Mapping[str, int] = {}  # by backend
         self.steps = steps
         self.work = Work()
+        self.under_way: set[str] = set()  # grants that are being revoked, or wait for it, here
         longest_s = min(self.limits.max_backoff_ms / 1000, LONGEST_S)
         self.lanes = Lanes(clock, width=self.limits.lane_width, longest_s=longest_s)
         self.circuits = Circuits(clock, longest_s=longest_s, back=self._drain)
@@ -328,6 +329,13 @@ class Pipeline:
 
         ``lost`` says that its minting is known to be over.
         """
+        self.under_way.add(grant.id)
+        try:
+            return await self._revoke_claimed(grant, lost=lost)
+        finally:
+            self.under_way.discard(grant.id)
+
+    async def _revoke_claimed(self, grant: Grant, *, lost: bool) -> GrantState:
         if not grant.lease:
             return await self.closing.lost(grant, over=lost)
         lane = self.lanes.of(grant.backend, grant.capability)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from broker.logs import get_logger
@@ -77,14 +78,24 @@ class Reaper:
             if not shards:
                 wait_ms = min(due.values()) - now if due else None
                 return SweepReport(tasks, grants, wait_ms)
+            room = MAX_IN_FLIGHT - self._pipeline.work.ending
             # A cluster's node may be behind the clock that was asked: nothing is due there yet.
-            if due == before or self._pipeline.work.ending >= MAX_IN_FLIGHT:
+            if due == before or room <= 0:
                 return SweepReport(tasks, grants, _LATER_MS)
             # What ends by itself belongs to no request: it has a trace of its own.
             with begin("sweep"):
+                # What is claimed and can't be begun would be claimed again when its claim runs out.
+                limit = min(BATCH, math.ceil(room / len(shards)))
                 claimed = await self._pipeline.ledger.claim_due(
-                    shards, limit=BATCH, horizon_ms=horizon_ms
+                    shards, limit=limit, horizon_ms=horizon_ms
                 )
+                # The claim of one that waits here for its turn has run out: once is enough.
+                under_way = self._pipeline.under_way
+                fresh = tuple(g for g in claimed.grants if g.id not in under_way)
+                nothing_new = len(fresh) < len(claimed.grants) and not (
+                    fresh or claimed.tasks or claimed.elevations
+                )
+                claimed = replace(claimed, grants=fresh)
                 self._set_about(claimed)
             # One that comes back, since it could not be closed, has been silent once.
             silent = [t for t in claimed.tasks if t.reason == SILENT and t.ended_at >= now]
@@ -92,6 +103,8 @@ class Reaper:
             before = due
             tasks += len(claimed.tasks)
             grants += len(claimed.grants)
+            if nothing_new:
+                return SweepReport(tasks, grants, _LATER_MS)
 
     def _set_about(self, claimed: Claimed) -> None:
         self._metrics.claimed(tasks=len(claimed.tasks), grants=len(claimed.grants))

@@ -80,6 +80,54 @@ async def test_8_however_much_is_being_issued_what_is_due_is_revoked(world: Worl
     answered.set()
 
 
+async def test_8_no_more_is_claimed_than_can_be_begun(world: World) -> None:
+    """What is claimed and only waits is claimed again when its claim runs out: done twice."""
+    task = await world.open()
+    granted = [await world.grant(task) for _ in range(5)]
+    pipeline, over = world.app.pipeline, asyncio.Event()
+    later = await pipeline.queries.now() + 600_000
+    for _ in range(MAX_IN_FLIGHT - 2):
+        pipeline.work.spawn(over.wait(), ends=True)
+
+    report = await world.app.reaper.sweep(horizon_ms=later)
+
+    assert (report.grants, report.wait_ms is not None) == (2, True)
+    over.set()
+    await wait_until(lambda: _none_left(world), "what was under way is over")
+    await world.app.reaper.sweep(horizon_ms=later)
+    for each in granted:
+        await dead(world, each)
+
+
+async def _none_left(world: World) -> bool:
+    return world.app.pipeline.work.ending == 0
+
+
+async def test_8_what_waits_for_its_turn_is_not_begun_again_when_its_claim_runs_out(
+    world: World,
+) -> None:
+    task = await world.open()
+    granted = [await world.grant(task) for _ in range(3)]
+    pipeline, reaper = world.app.pipeline, world.app.reaper
+    turns = pipeline.lanes.of("vault", "orders-read").turns
+    later = await pipeline.queries.now() + 600_000
+    async with AsyncExitStack() as busy:
+        for number in range(pipeline.limits.lane_width):
+            await busy.enter_async_context(turns.of(f"another task, {number}"))
+        await reaper.sweep(horizon_ms=later)
+        await wait_until(lambda: _wait(world, 3), "all wait for their turn")
+        again = await reaper.sweep(horizon_ms=later + 60_000)  # when the claims have run out
+        assert again.grants == 0
+        assert pipeline.work.ending == 3
+    for each in granted:
+        await dead(world, each)
+    assert not pipeline.under_way
+
+
+async def _wait(world: World, count: int) -> bool:
+    return world.app.pipeline.lanes.of("vault", "orders-read").turns.waiting == count
+
+
 async def test_when_the_next_is_due_is_told_by_the_clock_that_it_is_due_by(
     world: World, engines: tuple[DevStack, Config]
 ) -> None:

@@ -11,51 +11,54 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
-from broker.clock import SystemClock
+from broker.dev.bench.stand import AGENT, DEPTH, READ, clock
 from broker.ledger.connection import Connection
 from broker.ledger.queries import Queries
 
 if TYPE_CHECKING:
     import httpx2
 
-    from broker.client import Client
+    from broker.dev.bench.stand import Stand
 
-DEPTH: Final = 10
 GRANTS: Final = 1000
 _AT_A_TIME: Final = 16
 """As `[vault] revoke_concurrency` has it."""
 _MAKING: Final = 8
 _POLL_S: Final = 0.005
-CONFIG: Final = f"[tasks]\nmax_depth = {DEPTH}\ncycles = true\n"
-"""What the broker's configuration has to say: such a chain, of one agent."""
-_clock = SystemClock()
 
 
-def ours(orchestrator: Client, redis_url: str, grants: int = GRANTS) -> float:
+def ours(stand: Stand, grants: int = GRANTS) -> float:
     """Return the seconds from a root's end until all its chain's grants are confirmed dead."""
-    before = asyncio.run(_live(redis_url))
-    tasks: list[str] = []
-    for _ in range(DEPTH):
-        parent = tasks[-1] if tasks else None
-        task = orchestrator.open_task(
-            "report-writer", "bench", ["orders-read"], ttl="1h", parent_task_id=parent
-        )
-        tasks.append(task.task_id)
+    orchestrator = stand.orchestrator
+    before = asyncio.run(_live(stand.redis))
+    tasks = chain(stand, DEPTH)
 
     def grant(number: int) -> None:
-        orchestrator.request_grant(tasks[number % DEPTH], "orders-read", ttl="15m")
+        orchestrator.request_grant(tasks[number % DEPTH], READ, ttl="15m")
 
     with ThreadPoolExecutor(_MAKING) as pool:
         list(pool.map(grant, range(grants)))
-    begun = _clock.monotonic()
+    begun = clock.monotonic()
     orchestrator.complete(tasks[0])
-    while asyncio.run(_live(redis_url)) > before:
+    while asyncio.run(_live(stand.redis)) > before:
         time.sleep(_POLL_S)
-    return _clock.monotonic() - begun
+    return clock.monotonic() - begun
+
+
+def chain(stand: Stand, depth: int, capability: str = READ) -> list[str]:
+    """Open a chain of tasks, each below the one before."""
+    tasks: list[str] = []
+    for _ in range(depth):
+        parent = tasks[-1] if tasks else None
+        task = stand.orchestrator.open_task(
+            AGENT, "bench", [capability], ttl="1h", parent_task_id=parent
+        )
+        tasks.append(task.task_id)
+    return tasks
 
 
 def theirs(
-    vault: httpx2.Client, grants: int = GRANTS, path: str = "database/creds/orders-read"
+    vault: httpx2.Client, grants: int = GRANTS, path: str = f"database/creds/{READ}"
 ) -> float:
     """Return the seconds in which as many leases are revoked directly, and looked up."""
 
@@ -71,10 +74,10 @@ def theirs(
 
     with ThreadPoolExecutor(_MAKING) as pool:
         leases = list(pool.map(make, range(grants)))
-    begun = _clock.monotonic()
+    begun = clock.monotonic()
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         list(pool.map(end, leases))
-    return _clock.monotonic() - begun
+    return clock.monotonic() - begun
 
 
 async def _live(redis_url: str) -> int:

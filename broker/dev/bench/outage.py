@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import statistics
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import redis
 
-from broker.clock import SystemClock
+from broker.dev.bench.stand import clock
 from broker.dev.engines.process import wheel_file, write_private
 from broker.ledger.connection import Connection
 from broker.ledger.queries import Queries
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from broker.client import Client
+    from broker.dev.bench.stand import Stand
 
 GRANTS: Final = 5000
 PER_TASK: Final = 100
@@ -81,7 +81,6 @@ path = "cache/creds/{CACHE}"
 _BACKENDS: Final = (("vault", "orders-read"), ("token", "orders-api"), ("vault", CACHE))
 _MAKING: Final = 8
 _POLL_S: Final = 0.05
-_clock = SystemClock()
 
 
 class Cache:
@@ -163,8 +162,9 @@ class Outage:
     meanwhile_ms: Sequence[float]
 
 
-def measure(orchestrator: Client, cache: Cache, redis_url: str, grants: int = GRANTS) -> Outage:
+def measure(stand: Stand, cache: Cache, grants: int = GRANTS) -> Outage:
     """Let them expire together, the cache away, and bring it back when the others are dead."""
+    orchestrator, redis_url = stand.orchestrator, stand.redis
     tasks = grants // PER_TASK
     # Long enough to issue them all, at the rate that these machines have; at most max_ttl.
     deadline_s = 30 + grants // 50
@@ -172,34 +172,34 @@ def measure(orchestrator: Client, cache: Cache, redis_url: str, grants: int = GR
         orchestrator.open_task("reader", "bench", [name for _, name in _BACKENDS], ttl="4h")
         for _ in range(tasks)
     ]
-    until = _clock.monotonic() + deadline_s
+    until = clock.monotonic() + deadline_s
 
     def grant(number: int) -> None:
         # One of ten is of the third: Vault ends accounts there one after the other, 0.2 s for each.
         name = _BACKENDS[2 if number % 10 == 0 else number % 2][1]
-        left = int(until - _clock.monotonic())  # all within the second before
+        left = int(until - clock.monotonic())  # all within the second before
         orchestrator.request_grant(opened[number % tasks].task_id, name, ttl=f"{left}s")
 
     with ThreadPoolExecutor(_MAKING) as pool:
         list(pool.map(grant, range(grants)))
-    left = until - _clock.monotonic()
+    left = until - clock.monotonic()
     if left < 1:
         msg = "issuing took longer than the grants live: the figures would mean nothing"
         raise RuntimeError(msg)
     before = _issue(orchestrator, min(50, int(left * 10)))
     cache.stop()
-    time.sleep(max(0.0, until - _clock.monotonic()))
-    begun = _clock.monotonic()
+    time.sleep(max(0.0, until - clock.monotonic()))
+    begun = clock.monotonic()
     meanwhile: list[float] = []
     while asyncio.run(_live(redis_url, _BACKENDS[:2])):
         meanwhile += _issue(orchestrator, 5)
-    others_dead_s = _clock.monotonic() - begun
+    others_dead_s = clock.monotonic() - begun
     third = asyncio.run(_live(redis_url, _BACKENDS[2:]))
     cache.start()
-    begun = _clock.monotonic()
+    begun = clock.monotonic()
     while asyncio.run(_live(redis_url, _BACKENDS[2:])):
         time.sleep(_POLL_S)
-    return Outage(grants, others_dead_s, _clock.monotonic() - begun, third, before, meanwhile)
+    return Outage(grants, others_dead_s, clock.monotonic() - begun, third, before, meanwhile)
 
 
 def _issue(orchestrator: Client, count: int) -> list[float]:
@@ -208,16 +208,11 @@ def _issue(orchestrator: Client, count: int) -> list[float]:
     for number in range(count):
         name = _BACKENDS[number % 2][1]
         task = orchestrator.open_task("reader", "bench", [name])
-        begun = _clock.monotonic()
+        begun = clock.monotonic()
         orchestrator.request_grant(task.task_id, name)
-        took.append((_clock.monotonic() - begun) * 1000)
+        took.append((clock.monotonic() - begun) * 1000)
         orchestrator.complete(task.task_id)
     return took
-
-
-def percentile(values: Sequence[float], percent: int) -> float:
-    """Return a percentile of at least two values."""
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
 async def _live(url: str, backends: Sequence[tuple[str, str]]) -> int:
