@@ -8,12 +8,13 @@ the same way, and take turns.
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
-from broker.dev.bench import load
+from broker.dev.bench import load, machine
 from broker.dev.bench.figures import Rounds, by_turns
 from broker.dev.bench.stand import AGENT
 
@@ -29,15 +30,14 @@ TOOL: Final = "fetch-page"
 URL: Final = "https://www.example.com/a/page"
 ROW: Final = "per-tool-call decision over HTTP, throughput"
 _ECHO: Final = """\
-import socket, uvicorn
+import socket, sys, uvicorn
 from typing import Any
 from fastapi import FastAPI
 app = FastAPI()
 @app.post("/echo")
 async def echo(body: dict[str, Any]) -> dict[str, Any]:
     return body
-taken = socket.create_server(("127.0.0.1", 0))
-print(taken.getsockname()[1], flush=True)
+taken = socket.socket(fileno=int(sys.argv[1]))
 settings = uvicorn.Config(app, loop="uvloop", http="httptools", log_config=None, access_log=False)
 uvicorn.Server(settings).run(sockets=[taken])
 """
@@ -72,13 +72,18 @@ def measure(stand: Stand, scale: Scale, on_round: Callable[[], None]) -> dict[st
 
 @contextmanager
 def _echoing() -> Generator[str]:
-    echo = subprocess.Popen([sys.executable, "-c", _ECHO], stdout=subprocess.PIPE, text=True)
-    try:
-        assert echo.stdout is not None  # noqa: S101  it was asked for as a pipe
-        yield f"http://127.0.0.1:{int(echo.stdout.readline())}"
-    finally:
-        echo.terminate()
-        echo.wait(10)
+    """Run it, in as many processes as the broker has; its URL."""
+    with ExitStack() as open_, socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.fileno()
+        command = [sys.executable, "-c", _ECHO, str(number)]
+        for _ in range(machine.cores()):
+            echo = subprocess.Popen(command, pass_fds=[number])
+            open_.callback(echo.wait, 10)
+            open_.callback(echo.terminate)
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        # Until then requests wait: one is answered once one of them serves.
+        load.run(url, [load.post("/echo", "{}", url=url)] * CONNECTIONS, connections=CONNECTIONS)
+        yield url
 
 
 def _turn(url: str, requests: Sequence[str], count: int) -> float:

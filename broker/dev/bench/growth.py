@@ -175,16 +175,16 @@ def _with_policies(say: Callable[[str], None]) -> Curve:
 
 
 def _with_replicas(stand: Stand, say: Callable[[str], None], part: int) -> Curve:
-    """Exchanges a second of as many brokers as there are, each with load of its own, at once."""
+    """Exchanges a second of so many brokers of one process, each with load of its own, at once."""
     points: list[tuple[float, float]] = []
     task = stand.orchestrator.open_task(AGENT, "bench", [READ], ttl="1h").task_id
     with ExitStack() as opened:
-        urls = [stand.url]
+        urls: list[str] = []
         for count in REPLICAS:
             say(f"{count} replicas")
             while len(urls) < count:
                 url, config = stand.another(f"replica{len(urls)}")
-                opened.enter_context(stand.serve(config))
+                opened.enter_context(stand.serve(config, workers=1))
                 urls.append(url)
             rates = [_together(stand, urls, task, _EXCHANGES // part) for _ in range(_TURNS)]
             points.append((count, percentile(rates, 50)))

@@ -14,13 +14,16 @@ if TYPE_CHECKING:
     from broker.dev.bench.stand import Stand
 
 
+def cores() -> int:
+    """Return how many cores this process may use: as many workers serve."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def hardware() -> dict[str, str]:
     """Return what is known of the machine."""
     sizes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "cores": str(
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        ),
+        "cores": str(cores()),
         "cpu": _cpu(),
         "memory": f"{sizes / 2**30:.0f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",

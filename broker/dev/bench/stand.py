@@ -1,7 +1,8 @@
 """What is measured: engines and brokers as they are run for real, on data that is thrown away.
 
 Valkey writes every change to disk before it answers (``appendfsync always``), OpenBao is on raft,
-PostgreSQL syncs. The brokers are processes of their own: ``broker serve``.
+PostgreSQL syncs. The brokers are processes of their own: ``broker serve``, with a worker for each
+core, since OpenBao uses them all as well.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import tomli_w
 
 from broker.client import Client
 from broker.clock import SystemClock
+from broker.dev.bench import machine
 from broker.dev.config import FILE, subject_of
 from broker.dev.engines import Valkey
 from broker.dev.engines.process import dies_with_us, free_port, write_private
@@ -108,14 +110,15 @@ class Stand:
         self._open.close()
 
     @contextmanager
-    def serve(self, config: Path) -> Generator[None]:
-        """Run a broker with a configuration; inside it is ready.
+    def serve(self, config: Path, workers: int | None = None) -> Generator[None]:
+        """Run a broker with a configuration, with a worker for each core; inside it is ready.
 
         Raises:
             NotStarted: it isn't.
         """
         log = config.with_suffix(".log")
         command = [sys.executable, "-m", "broker", "serve", "--config", str(config), "--json"]
+        command += ["--workers", str(workers or machine.cores())]
         with log.open("ab") as errors:
             process = subprocess.Popen(
                 [*dies_with_us(signal.SIGTERM), *command],
