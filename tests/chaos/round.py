@@ -71,7 +71,10 @@ class Outcome:
 async def play(
     arena: Arena, plan: Plan, *, bound_s: float = BOUND_S, strays_end_s: float = STRAYS_END_S
 ) -> Outcome:
-    """Play a round, and judge it. What nobody has may be left to reconciling for so long, or 0."""
+    """Play a round, and judge it.
+
+    What nobody has may be left to reconciling for ``strays_end_s``; with 0 nothing is ended by it.
+    """
     began = time.time()
     client = arena.client
     looker, watch = Looker(arena, began), Watch(arena.postgres.admin_dsn.reveal)
@@ -79,7 +82,7 @@ async def play(
     try:
         breaking = Breaking(arena)
         await asyncio.gather(client.work(_job(arena, plan)), breaking.play(plan.faults))  # 1
-        found = await _reconcile(arena, apply=True)  # 2
+        found = await _reconcile(arena, apply=bool(strays_end_s))  # 2
         healed = await looker.alive()  # 3
         if unknown(healed):  # what was ended between two of its looks is gone by the next
             await asyncio.sleep(_AGAIN_S)

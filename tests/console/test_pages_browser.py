@@ -35,8 +35,7 @@ def look(chromium: Browser, dev: Server) -> Iterator[Looking]:
         yield made
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize(("scheme", "size"), [("light", WIDE), ("dark", NARROW)], ids=str)
 def test_axe_finds_nothing(look: Looking, dev: Server, scheme: Any, size: tuple[int, int]) -> None:
     page = look.signed_in(scheme=scheme, size=size)
     for name, path in pages_of(dev).items():

