@@ -60,8 +60,8 @@ QUICK = Scale(
     fifties=2,
     expiries=1,
     expiring=200,
-    remembered=600,
-    crowd=20_000,
+    remembered=400,
+    crowd=10_000,
     starts=2,
-    crowded=150,
+    crowded=120,
 )
