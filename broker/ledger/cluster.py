@@ -129,7 +129,11 @@ class Cluster:
         if node is None:
             self._look()
             return told
-        return (await self._trip(node, [Command(("ASKING",), {}), command]))[1]
+
+        async def ask(some: Sequence[Command]) -> list[Any]:
+            return (await self._trip(node, [Command(("ASKING",), {}), *some]))[1:]
+
+        return (await self._waiting.ask(ask, [command]))[0]
 
     async def _trip(self, node: Any, commands: Sequence[Command]) -> list[Any]:  # noqa: ANN401  redis-py's
         pipe = self.client.pipeline(transaction=False)
