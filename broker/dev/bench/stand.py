@@ -53,6 +53,15 @@ max_live_per_agent = 1_000_000
 every = "off"
 """
 """No limit that load would meet, long chains of one agent, and no comparing meanwhile."""
+_TARGET: Final = f"""
+[[targets]]
+name = "orders"
+kind = "postgresql"
+dsn_file = "{{dsn}}"
+accounts = "v-token-br*"
+capabilities = ["{READ}"]
+"""
+"""What is revoked is shut out at PostgreSQL."""
 _START_S: Final = 120
 _STOP_S: Final = 40
 _LAST_WORDS: Final = 8
@@ -78,7 +87,9 @@ class Stand:
         with self._open:
             folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="broker-bench-"))
             given = Path(folder) / "bench.toml"
-            given.write_text(self._config, "utf-8")
+            dsn = Path(folder) / "orders-dsn"
+            dsn.touch(0o600)  # what is in it is known later
+            given.write_text(self._config + _TARGET.format(dsn=dsn), "utf-8")
             self.data = Path(folder) / "data"
             port = free_port()
             self.url = f"http://127.0.0.1:{port}"
@@ -88,6 +99,7 @@ class Stand:
             places = stack.places(self.url)
             self.redis: str = loaded.redis.url
             self._admin = Path(str(places["postgres_admin_dsn_file"])).read_text("utf-8").strip()
+            dsn.write_text(self._admin, "utf-8")
             self.postgres = self._admin.rpartition("@")[2]
             self._issuer = DevIssuer(self.data, clock)
             root = Path(str(places["vault_token_file"])).read_text("utf-8").strip()
