@@ -16,7 +16,7 @@ import tempfile
 import tomllib
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, LiteralString, Self, TypeVar
 
 import httpx2
 import psycopg
@@ -212,6 +212,13 @@ class Stand:
 
 def can_log_in(admin: psycopg.Connection[tuple[Any, ...]], accounts: list[str]) -> int:
     """Count those of some accounts that PostgreSQL still lets in."""
-    query = "SELECT count(*) FROM pg_roles WHERE rolcanlogin AND rolname = ANY(%s)"
+    return known(admin, accounts, "rolcanlogin")
+
+
+def known(
+    admin: psycopg.Connection[tuple[Any, ...]], accounts: list[str], which: LiteralString = "true"
+) -> int:
+    """Count those of some accounts that PostgreSQL still has."""
+    query = f"SELECT count(*) FROM pg_roles WHERE {which} AND rolname = ANY(%s)"  # noqa: S608
     row = admin.execute(query, [accounts]).fetchone()
     return int(row[0]) if row else 0
