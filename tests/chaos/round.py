@@ -47,7 +47,7 @@ STRAYS_END_S: Final = 75.0
 """Reconciling ends a lease that no grant has once it is a minute old."""
 
 LOST_S: Final = 10.0
-"""Of what nobody was given the token may have gone by itself: then it is looked at again so late."""
+"""What nobody was given is looked at again so late, if its token had gone by itself."""
 
 
 @dataclass(frozen=True, slots=True)
