@@ -60,6 +60,8 @@ class PostgreSQL:
 
     def __init__(self, login: Callable[[], Secret]) -> None:
         """``login`` reads a ``postgresql://`` URL, or what else libpq takes."""
+        with contextlib.suppress(ImportError):  # said when it is used
+            import psycopg  # noqa: F401, PLC0415  an extra; it takes a while, and here nobody waits
         self._login = login
         self._door: AsyncConnection[Any] | None = None
 
