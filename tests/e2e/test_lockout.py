@@ -75,7 +75,7 @@ def own(made: Own) -> Generator[Own]:
     made.right()
 
 
-async def shut_out(world: World, outcome: str = "ok") -> float:
+async def shut_out(world: World, outcome: str = "ok") -> float | None:
     answer = await world.http.get("/metrics", headers={"Accept": OPENMETRICS})
     return Exposed(answer.text, answer.headers["Content-Type"]).value(
         "lockouts_total", outcome=outcome
@@ -133,7 +133,7 @@ async def test_a_target_that_hangs_holds_revoking_up_once_and_never_fails_it(own
                 assert (await world.complete(task))["grants"]["revoked"] == 1
                 assert not await logs_in(granted["credential"])
             assert await shut_out(world) == 0
-            assert await shut_out(world, "failed") < 3  # it is let alone for a while
+            assert await shut_out(world, "failed") in (1, 2)  # it is let alone for a while
 
 
 @pytest.mark.parametrize("dsn", ["", "mysql://x", "postgresql://nobody:x@{place}/orders"])
