@@ -107,6 +107,7 @@ class CedarPolicies:
         self.facts: Mapping[str, PolicyFacts] = read.facts
         self._set = read.parsed
         self._needs = read.needs
+        self.counting = read.needs.counts
         self._schema = read.schema
 
     @property
