@@ -7,10 +7,12 @@ diagnostic comes with an answer turns it into a deny (https://docs.cedarpolicy.c
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import cedarpy
 from cedarpy import pst
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from broker.policy.narrow import Needs
     from broker.policy.question import Question
 
+_REMEMBERED: Final = 4096
+"""Answers that are kept. A digest and a verdict are some 300 bytes."""
 _cedar: Any = cedarpy  # its signatures take bare dicts, which the type checker calls unknown
 
 
@@ -108,6 +112,7 @@ class CedarPolicies:
         self._set = read.parsed
         self._needs = read.needs
         self.counting = read.needs.counts
+        self._answers: OrderedDict[bytes, Verdict] = OrderedDict()
         self._schema = read.schema
 
     @property
@@ -118,12 +123,29 @@ class CedarPolicies:
     def only(self, nodes: Mapping[str, pst.Template]) -> CedarPolicies:
         """Return these policies in the place of all of them, to see what would be answered then."""
         other = copy.copy(self)
+        other._answers = OrderedDict()  # noqa: SLF001  ours
         other._set = cedarpy.PolicySet.from_pst(pst.PolicySet({}, nodes, ()))  # noqa: SLF001  ours
         return other
 
     def ask(self, question: Question) -> Verdict:
-        """Answer a question; takes some tens of microseconds, and blocks."""
+        """Answer a question; takes some tens of microseconds, and blocks.
+
+        These policies never change, and Cedar knows nothing but what it is handed: who hands it the
+        same gets the same answer, so that is worked out once.
+        """
         request, entities = _request(question, self._needs)
+        # By digest: a tool's arguments don't stay in memory.
+        digest = hashlib.sha256(json.dumps((request, entities)).encode()).digest()
+        found = self._answers.pop(digest, None)
+        if found is None:
+            found = self._worked_out(request, entities)
+            if len(self._answers) >= _REMEMBERED:
+                self._answers.popitem(last=False)
+        if not found.errors:
+            self._answers[digest] = found
+        return found
+
+    def _worked_out(self, request: Mapping[str, Any], entities: str) -> Verdict:
         try:
             parsed = _cedar.Entities.from_json_str(entities, self._schema.parsed)
             result = _cedar.is_authorized(request, self._set, parsed, self._schema.parsed)
