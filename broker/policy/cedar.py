@@ -133,21 +133,21 @@ class CedarPolicies:
         These policies never change, and Cedar knows nothing but what it is handed: who hands it the
         same gets the same answer, so that is worked out once.
         """
-        request, entities = _request(question, self._needs)
+        asked = _asked(question, self._needs)
         # By digest: a tool's arguments don't stay in memory.
-        digest = hashlib.sha256(json.dumps((request, entities)).encode()).digest()
+        digest = hashlib.sha256(json.dumps(asked).encode()).digest()
         found = self._answers.pop(digest, None)
         if found is None:
-            found = self._worked_out(request, entities)
+            found = self._worked_out(*asked)
             if len(self._answers) >= _REMEMBERED:
                 self._answers.popitem(last=False)
         if not found.errors:
             self._answers[digest] = found
         return found
 
-    def _worked_out(self, request: Mapping[str, Any], entities: str) -> Verdict:
+    def _worked_out(self, request: dict[str, Any], entities: list[dict[str, Any]]) -> Verdict:
         try:
-            parsed = _cedar.Entities.from_json_str(entities, self._schema.parsed)
+            parsed = _cedar.Entities.from_json_str(json.dumps(entities), self._schema.parsed)
             result = _cedar.is_authorized(request, self._set, parsed, self._schema.parsed)
         except ValueError as error:
             return Verdict(allowed=False, errors=(f"the question doesn't fit the schema: {error}",))
@@ -165,7 +165,7 @@ class CedarPolicies:
         )
 
 
-def _request(question: Question, needs: Needs) -> tuple[dict[str, Any], str]:
+def _asked(question: Question, needs: Needs) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     kind, name = question.resource
     who = {"type": "Principal", "id": question.principal}
     what = {"type": kind, "id": name}
@@ -176,9 +176,9 @@ def _request(question: Question, needs: Needs) -> tuple[dict[str, Any], str]:
         "principal": who,
         "action": {"type": "Action", "id": question.action},
         "resource": what,
-        "context": json.dumps(project(question.context, needs.context)),
+        "context": project(question.context, needs.context),
     }
-    return request, json.dumps(entities)
+    return request, entities
 
 
 def _entity(uid: Mapping[str, str], attributes: Mapping[str, Any], needs: Needs) -> dict[str, Any]:
