@@ -1,8 +1,8 @@
 """The routes that most requests take, looked up by their path ahead of all the others.
 
-FastAPI tries its routes one after another, and looks for what an endpoint wants to be given. For one
-that reads its request itself that is a third of the work. These are in FastAPI's table as well, which
-the API's document is made of and which answers whatever isn't exactly one of them.
+FastAPI tries its routes one after another, and looks for what an endpoint wants to be given. For
+one that reads its request itself that is a third of the work. These are in FastAPI's table as well,
+which the API's document is made of and which answers whatever isn't exactly one of them.
 """
 
 from __future__ import annotations

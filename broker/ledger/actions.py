@@ -65,9 +65,9 @@ class Actions:
     ) -> State:
         """Write an allowed tool call: its decision, its effects, and that a report is due.
 
-        ``seen`` is the version or the growth that was decided on, ``tokens`` are the ids of the tokens it was
-        asked with. ``approval`` is used up: its id, and the digest that it must be for.
-        ``elevation`` is that under which it is allowed. Returns what the chain is with it.
+        ``seen`` is the version or the growth that was decided on, ``tokens`` are the ids of the
+        tokens it was asked with. ``approval`` is used up: its id, and the digest that it must be
+        for. ``elevation`` is that under which it is allowed. Returns what the chain is with it.
 
         Raises:
             Changed: what was seen is another by now, or the approval or the elevation is over;

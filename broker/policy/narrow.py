@@ -65,7 +65,10 @@ def project(value: Mapping[str, Any], needed: Mapping[str, Any]) -> dict[str, An
 
 
 def _leaves(value: object) -> bool:
-    return any(map(_leaves, value.values())) if isinstance(value, dict) else True
+    """Say whether a record has anything in it but records."""
+    if not isinstance(value, dict):
+        return True
+    return any(map(_leaves, cast("dict[str, object]", value).values()))
 
 
 def _with(tree: Tree | None, path: tuple[str, ...]) -> Tree | None:
