@@ -50,6 +50,7 @@ from broker.ledger.registry import Registry
 from broker.ledger.replay import Replay
 from broker.ledger.roster import Roster
 from broker.ledger.schema import Schema
+from broker.lockout import Lockout
 from broker.metrics import Metrics
 from broker.oversight import Oversight
 from broker.overview import Overviews
@@ -225,8 +226,7 @@ class Application:
         await self.client_keys.aclose()
         if self.sign_in is not None:
             await self.sign_in.aclose()
-        for backend in self.pipeline.backends.values():
-            await backend.close()
+        await self.pipeline.disconnect()
         await self.connection.close()
 
 
@@ -304,6 +304,7 @@ def build(
         judge=judge,
         clock=clock,
         quotas=quotas,
+        lockout=Lockout(settings.targets(config), clock, metrics),
         limits=settings.limits(config),
         steps=Steps(metrics, before_step),
     )

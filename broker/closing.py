@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = get_logger("service")
 _ACTOR: Final = "broker"
 STATIC: Final = "a static secret works at its target until it is changed there"
+_MAKING: Final = "its minting may be under way"
 _OUTLIVES: Final = "nobody knows whether it was made; if it was, it ends when its time is up there"
 
 
@@ -119,29 +120,25 @@ class Closing:
             return after.state
         return GrantState.REVOKING
 
-    async def lost(self, grant: Grant, *, over: bool) -> GrantState:
-        """Revoke a grant whose lease was never learnt, by its handle; what it counts as now.
-
-        ``over`` says that its minting is known to be.
-        """
+    async def lost(self, grant: Grant) -> GrantState:
+        """Revoke a grant whose lease was never learnt, by its handle; what it counts as now."""
         try:
-            return await self._end_lost(grant, over=over)
+            return await self._end_lost(grant)
         except LedgerUnavailable:
             return GrantState.REVOKING  # its claim runs out and a sweep takes it up again
         except Unavailable as error:
             return await self.later(grant, error.detail)
 
-    async def _end_lost(self, grant: Grant, *, over: bool) -> GrantState:
+    async def _end_lost(self, grant: Grant) -> GrantState:
         """End its handle when nothing else hangs from it, or leave that to the end of its task."""
+        if left_ms := await self._making_ms([grant]):
+            return await self.later(grant, _MAKING, least_ms=left_ms, counts=False)
         task = await self._queries.task(grant.task_id)
         waiting = "its lease is not known; it goes with its task, or when its siblings are gone"
         if task is None or task.ended_at:
             if task is not None:
                 await self._ledger.postpone_task(task.id, delay_ms=0)
             return await self.later(grant, waiting, counts=False)
-        age_ms = await self._queries.now() - grant.created_at
-        if not over and grant.reason != "abandoned" and age_ms < self._ledger.times.pending_ms:
-            return await self.later(grant, "its minting may be under way", counts=False)
         status = await self._ledger.handle(
             task.id, "retire", grant.handle, backend=grant.backend, actor=_ACTOR
         )
@@ -151,6 +148,17 @@ class Closing:
         if status != "unknown" and not await self.end_handle(task, grant.handle, [grant]):
             return await self.later(grant, "its task token is not confirmed gone")
         return await self.settle_lost(grant)
+
+    async def _making_ms(self, lost: Sequence[Grant]) -> int:
+        """Return for how long one of the ``lost`` may still be made, whoever gave it up.
+
+        A handle isn't ended before: what a backend finishes after that would hang from nothing.
+        """
+        # One that a sweep gave up is as old as that already.
+        young = [grant.created_at for grant in lost if grant.reason != "abandoned"]
+        if not young:
+            return 0
+        return max(0, max(young) + self._ledger.times.pending_ms - await self._queries.now())
 
     async def end_handle(self, task: Task, handle: str, lost: Sequence[Grant]) -> bool:
         """End a handle, and the ``lost`` grants whose leases were never learnt; whether it is gone.
@@ -211,6 +219,9 @@ class Closing:
             live = await self._queries.grants_of(task.id)
             if fresh is None or any(grant.lease for grant in live):
                 return False  # each of these is due by itself, and wakes the task when it is gone
+            if left_ms := await self._making_ms(live):
+                await self._ledger.postpone_task(task.id, delay_ms=left_ms)
+                return False
             gone = [
                 await self.end_handle(fresh, h, [g for g in live if g.handle == h])
                 for h in fresh.handles
@@ -239,7 +250,7 @@ class Closing:
             if fresh is None or not handles:
                 return True
             live = [g for g in await self._queries.grants_of(task.id) if g.handle in handles]
-            if any(grant.lease for grant in live):
+            if any(grant.lease for grant in live) or await self._making_ms(live):
                 return False
             gone = [
                 await self.end_handle(fresh, h, [g for g in live if g.handle == h]) for h in handles

@@ -37,6 +37,7 @@ COUNTERS: Final = {
     "http_requests": Spec("Requests answered.", ("route", "method", "status")),
     "job_failures": Spec("Runs of a scheduled job that failed.", ("name",)),
     "ledger_errors": Spec("Trips to the ledger that failed.", ("call",)),
+    "lockouts": Spec("Accounts that were to be shut out at their target.", ("outcome",)),
     "missed_heartbeats": Spec("Tasks that this replica ended since they were silent."),
     "notifications": Spec("What became of news to a channel.", ("channel", "outcome")),
     "policy_errors": Spec("Evaluations that met an error; each of them is a denial."),

@@ -121,6 +121,7 @@ class Metrics:
             self._child("claims", kind)
         for outcome in (OK, FAILED):
             self._child("policy_reloads", outcome)
+            self._child("lockouts", outcome)
         self._child("decisions", "break_glass", "allow")
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
@@ -161,6 +162,10 @@ class Metrics:
     def silent(self, tasks: int) -> None:
         """Take note of tasks that ended since their heartbeat was missed."""
         self._child("missed_heartbeats")(tasks)
+
+    def shut_out(self, accounts: int, *, done: bool) -> None:
+        """Take note of accounts that were to be shut out at their target."""
+        self._child("lockouts", OK if done else FAILED)(accounts)
 
     def follow_job(self, job: str) -> None:
         """Say from now on how long ago a job was done; ``job`` is its name in the code."""

@@ -8,7 +8,7 @@
  6. Activate       the lease is written; only now does the grant count as issued
  7. Deliver        once; nothing keeps the secret
  8. Watch          expiry, heartbeat, task       (``reaper.py``)
- 9. Revoke         at the backend; "already gone" is success
+ 9. Revoke         shut out at its target, then at the backend; "already gone" is success
 10. Confirm        look it up at the backend; only then is it revoked
 
 ``docs/issuance.md`` says what a crash before and after each step leaves behind.
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from broker.ledger.models import Claimed, Idempotency
     from broker.ledger.queries import Queries
     from broker.ledger.redis import RedisLedger
+    from broker.lockout import Lockout
     from broker.quotas import Quotas
     from broker.rulings import Ruling
     from broker.tasks import Task
@@ -77,6 +78,7 @@ class Pipeline:
         judge: Judge,
         clock: Clock,
         quotas: Quotas,
+        lockout: Lockout,
         limits: Limits | None = None,
         steps: Steps,
     ) -> None:
@@ -87,6 +89,7 @@ class Pipeline:
         self.catalog = catalog
         self.judge = judge
         self.quotas = quotas
+        self.lockout = lockout
         self.limits = limits or Limits()
         self.ledger_durable = True
         self.stuck: Mapping[str, int] = {}  # by capability
@@ -171,8 +174,8 @@ class Pipeline:
             await self.ledger.fail(grant, error=error.detail, actor=_ACTOR)
             raise cannot_issue(backend.name, error) from error
         except BrokerError as error:
-            # Nobody knows whether a credential exists. What can kill it is on record; do it now
-            # if nothing else hangs from it, or leave it to the sweep.
+            # Nobody knows whether a credential exists, or will. What can kill it is on record: a
+            # sweep does, once nothing can come of it any more.
             await self._give_up(grant)
             raise cannot_issue(backend.name, error) from error
         longest_ms = minted.lifetime_ms or decision.ttl_ms
@@ -300,7 +303,7 @@ class Pipeline:
             for marked in await self.ledger.begin_revoke(
                 [grant.id], reason="outcome_unknown", actor=_ACTOR
             ):
-                self.work.spawn(self.revoke_claimed(marked, lost=True), ends=True)
+                self.work.spawn(self.revoke_claimed(marked), ends=True)
 
     # Revoke: steps 9 and 10.
 
@@ -324,20 +327,18 @@ class Pipeline:
             self.work.spawn(self.close(task), ends=True)
         return outcome
 
-    async def revoke_claimed(self, grant: Grant, *, lost: bool = False) -> GrantState:
-        """Take a claimed grant through steps 9 and 10; what it counts as then.
-
-        ``lost`` says that its minting is known to be over.
-        """
+    async def revoke_claimed(self, grant: Grant) -> GrantState:
+        """Take a claimed grant through steps 9 and 10; what it counts as then."""
         self.under_way.add(grant.id)
         try:
-            return await self._revoke_claimed(grant, lost=lost)
+            return await self._revoke_claimed(grant)
         finally:
             self.under_way.discard(grant.id)
 
-    async def _revoke_claimed(self, grant: Grant, *, lost: bool) -> GrantState:
+    async def _revoke_claimed(self, grant: Grant) -> GrantState:
         if not grant.lease:
-            return await self.closing.lost(grant, over=lost)
+            return await self.closing.lost(grant)
+        await self.lockout.shut(grant)
         lane = self.lanes.of(grant.backend, grant.capability)
         async with lane.turns.of(grant.task_id):
             if shut_for := lane.shut_for:
@@ -389,3 +390,9 @@ class Pipeline:
     async def close(self, task: Task) -> bool:
         """Close an ended task: end its handles, and with them whatever was never delivered."""
         return await self.closing.close(task)
+
+    async def disconnect(self) -> None:
+        """Close connections to targets and backends."""
+        await self.lockout.close()
+        for backend in self.backends.values():
+            await backend.close()

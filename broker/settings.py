@@ -287,7 +287,13 @@ def reconcile_rules(config: Config) -> ReconcileRules:
 def targets(config: Config) -> list[Target]:
     """Return whose accounts are looked at; the files behind them are read anew each time."""
     return [
-        Target(entry.name, entry.accounts, frozenset(entry.capabilities), _accounts(entry))
+        Target(
+            entry.name,
+            entry.accounts,
+            frozenset(entry.capabilities),
+            _accounts(entry),
+            entry.lockout,
+        )
         for entry in config.targets
     ]
 

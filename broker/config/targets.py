@@ -55,7 +55,8 @@ class TargetEntry(Table):
 
     ``dsn_file`` holds a URL with the user and password to ask with. Accounts that ``accounts``
     matches (``*`` and ``?``) are the broker's, made for ``capabilities``: one of them that nobody
-    has is an orphan.
+    has is an orphan. With ``lockout`` those that are to be revoked are shut out there at once,
+    before Vault ends them.
     """
 
     name: Name = Field(examples=['"orders"'])
@@ -64,6 +65,7 @@ class TargetEntry(Table):
     accounts: _Accounts = Field(examples=['"v-token-br*"'])
     capabilities: Many[Name] = Field(examples=['["orders-read"]'])
     ca_file: ExistingFile | None = None
+    lockout: bool = True
 
     @field_validator("capabilities")
     @classmethod

@@ -12,8 +12,10 @@ from broker.errors import BackendRefused, BackendUnavailable
 from broker.targets.protocol import CALL_S, not_installed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
+
+    from pymysql.cursors import Cursor
 
     from broker.secret import Secret
 
@@ -29,6 +31,10 @@ class MySQL:
         self._login = login
         self._ca_file = ca_file
 
+    async def shut(self, accounts: Sequence[str]) -> None:
+        """Lock these users for every host that they may come from, and end their sessions."""
+        await asyncio.to_thread(self._shut, tuple(accounts))
+
     async def accounts(self) -> frozenset[str]:
         """Return the names of all users."""
         return await asyncio.to_thread(self._names)
@@ -37,30 +43,22 @@ class MySQL:
         """Lock a user, end its sessions, and drop it, for every host that it may come from."""
         await asyncio.to_thread(self._end, account)
 
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
     def _names(self) -> frozenset[str]:
         with self._session() as cursor:
             cursor.execute("SELECT User FROM mysql.user")
             return frozenset(_text(row[0]) for row in cursor.fetchall())
 
-    def _end(self, account: str) -> None:
-        import pymysql  # noqa: PLC0415  an extra
-
+    def _shut(self, accounts: tuple[str, ...]) -> None:
         with self._session() as cursor:
-            cursor.execute("SELECT Host FROM mysql.user WHERE User = %s", (account,))
-            hosts = [_text(row[0]) for row in cursor.fetchall()]
-            for host in hosts:
-                cursor.execute("ALTER USER %s@%s ACCOUNT LOCK", (account, host))
-            cursor.execute(
-                "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = %s", (account,)
-            )
-            for (session,) in cursor.fetchall():
-                try:
-                    cursor.execute("KILL %s", (int(session),))
-                except pymysql.MySQLError as error:
-                    if error.args[:1] != (_NO_SUCH_THREAD,):
-                        raise
-            for host in hosts:
-                cursor.execute("DROP USER IF EXISTS %s@%s", (account, host))
+            _lock(cursor, accounts)
+
+    def _end(self, account: str) -> None:
+        with self._session() as cursor:
+            for user, host in _lock(cursor, (account,)):
+                cursor.execute("DROP USER IF EXISTS %s@%s", (user, host))
 
     @contextlib.contextmanager
     def _session(self) -> Generator[Any]:
@@ -91,6 +89,24 @@ class MySQL:
             raise BackendUnavailable(f"MySQL: error {_number(error)}") from error
         except pymysql.MySQLError as error:
             raise BackendRefused(f"MySQL: error {_number(error)}") from error
+
+
+def _lock(cursor: Cursor, accounts: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Lock users, and end their sessions; return each with the hosts it may come from."""
+    import pymysql  # noqa: PLC0415  an extra
+
+    cursor.execute("SELECT User, Host FROM mysql.user WHERE User IN %s", (accounts,))
+    users = [(_text(user), _text(host)) for user, host in cursor.fetchall()]
+    for user, host in users:
+        cursor.execute("ALTER USER IF EXISTS %s@%s ACCOUNT LOCK", (user, host))
+    cursor.execute("SELECT ID FROM information_schema.PROCESSLIST WHERE USER IN %s", (accounts,))
+    for (session,) in cursor.fetchall():
+        try:
+            cursor.execute("KILL %s", (int(session),))
+        except pymysql.MySQLError as error:
+            if error.args[:1] != (_NO_SUCH_THREAD,):
+                raise
+    return users
 
 
 def _text(value: str | bytes) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.errors import BackendRefused, BackendUnavailable
 from broker.targets.protocol import CALL_S, not_installed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+
+    from psycopg import AsyncConnection
 
     from broker.secret import Secret
 
@@ -24,6 +27,28 @@ _ENDING: Final = (
     "DROP OWNED BY {}",
     "DROP ROLE {}",
 )
+_SHUTTING: Final = """
+DO $$
+DECLARE
+  account text;
+  plain boolean := NOT rolsuper FROM pg_roles WHERE rolname = current_user;
+BEGIN
+  FOR account IN
+    SELECT rolname FROM pg_roles WHERE rolcanlogin
+    AND rolname IN (SELECT json_array_elements_text(current_setting('broker.accounts')::json))
+  LOOP
+    BEGIN
+      EXECUTE format('ALTER ROLE %I NOLOGIN', account);
+      IF plain THEN EXECUTE format('GRANT %I TO CURRENT_USER', account); END IF;
+    EXCEPTION WHEN undefined_object OR internal_error THEN
+      NULL;  -- somebody is ending it just now
+    END;
+  END LOOP;
+END $$
+"""
+_SESSIONS: Final = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = ANY (%s)
+"""
 
 
 class PostgreSQL:
@@ -35,7 +60,37 @@ class PostgreSQL:
 
     def __init__(self, login: Callable[[], Secret]) -> None:
         """``login`` reads a ``postgresql://`` URL, or what else libpq takes."""
+        with contextlib.suppress(ImportError):  # said when it is used
+            import psycopg  # noqa: F401, PLC0415  an extra; it takes a while, and here nobody waits
         self._login = login
+        self._door: AsyncConnection[Any] | None = None
+
+    async def shut(self, accounts: Sequence[str]) -> None:
+        """Take all of these the login in one transaction, then end their sessions.
+
+        By a connection that is kept: what a new one takes is more than the rest of it.
+        """
+        kept = self._door is not None
+        try:
+            await self._shut(list(accounts))
+        except BackendUnavailable:
+            if not kept:
+                raise
+            await self._shut(list(accounts))  # that one may have been dead for long
+
+    async def _shut(self, accounts: list[str]) -> None:
+        with _told():
+            door, self._door = self._door or await self._connect(), None
+            try:
+                named = "SELECT set_config('broker.accounts', %s, false)"
+                await door.execute(named, [json.dumps(accounts)])
+                await door.execute(_SHUTTING)
+                # Once that is committed, or a new one slips in between.
+                await door.execute(_SESSIONS, [accounts])
+            except BaseException:
+                await door.close()
+                raise
+            self._door = door
 
     async def accounts(self) -> frozenset[str]:
         """Return the names of all roles."""
@@ -57,23 +112,40 @@ class PostgreSQL:
                 except errors.UndefinedObject:
                     return
 
+    async def close(self) -> None:
+        """Close the connection that is kept."""
+        door, self._door = self._door, None
+        if door is not None:
+            await door.close()
+
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncGenerator[Any]:
-        try:
-            import psycopg  # noqa: PLC0415  an extra
-        except ImportError as error:
-            raise not_installed("psycopg") from error
-        try:
-            session = await psycopg.AsyncConnection.connect(
-                self._login().reveal(),
-                autocommit=True,
-                connect_timeout=int(CALL_S),
-                options=f"-c statement_timeout={_TIMEOUT_MS}",
-            )
-            async with session:
+        with _told():
+            async with await self._connect() as session:
                 yield session
-        except psycopg.OperationalError as error:
-            # Its text names hosts and users, and a URL that can't be read with all that is in it.
-            raise BackendUnavailable(f"PostgreSQL: {type(error).__name__}") from error
-        except psycopg.Error as error:
-            raise BackendRefused(f"PostgreSQL: {type(error).__name__}") from error
+
+    async def _connect(self) -> AsyncConnection[Any]:
+        import psycopg  # noqa: PLC0415  an extra
+
+        return await psycopg.AsyncConnection.connect(
+            self._login().reveal(),
+            autocommit=True,
+            connect_timeout=int(CALL_S),
+            options=f"-c statement_timeout={_TIMEOUT_MS}",
+        )
+
+
+@contextlib.contextmanager
+def _told() -> Generator[None]:
+    """Make errors of what is done inside ours."""
+    try:
+        import psycopg  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise not_installed("psycopg") from error
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        # Its text names hosts and users, and a URL that can't be read with all that is in it.
+        raise BackendUnavailable(f"PostgreSQL: {type(error).__name__}") from error
+    except psycopg.Error as error:
+        raise BackendRefused(f"PostgreSQL: {type(error).__name__}") from error

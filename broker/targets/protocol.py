@@ -1,4 +1,4 @@
-"""What a target does for us: it lists accounts, and ends one. A kind of target is one file more.
+"""What a target does for us with accounts: list all, shut some out, end one. A kind is a file.
 
 Each is given a function that reads the URL to log in with, anew each time, since its file rotates.
 """
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from broker.errors import BackendRefused, BackendUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
+
+    from broker.grants import Grant
 
 CALL_S: Final = 10.0
 """How long a connection or a statement may take."""
@@ -26,9 +28,16 @@ T = TypeVar("T")
 class Accounts(Protocol):
     """One kind of target, as its admin sees it.
 
-    Both methods raise ``BackendUnavailable``, or ``BackendRefused`` where the target said no. What
+    The methods raise ``BackendUnavailable``, or ``BackendRefused`` where the target said no. What
     they say holds no part of the URL.
     """
+
+    async def shut(self, accounts: Sequence[str]) -> None:
+        """Let nobody log in with these any more, and end their sessions. Gone is success.
+
+        It makes no account, and whoever made them can end them after it as before.
+        """
+        ...
 
     async def accounts(self) -> frozenset[str]:
         """Return the names of all accounts."""
@@ -37,6 +46,9 @@ class Accounts(Protocol):
     async def end(self, account: str) -> None:
         """End an account: nobody logs in with it again, its sessions end. Gone is success."""
         ...
+
+    async def close(self) -> None:
+        """Close what is kept open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +59,24 @@ class Target:
     pattern: str
     capabilities: frozenset[str]
     _at: Accounts = field(repr=False)
+    lockout: bool = True
+    """Whether accounts are shut out here when they are revoked."""
 
     def owns(self, account: str) -> bool:
         """Whether an account's name is one of the broker's."""
         return fnmatchcase(account, self.pattern)
+
+    def is_of(self, grant: Grant) -> bool:
+        """Whether a grant's account is one of the broker's here."""
+        return grant.capability in self.capabilities and self.owns(grant.account)
+
+    async def shut(self, accounts: Sequence[str]) -> None:
+        """Shut some of the broker's accounts out.
+
+        Raises:
+            BackendUnavailable, BackendRefused: some may still log in.
+        """
+        await self._in_time(self._at.shut(list(filter(self.owns, accounts))))
 
     async def accounts(self) -> frozenset[str]:
         """Return the broker's accounts there are.
@@ -69,6 +95,10 @@ class Target:
         if not self.owns(account):
             raise BackendRefused(f"target {self.name}: {account!r} isn't the broker's")
         await self._in_time(self._at.end(account))
+
+    async def close(self) -> None:
+        """Close what is kept open."""
+        await self._at.close()
 
     async def _in_time(self, work: Coroutine[object, object, T]) -> T:
         try:

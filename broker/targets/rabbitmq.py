@@ -13,7 +13,7 @@ from broker.errors import BackendRefused, BackendUnavailable
 from broker.targets.protocol import CALL_S
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
     from pathlib import Path
 
     from broker.secret import Secret
@@ -28,6 +28,9 @@ class RabbitMQ:
         """``login`` reads ``https://USER:PASSWORD@HOST:15671``; ``ca_file`` is whom it trusts."""
         self._login = login
         self._ca_file = ca_file
+
+    async def shut(self, accounts: Sequence[str]) -> None:
+        """Leave them to who made them: changing a user that has gone would make it anew."""
 
     async def accounts(self) -> frozenset[str]:
         """Return the names of all users."""
@@ -45,6 +48,9 @@ class RabbitMQ:
             for row in await _call(api, "GET", f"/api/connections/username/{name}") or ():
                 connection = quote(str(row["name"]), safe="")
                 await _call(api, "DELETE", f"/api/connections/{connection}")
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
 
     @contextlib.asynccontextmanager
     async def _api(self) -> AsyncGenerator[httpx2.AsyncClient]:

@@ -13,7 +13,7 @@ from broker.errors import BackendRefused, BackendUnavailable
 from broker.targets.protocol import CALL_S
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from broker.secret import Secret
 
@@ -27,6 +27,14 @@ class Valkey:
     def __init__(self, login: Callable[[], Secret]) -> None:
         """``login`` reads ``redis://``, ``rediss://`` or ``unix://``, as redis-py takes them."""
         self._login = login
+
+    async def shut(self, accounts: Sequence[str]) -> None:
+        """Delete these users, which ends their connections too.
+
+        Turning one off would make it anew where it has gone meanwhile. Vault saves the ACL file.
+        """
+        async with self._session() as session:
+            await session.acl_deluser(*accounts)
 
     async def accounts(self) -> frozenset[str]:
         """Return the names of all ACL users."""
@@ -46,6 +54,9 @@ class Valkey:
             except ResponseError as error:
                 if _NO_FILE not in str(error):
                     raise
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
 
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncGenerator[Any]:

@@ -83,6 +83,7 @@ class Link:
                 await self._open.wait()
                 writer.write(data)
                 await writer.drain()
+            await self._open.wait()  # that it was closed doesn't come through either
         finally:
             writer.close()
 

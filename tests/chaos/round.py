@@ -46,6 +46,9 @@ _ENDED: Final = {"revoke_lease", "end_account"}
 STRAYS_END_S: Final = 75.0
 """Reconciling ends a lease that no grant has once it is a minute old."""
 
+LOST_S: Final = 10.0
+"""What nobody was given is looked at again so late, if its token had gone by itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -88,7 +91,7 @@ async def play(
             await asyncio.sleep(_AGAIN_S)
             healed = await looker.alive()
         await client.finish()  # 4
-        ended, strays = await _all_dead(looker, bound_s), 0
+        ended, strays = await _all_dead(looker, bound_s + LOST_S), 0
         if (ended.leases or ended.roles) and strays_end_s:
             ended, strays = await _reconciled(arena, looker, strays_end_s)
         await client.try_all()  # 5

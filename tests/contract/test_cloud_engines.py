@@ -7,7 +7,7 @@ works in a cloud, and ceases to, isn't shown by any of this.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -171,6 +171,13 @@ async def world(engines: tuple[DevStack, Config], double: VaultDouble) -> AsyncG
         await made.close()
 
 
+def lose(world: World, double: VaultDouble) -> None:
+    """From now on no answer of its engines is heard, and what isn't heard is made by then."""
+    double.losing = True
+    ledger = world.app.pipeline.ledger
+    ledger.times = replace(ledger.times, pending_ms=0)
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.path)
 async def test_each_is_asked_for_delivered_and_ended_as_its_engine_is(
     world: World, double: VaultDouble, kind: Kind, capfd: pytest.CaptureFixture[str]
@@ -226,7 +233,7 @@ async def test_a_credential_whose_answer_was_lost_is_ended_with_what_it_hangs_fr
     world: World, double: VaultDouble
 ) -> None:
     task = await world.open(capabilities=["azure-creds-reader"])
-    double.losing = True
+    lose(world, double)
     path = f"/v1/tasks/{task['task_id']}/grants"
 
     answer = await world.call("orchestrator", "POST", path, {"capability": "azure-creds-reader"})
@@ -248,7 +255,7 @@ async def test_a_lost_credential_that_no_token_ends_is_not_called_dead_before_it
 ) -> None:
     name = path.replace("/", "-")
     task = await world.open(capabilities=[name])
-    double.losing = True
+    lose(world, double)
     ask: dict[str, Any] = {"capability": name, "ttl": "1s"}
     if path == SIGNS.path:
         ask["parameters"] = dict(SIGNS.parameters)
@@ -281,7 +288,7 @@ async def test_a_lost_static_secret_is_not_called_revoked_either(
     world: World, double: VaultDouble
 ) -> None:
     task = await world.open(capabilities=["kv-data-key"])
-    double.losing = True
+    lose(world, double)
     path = f"/v1/tasks/{task['task_id']}/grants"
 
     await world.call("orchestrator", "POST", path, {"capability": "kv-data-key"})

@@ -140,10 +140,16 @@ async def test_reconciling_ends_an_account_there_from_every_host_with_its_sessio
     mine = server.login(account, "x")
     assert pieces(mine) == [(12,)]
 
-    await target.end(account)
+    await target.shut(["v-gone", account])
 
     with pytest.raises(pymysql.err.OperationalError, match=ENDED):
         pieces(mine)
+    with pytest.raises(pymysql.err.OperationalError, match="locked"):
+        server.login(account, "x")
+    assert account in await target.accounts()
+
+    await target.end(account)
+
     with pytest.raises(pymysql.err.OperationalError, match="Access denied"):
         server.login(account, "x")
     assert account not in await target.accounts()

@@ -77,10 +77,20 @@ async def test_its_accounts_are_ended_by_the_role_that_makes_them(
             target = PostgreSQL(lambda: Secret(f"postgresql://maker:m@{place}"))
             assert account in await target.accounts()
 
-            await target.end(account)
+            await target.shut(["v-gone", account])
 
             with pytest.raises(psycopg.OperationalError):
                 await mine.execute("SELECT 1")
+            with pytest.raises(psycopg.OperationalError, match="not permitted to log in"):
+                psycopg.connect(f"postgresql://{place}", user=account, password="x")
+            assert account in await target.accounts()
+            kept = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s"
+            admin.execute(kept, ["maker"])
+            await target.shut([account])  # by a new connection
+            await target.close()
+
+            await target.end(account)
+
             assert account not in await target.accounts()
             await target.end(account)  # gone is success
         finally:

@@ -139,3 +139,22 @@ async def test_an_account_that_reconciling_ends_stays_away_when_the_server_is_re
     server.start()
 
     assert account not in await target.accounts()
+
+
+async def test_an_account_that_was_shut_out_is_one_that_vault_ends(
+    world: World, server: TargetValkey
+) -> None:
+    task = await world.open(capabilities=["carts-read"])
+    granted = await world.grant(task, "carts-read")
+    session = Session(granted["credential"]["dsn"])
+    assert session.ask("GET", "cart:7") == "3 bolts"
+    target = Accounts(lambda: Secret(f"redis://admin:{ADMIN_PASSWORD}@{server.place}"))
+
+    await target.shut(["v-gone", granted["credential"]["username"]])
+
+    with pytest.raises(redis.ConnectionError):
+        session.ask("GET", "cart:7")
+    assert refused(server, granted["credential"])
+    assert "v-gone" not in server.users()
+    assert (await world.complete(task))["grants"]["revoked"] == 1
+    assert await how_it_ended(world, granted) == ("revoked", "lease_lookup")

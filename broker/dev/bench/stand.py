@@ -16,7 +16,7 @@ import tempfile
 import tomllib
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, LiteralString, Self, TypeVar
 
 import httpx2
 import psycopg
@@ -53,6 +53,15 @@ max_live_per_agent = 1_000_000
 every = "off"
 """
 """No limit that load would meet, long chains of one agent, and no comparing meanwhile."""
+_TARGET: Final = f"""
+[[targets]]
+name = "orders"
+kind = "postgresql"
+dsn_file = "{{dsn}}"
+accounts = "v-token-br*"
+capabilities = ["{READ}"]
+"""
+"""What is revoked is shut out at PostgreSQL."""
 _START_S: Final = 120
 _STOP_S: Final = 40
 _LAST_WORDS: Final = 8
@@ -78,7 +87,9 @@ class Stand:
         with self._open:
             folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="broker-bench-"))
             given = Path(folder) / "bench.toml"
-            given.write_text(self._config, "utf-8")
+            dsn = Path(folder) / "orders-dsn"
+            dsn.touch(0o600)  # what is in it is known later
+            given.write_text(self._config + _TARGET.format(dsn=dsn), "utf-8")
             self.data = Path(folder) / "data"
             port = free_port()
             self.url = f"http://127.0.0.1:{port}"
@@ -88,6 +99,7 @@ class Stand:
             places = stack.places(self.url)
             self.redis: str = loaded.redis.url
             self._admin = Path(str(places["postgres_admin_dsn_file"])).read_text("utf-8").strip()
+            dsn.write_text(self._admin, "utf-8")
             self.postgres = self._admin.rpartition("@")[2]
             self._issuer = DevIssuer(self.data, clock)
             root = Path(str(places["vault_token_file"])).read_text("utf-8").strip()
@@ -200,6 +212,13 @@ class Stand:
 
 def can_log_in(admin: psycopg.Connection[tuple[Any, ...]], accounts: list[str]) -> int:
     """Count those of some accounts that PostgreSQL still lets in."""
-    query = "SELECT count(*) FROM pg_roles WHERE rolcanlogin AND rolname = ANY(%s)"
+    return known(admin, accounts, "rolcanlogin")
+
+
+def known(
+    admin: psycopg.Connection[tuple[Any, ...]], accounts: list[str], which: LiteralString = "true"
+) -> int:
+    """Count those of some accounts that PostgreSQL still has."""
+    query = f"SELECT count(*) FROM pg_roles WHERE {which} AND rolname = ANY(%s)"  # noqa: S608
     row = admin.execute(query, [accounts]).fetchone()
     return int(row[0]) if row else 0
