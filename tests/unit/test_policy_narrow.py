@@ -107,7 +107,7 @@ def test_each_chain_of_attributes_is_found(condition: str, context: dict[str, An
         ("context == context", True),
     ],
 )
-def test_whether_it_matters_how_often(condition: str, counts: bool) -> None:  # noqa: FBT001
+def test_whether_it_matters_how_often(condition: str, counts: bool) -> None:
     scope = 'principal, action in Action::"call_tool", resource'
     assert engine(f"permit ({scope}) when {{ {condition} }};").counting is counts
 
