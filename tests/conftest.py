@@ -52,14 +52,6 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(CORES + 1, MOST_WORKERS) if CORES > 1 else 0
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell the tests of schemathesis apart, to which pytest gives one id for all operations."""
-    for item in items:
-        label = getattr(item, "operation_label", None)
-        if label is not None and item.id.params is None:
-            item._id = item.id.with_params(label)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  no other way
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(ids: Sequence[str]) -> None:
     """Refuse ids that are not unique: of tests with the same, a worker would run only the first."""

@@ -14,7 +14,7 @@ from broker.errors import LedgerUnavailable
 from broker.ledger import keys, scripts
 from broker.ledger.cluster import Cluster
 from broker.ledger.together import Together
-from broker.ledger.topology import FAILED, Command, Login, One, target
+from broker.ledger.topology import DRIVER, FAILED, Command, Login, One, target
 from broker.tracing import traceparent
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Connection:
         )
         self.client = self._servers.client
         self._together = Together(self._servers)
-        self._drafts = Redis()  # of pipelines; never connected
+        self._drafts = Redis(driver_info=DRIVER)  # of pipelines; never connected
         self._scripts: dict[str, Any] = {
             n: self._drafts.register_script(scripts.source(n)) for n in scripts.NAMES
         }

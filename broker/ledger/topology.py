@@ -16,6 +16,7 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
+from redis.driver_info import DriverInfo
 from redis.exceptions import RedisClusterException, RedisError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 CONNECTIONS: Final = 64
 """Connections to one server."""
+DRIVER: Final = DriverInfo()
+"""What connections call themselves: made once, for its version is read from the package's files."""
 FAILED: Final = (TimeoutError, RedisError, RedisClusterException, OSError)
 """What of redis-py and below means that the ledger doesn't answer."""
 
@@ -125,6 +128,7 @@ def target(url: str, login: Login, timeout_s: float) -> Target:
     options |= {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
     # A command is never repeated by the client: only a script knows whether it's idempotent.
     options["retry"] = Retry(NoBackoff(), 0)
+    options["driver_info"] = DRIVER
     return Target(kind or "redis", nodes, service, options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 from typing import TYPE_CHECKING, Any, Final
 
@@ -61,7 +62,7 @@ class PostgreSQL:
     def __init__(self, login: Callable[[], Secret]) -> None:
         """``login`` reads a ``postgresql://`` URL, or what else libpq takes."""
         with contextlib.suppress(ImportError):  # said when it is used
-            import psycopg  # noqa: F401, PLC0415  an extra; it takes a while, and here nobody waits
+            importlib.import_module("psycopg")  # it takes a while, and here nobody waits for it
         self._login = login
         self._door: AsyncConnection[Any] | None = None
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.deploy.alerting import DEPLOY
-from tests.dev.broker_process import PROGRAM, Server, broker
+from tests.dev.broker_process import PROGRAM, Started, broker
 from tests.e2e.test_cli_live import config_of
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def test_what_it_starts_serves_and_ends_in_order(
     assert before[0] == start[0] == "/opt/broker/bin/broker"
     assert broker(*before[1:]).code == 0
 
-    with Server(tmp_path / "out", *start[1:]) as server:
+    with Started(tmp_path / "out", *start[1:]) as server:
         server.wait_ready()
         maps = Path(f"/proc/{server.process.pid}/maps")
         if maps.exists():  # MemoryDenyWriteExecute takes away nothing that it has

@@ -85,16 +85,17 @@ class Server:
     def __init__(self, log: Path, *arguments: object, **env: str) -> None:
         self.log = log
         self.place: dict[str, Any] = {}
+        said, says = os.pipe()
+        self.said = os.fdopen(said)
         with log.open("wb") as errors:
-            self.process = subprocess.Popen(
-                [PROGRAM, *map(str, arguments), "--json"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env=environment(**env),
-                start_new_session=True,
-            )
+            words = [*map(str, arguments), "--json"]
+            self.process = self._start(words, environment(**env), says, errors.fileno())
+        os.close(says)
+
+    def _start(
+        self, words: list[str], env: dict[str, str], out: int, err: int
+    ) -> forks.Process | subprocess.Popen[bytes]:
+        return forks.Process(words, env, out, err)
 
     @property
     def url(self) -> str:
@@ -105,10 +106,8 @@ class Server:
         return self.process.pid
 
     def wait_ready(self) -> Self:
-        output = self.process.stdout
-        assert output is not None
-        readable, _, _ = select.select([output], [], [], WAIT_S)
-        line = output.readline() if readable else ""
+        readable, _, _ = select.select([self.said], [], [], WAIT_S)
+        line = self.said.readline() if readable else ""
         assert line, f"never ready: {self.log.read_text()}"
         self.place = json.loads(line)
         return self
@@ -138,5 +137,20 @@ class Server:
             self.process.wait(20)
         self.process.kill()
         self.process.wait()
-        if self.process.stdout:
-            self.process.stdout.close()
+        self.said.close()
+
+
+class Started(Server):
+    """A server that is started as users start it, and imports what it needs."""
+
+    def _start(
+        self, words: list[str], env: dict[str, str], out: int, err: int
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [PROGRAM, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            env=env,
+            start_new_session=True,
+        )

@@ -1,8 +1,8 @@
 """The ``broker`` program in processes forked from one that has imported it, and done nothing else.
 
 Each is a process of its own, with arguments, environment and output of its own; it only doesn't
-import for half a second what the last one has imported too. Servers are started as users start
-them, and so is whatever is measured.
+import for seconds what the last one has imported too. Whatever is measured is started as users
+start it, and so is one server of each kind.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import os
@@ -36,21 +37,56 @@ class Ended(NamedTuple):
 
 def run(arguments: list[str], env: dict[str, str], seconds: float) -> Ended:
     """Run the program to its end; any number at a time."""
-    ask = json.dumps({"arguments": arguments, "env": env, "folder": str(Path.cwd())}).encode()
-    assert len(ask) < _MOST_BYTES
-    told, tell = os.pipe()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        try:
-            socket.send_fds(_forker(), [ask], [out.fileno(), err.fileno(), tell])
-        finally:
-            os.close(tell)
-        with os.fdopen(told) as code:
-            ready, _, _ = select.select([code], [], [], seconds)
-            assert ready, f"not over within {seconds} s: broker {' '.join(arguments)}"
-            text = code.read()
+        code = Process(arguments, env, out.fileno(), err.fileno()).wait(seconds)
         out.seek(0)
         err.seek(0)
-        return Ended(int(text), out.read().decode(), err.read().decode())
+        return Ended(code, out.read().decode(), err.read().decode())
+
+
+class Process:
+    """One of them while it runs: what ``subprocess.Popen`` is for one's own child."""
+
+    def __init__(self, arguments: list[str], env: dict[str, str], out: int, err: int) -> None:
+        """``out`` and ``err`` are the descriptors it writes to. It has a session of its own."""
+        self.args = ["broker", *arguments]
+        self.returncode: int | None = None
+        ask = json.dumps({"arguments": arguments, "env": env, "folder": str(Path.cwd())}).encode()
+        assert len(ask) < _MOST_BYTES
+        told, tell = os.pipe()
+        self._told = os.fdopen(told)
+        try:
+            socket.send_fds(_forker(), [ask], [out, err, tell])
+        finally:
+            os.close(tell)
+        self.pid = int(self._told.readline())
+
+    def poll(self) -> int | None:
+        """Return its exit code, negative for a signal, or None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return its exit code; ``TimeoutExpired`` after ``timeout`` seconds."""
+        if self.returncode is None:
+            if not select.select([self._told], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            with self._told:
+                self.returncode = int(self._told.read())
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it is over."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 @functools.cache
@@ -92,6 +128,7 @@ def _watch(ask: dict[str, Any], out: int, err: int, tell: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if child := os.fork():
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+        os.write(tell, f"{child}\n".encode())
         _, status = os.waitpid(child, 0)
         os.write(tell, str(os.waitstatus_to_exitcode(status)).encode())
         os._exit(0)
@@ -99,10 +136,14 @@ def _watch(ask: dict[str, Any], out: int, err: int, tell: int) -> None:
     os.dup2(err, 2)
     for each in (out, err, tell):
         os.close(each)
+    # What the forker has may be a file, and these pipes.
+    sys.stdout = open(1, "w", closefd=False, encoding="utf-8")  # noqa: SIM115  as Python has it
+    sys.stderr = open(2, "w", 1, "utf-8", "backslashreplace", closefd=False)  # noqa: SIM115
     _become(ask)
 
 
 def _become(ask: dict[str, Any]) -> None:
+    os.setsid()
     os.environ.clear()
     os.environ.update(ask["env"])
     os.chdir(ask["folder"])
@@ -111,13 +152,16 @@ def _become(ask: dict[str, Any]) -> None:
 
 
 def _preload() -> None:
-    """Import what commands import when they run."""
+    """Import what commands and servers import when they run."""
+    for name in ("broker.app", "broker.dev.stack", "broker.dev.link", "broker.doctor", "httpcore2"):
+        importlib.import_module(name)
     for name in ("broker.cli", "broker.client"):
         package = importlib.import_module(name)
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{name}.{module.name}")
     with contextlib.suppress(ImportError):
         importlib.import_module("rich.table")
+    gc.freeze()  # nothing of it is looked at again, so its pages stay shared
 
 
 if __name__ == "__main__":

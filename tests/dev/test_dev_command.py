@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
-from tests.dev.broker_process import PROGRAM, Server, broker, engine_pids, environment
+from tests.dev.broker_process import PROGRAM, Server, Started, broker, engine_pids, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ MORE_KEYS = {"vault_token_file", "postgres_admin_dsn_file", "config", "data"}
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("dev-command")
-    with Server(home / "log", "dev", "--port", 0, "--data", home / "data") as server:
+    with Started(home / "log", "dev", "--port", 0, "--data", home / "data") as server:
         yield server.wait_ready()
 
 

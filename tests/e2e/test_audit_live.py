@@ -131,8 +131,7 @@ def test_all_that_happened_is_in_the_log_signed_and_delivered(
         assert {e["id"] for e in events} <= {json.loads(row)["id"] for row in tail.out.splitlines()}
         assert cli.run("orchestrator", "audit", "tail").code == 4
         assert server.end(signal.SIGTERM) == 0
-        assert server.process.stdout is not None
-        told = [json.loads(line) for line in server.process.stdout]
+        told = [json.loads(line) for line in server.said]
 
     # At the end all of it is signed, and told to the sinks.
     checked = broker("audit", "verify", "--config", config, "--ledger", "--json")

@@ -77,7 +77,9 @@ def own(made: Own) -> Generator[Own]:
 
 async def shut_out(world: World, outcome: str = "ok") -> float:
     answer = await world.http.get("/metrics", headers={"Accept": OPENMETRICS})
-    return Exposed(answer.text, answer.headers["Content-Type"]).value("lockouts_total", outcome=outcome)
+    return Exposed(answer.text, answer.headers["Content-Type"]).value(
+        "lockouts_total", outcome=outcome
+    )
 
 
 async def test_an_account_is_shut_out_while_vault_is_away(own: Own) -> None:

@@ -3,13 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import signal
-import subprocess
-import sys
-import threading
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -17,6 +10,7 @@ import pytest
 
 from broker.grants import DEAD, Grant
 from tests.admin import Admin, own_stack
+from tests.dev.broker_process import Server
 from tests.waiting import wait_until
 from tests.world import EXCHANGE, JWT, SUBJECTS, World, logs_in
 
@@ -26,7 +20,6 @@ if TYPE_CHECKING:
     from broker.config import Config
     from broker.dev.stack import DevStack
 
-BROKER = Path(sys.executable).with_name("broker")
 QUICK = """
 [revocation]
 backoff = "100ms"
@@ -45,27 +38,6 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[DevStack, C
         assert "500ms" in text
         file.write_text(text)
         yield stack, config
-
-
-@contextmanager
-def serving(stack: DevStack) -> Generator[subprocess.Popen[str]]:
-    argv = [str(BROKER), "serve", "--config", str(stack.data / "config.toml"), "--json"]
-    with (stack.data / "serve.log").open("a") as log:
-        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=log, text=True)
-    assert process.stdout is not None
-    guard = threading.Timer(30, process.kill)
-    guard.start()
-    try:
-        line = process.stdout.readline()
-        guard.cancel()
-        assert json.loads(line)["event"] == "ready", line
-        yield process
-    finally:
-        guard.cancel()
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        process.wait(30)
-        process.stdout.close()
 
 
 class Client:
@@ -114,11 +86,13 @@ async def test_every_credential_is_in_the_ledger_or_dead_after_a_kill(
     own: tuple[DevStack, Config], round_: int
 ) -> None:
     stack, config = own
+    serving = stack.data / "serve.log", "serve", "--config", stack.data / "config.toml"
     admin = Admin(stack)
     world = World(stack.issuer, config)
     await world.empty()
     client = Client(world)
-    with serving(stack) as process:
+    with Server(*serving) as server:
+        server.wait_ready()
         await client.authorize()
         tasks = [await client.open() for _ in range(6)]
         loads = [asyncio.create_task(client.load(task)) for task in tasks for _ in range(2)]
@@ -127,8 +101,7 @@ async def test_every_credential_is_in_the_ledger_or_dead_after_a_kill(
             return len(client.delivered) >= 30 * round_
 
         await wait_until(under_load, "credentials are being delivered")
-        process.kill()
-        process.wait(30)
+        server.kill()
         await asyncio.gather(*loads)
 
     async def grants() -> list[Grant]:
@@ -144,7 +117,8 @@ async def test_every_credential_is_in_the_ledger_or_dead_after_a_kill(
     assert len(unrecorded) <= len(pending)  # each by a grant whose handle is known
     assert leases <= await admin.leases()
 
-    with serving(stack):
+    with Server(*serving) as server:
+        server.wait_ready()
         await client.authorize()
 
         async def none_pending() -> bool:

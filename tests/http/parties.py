@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import tomllib
 from typing import TYPE_CHECKING, Any, Final
@@ -14,9 +15,11 @@ from tests.world import EXCHANGE, JWT, SUBJECTS, World
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     import httpx2
 
+    from broker.config import Config
     from broker.dev.stack import DevStack
 
 ORDERS: Final = "https://orders.example.com"
@@ -70,17 +73,24 @@ def party_world(
     Both agents may have what is ``shared``. ``sections`` change settings, such as
     ``tasks={"max_depth": 1}``.
     """
-    file = stack.data / FILE
-    document: dict[str, Any] = tomllib.loads(file.read_text("utf-8"))
+    made = json.dumps(sections)
+    text = (stack.data / FILE).read_text("utf-8")
+    return PartyWorld(stack.issuer, _party_config(stack.data / FILE, text, tuple(shared), made))
+
+
+@functools.cache
+def _party_config(file: Path, text: str, shared: tuple[str, ...], sections: str) -> Config:
+    """Make the configuration; it can't be changed, and many tests have the same."""
+    document: dict[str, Any] = tomllib.loads(text)
     document["principals"] += [RIVAL, OTHER_SERVICE, APPROVER]
     document["capabilities"].append(DEPLOY)
     for principal in document["principals"]:
         if principal["name"] in {"report-writer", "order-clerk"}:
             names = (*principal["capabilities"], "deploy", *shared)
             principal["capabilities"] = list(dict.fromkeys(names))
-    for name, changes in sections.items():
+    for name, changes in json.loads(sections).items():
         document[name] = {**document.get(name, {}), **changes}
-    return PartyWorld(stack.issuer, parse_config(tomli_w.dumps(document), file))
+    return parse_config(tomli_w.dumps(document), file)
 
 
 def exchange_form(world: World, name: str, task_id: str | None = None) -> dict[str, str]:

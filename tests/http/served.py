@@ -42,6 +42,7 @@ class Served:
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
         self.session = requests.Session()
+        self.session.trust_env = False  # it would look for proxies with each request
         self._tokens: dict[tuple[str, str | None], str] = {}
         self._numbers = itertools.count()
 

@@ -9,7 +9,7 @@ import pytest
 
 from broker.secret import REDACTED
 from tests.audit_bench import segments
-from tests.dev.broker_process import Server, broker, eventually
+from tests.dev.broker_process import Started, broker, eventually
 from tests.e2e.test_cli_live import address, config_of
 from tests.world import SUBJECTS
 
@@ -46,7 +46,7 @@ def config(engines: tuple[DevStack, Config], tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def url(config: Path) -> Iterator[str]:
-    with Server(config.with_name("log"), "serve", "--config", config) as server:
+    with Started(config.with_name("log"), "serve", "--config", config) as server:
         server.wait_ready()
         yield address(config)
         assert server.end(signal.SIGTERM) == 0

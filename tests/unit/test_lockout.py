@@ -118,9 +118,7 @@ async def test_one_that_fails_is_let_alone_for_a_while(
     assert at.asked == [["v-0"], ["v-2"], ["v-3"]]
 
 
-@pytest.mark.parametrize(
-    "grant", [of(""), of("v-1", "other")]
-)
+@pytest.mark.parametrize("grant", [of(""), of("v-1", "other")])
 async def test_others_are_not_its_business(made: Lockout, at: Accounts, grant: Grant) -> None:
     await made.shut(grant)
     await made.shut(of("w-1"))
