@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from broker.pipeline import Pipeline
     from broker.policy.decision import Decision
     from broker.tasks import Task
+    from broker.trail import State
     from broker.wire_authzen import Evaluation
 
 ASKERS: Final = (Role.AGENT, Role.ORCHESTRATOR, Role.RESOURCE_SERVER)
@@ -124,31 +125,52 @@ class DecisionPoint:
     async def _call(self, caller: Caller, task: Task, ask: Evaluation) -> Ruling:
         self._judge.admit()
         tool = self._judge.catalog.tools.get(ask.resource[1])
+        known = self._known.get(task.id)
+        if known and not self._counts(tool, known[1]):
+            # Those that leave nothing new behind get by each other, so none waits for another.
+            ruling = await self._try(caller, task, tool, ask)
+            if ruling is not None:
+                return ruling
         async with self._judge.chain(task.root_id):
             for _ in range(TRIES):
-                known = self._known.get(task.id)
-                task, survey = known or await self._judge.actions.survey(task.id)
-                ruling = await self._decide(caller, task, tool, ask, survey, Yeses())
-                if known is not None and not ruling.decision.allowed:
-                    self._known.drop(task.id)  # nobody is refused on a guess
-                    continue
-                ruling = await self._settle(caller, task, tool, ask, ruling)
-                if not ruling.decision.allowed or tool is None:
-                    await self._judge.refuse(caller, task.id, ruling)
+                ruling = await self._try(caller, task, tool, ask)
+                if ruling is not None:
                     return ruling
-                try:
-                    version = await self._write(caller, task, tool, ruling)
-                except Changed:
-                    self._known.drop(task.id)
-                    continue
-                except (Frozen, PrincipalSuspended, QuotaExceeded, TaskNotActive) as error:
-                    self._known.drop(task.id)
-                    ruling = self._stopped(task, tool, ask, ruling, error)
-                    await self._judge.log(caller, task.id, ruling)
-                    return ruling
-                self._known.keep(task, survey.after(ruling.step, version))
-                return ruling
         raise too_busy()
+
+    async def _try(
+        self, caller: Caller, task: Task, tool: Capability | None, ask: Evaluation
+    ) -> Ruling | None:
+        """Decide and write it, or None if that was on what isn't so any more."""
+        known = self._known.get(task.id)
+        task, survey = known or await self._judge.actions.survey(task.id)
+        counts = self._counts(tool, survey)  # before anything is waited for: policies can change
+        ruling = await self._decide(caller, task, tool, ask, survey, Yeses())
+        if known is not None and not ruling.decision.allowed:
+            self._known.drop(task.id)  # nobody is refused on a guess
+            return None
+        ruling = await self._settle(caller, task, tool, ask, ruling)
+        if not ruling.decision.allowed or tool is None:
+            await self._judge.refuse(caller, task.id, ruling)
+            return ruling
+        seen = survey.version if counts or ruling.approval else survey.growth
+        try:
+            state = await self._write(caller, task, tool, ruling, seen)
+        except Changed:
+            self._known.drop(task.id)
+            return None
+        except (Frozen, PrincipalSuspended, QuotaExceeded, TaskNotActive) as error:
+            self._known.drop(task.id)
+            ruling = self._stopped(task, tool, ask, ruling, error)
+            await self._judge.log(caller, task.id, ruling)
+            return ruling
+        self._known.keep(task, survey.after(ruling.step, state))
+        return ruling
+
+    def _counts(self, tool: Capability | None, survey: Survey) -> bool:
+        """Say whether it matters how often or how much was done, and not only what."""
+        amounts = tool is not None and tool.amount
+        return bool(amounts or survey.left or self._judge.policies.counting)
 
     async def _settle(
         self, caller: Caller, task: Task, tool: Capability | None, ask: Evaluation, ruling: Ruling
@@ -283,12 +305,14 @@ class DecisionPoint:
         """Return a name for the log: what can be none may be anything, put there by mistake."""
         return text if _NAME.fullmatch(text) else self._fingerprints.of_value(text)
 
-    async def _write(self, caller: Caller, task: Task, tool: Capability, ruling: Ruling) -> str:
-        version = await self._judge.actions.call(
+    async def _write(
+        self, caller: Caller, task: Task, tool: Capability, ruling: Ruling, seen: str
+    ) -> State:
+        state = await self._judge.actions.call(
             task,
             capability=tool.name,
             decision=ruling.about,
-            seen=ruling.survey.version,
+            seen=seen,
             step=ruling.step,
             report_ms=self._report_ms,
             tokens=caller.lineage,
@@ -297,7 +321,7 @@ class DecisionPoint:
             elevation=ruling.elevation.id if ruling.elevation else "",
         )
         self._judge.used(task.agent, tool.name)
-        return version
+        return state
 
     # A credential: what would be decided, without asking for it.
 

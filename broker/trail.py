@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,6 +31,16 @@ class Trail:
     calls: int = 0
     amount: int = 0
     rank: int = 0
+
+    @property
+    def counts(self) -> str:
+        """The counts alone, as the ledger's scripts write them."""
+        return f"{self.grants}.{self.calls}.{self.amount}"
+
+    def counted(self, counts: str) -> Trail:
+        """Return it with these counts."""
+        grants, calls, amount = map(int, counts.split("."))
+        return replace(self, grants=grants, calls=calls, amount=amount)
 
     def after(self, step: Step) -> Trail:
         """Return the trail as it is once ``step`` was taken."""
@@ -96,35 +106,49 @@ class Signals:
     sources: tuple[str, ...] = ()
 
 
+class State(NamedTuple):
+    """What a write has made of a chain: its growth, and the counts of the chain and of the task."""
+
+    growth: str
+    chain: str
+    task: str
+
+
 @dataclass(frozen=True, slots=True)
 class Survey:
     """What the ledger knows of a task and its chain at one moment, for one decision.
 
-    ``version`` names that moment: a write that was decided on it is refused once anything here has
-    changed. ``depth`` is the task's, 0 for a root; ``tasks`` is how many the chain has. ``left`` is
-    what is left of the budgets that the task draws on: ``grants``, ``calls``, ``amount``.
+    A write names what it was decided on, and is refused once that has changed: ``version``, which
+    is all that is here, or ``growth``, which is all but the counts. ``tasks`` is how many the chain
+    has. ``left`` is what is left of the budgets that the task draws on: ``grants``, ``calls``,
+    ``amount``.
     """
 
-    version: str
+    growth: str
     task: Trail = field(default_factory=Trail)
     chain: Trail = field(default_factory=Trail)
     tasks: int = 0
     signals: Signals = field(default_factory=Signals)
     left: Mapping[str, int] = field(default_factory=dict[str, int])
 
+    @property
+    def version(self) -> str:
+        """Growth and counts. Never that of another state, also where the counts are out of date."""
+        return f"{self.growth}.{self.chain.counts}.{self.task.counts}"
+
     def short_of(self, step: Step) -> str:
         """Return the kind of budget that has too little left for a step, or an empty text."""
         wants = step.row()
         return next((kind for kind, much in self.left.items() if wants[kind] > much), "")
 
-    def after(self, step: Step, version: str) -> Survey:
-        """Return what is known once ``step`` was taken, and made that version."""
+    def after(self, step: Step, now: State) -> Survey:
+        """Return what is known once ``step`` was taken, which others' may have been before it."""
         wants = step.row()
         return replace(
             self,
-            version=version,
-            task=self.task.after(step),
-            chain=self.chain.after(step),
+            growth=now.growth,
+            task=self.task.after(step).counted(now.task),
+            chain=self.chain.after(step).counted(now.chain),
             left={kind: much - wants[kind] for kind, much in self.left.items()},
         )
 

@@ -26,6 +26,7 @@ from broker.http import reports as reports_api
 from broker.http import signals as signals_api
 from broker.http import trees as trees_api
 from broker.http import whoami as whoami_api
+from broker.http.hot import HotRoutes
 from broker.http.limits import BodyLimit
 from broker.http.openapi import DescribedApp, operation_name
 from broker.http.tracing import RequestSpans
@@ -174,5 +175,14 @@ def create_app(  # noqa: PLR0913  the parts of the API
     app.state.resource_metadata = f"{parts.scheme}://{parts.netloc}{metadata}"
     problems.install(app, f"{parts.path}/oauth/", app.state.resource_metadata)
 
+    hot = {
+        "/oauth/token": oauth.token,
+        "/oauth/introspect": oauth.introspect,
+        authzen.EVALUATION: authzen.evaluate_access,
+        authzen.EVALUATIONS: authzen.evaluate_accesses,
+    }
+    app.add_middleware(
+        HotRoutes, endpoints={f"{parts.path}{path}": endpoint for path, endpoint in hot.items()}
+    )
     app.add_middleware(BodyLimit, limit=max_body)
     return app

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from broker.errors import AuthenticationError, OAuthError
-from broker.http.callers import The, oauth_client
+from broker.http.callers import The, broker_of, oauth_client
 from broker.http.oauth_shapes import AccessToken, Introspected, JwkSet, OneTokenForm, TokenForm
 from broker.http.openapi import OPEN, OPTIONAL, answers, form
 from broker.http.problems import NO_STORE
@@ -64,12 +64,13 @@ def _token_of(form: Form) -> str:
     responses=answers(200, AccessToken, 400, 401, 403, 429, oauth=True),
     openapi_extra=form(TokenForm) | OPEN,
 )
-async def token(request: Request, broker: The) -> JSONResponse:
+async def token(request: Request) -> JSONResponse:
     """Exchange a proof of identity for an access token (RFC 8693, RFC 6749 section 4.4)."""
     if request.headers.getlist("authorization"):
         # Where a shared secret would be sent (RFC 6749 section 2.3.1).
         msg = "there are no client secrets: send client_assertion, or a subject_token alone"
         raise OAuthError("invalid_client", msg)
+    broker = await broker_of(request)
     form, transport = await _form(request), transport_of(request)
     answer = await broker.exchange.answer(read_request(form), read_client(form), transport)
     if answer.task is not None:
@@ -85,8 +86,9 @@ async def token(request: Request, broker: The) -> JSONResponse:
     responses=answers(200, Introspected, 400, 401, 403, oauth=True, also=_JWT_ANSWER),
     openapi_extra=form(OneTokenForm) | OPTIONAL,
 )
-async def introspect(request: Request, broker: The) -> Response:
+async def introspect(request: Request) -> Response:
     """Say whether a token is alive, to the resource server it is for (RFC 7662, RFC 9701)."""
+    broker = await broker_of(request)
     form = await _form(request)
     client = await oauth_client(request, form)
     if client is None:

@@ -12,7 +12,7 @@ from broker.ledger.models import Changed, budget_exhausted
 from broker.ledger.registry import stopped_by
 from broker.ledger.rows import task_row
 from broker.ledger.writes import not_active, token_ended, tokens_in
-from broker.trail import Signals, Survey, Trail
+from broker.trail import Signals, State, Survey, Trail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,15 +62,15 @@ class Actions:
         actor: str,
         approval: tuple[str, str] | None = None,
         elevation: str = "",
-    ) -> str:
+    ) -> State:
         """Write an allowed tool call: its decision, its effects, and that a report is due.
 
-        ``seen`` is the version that was decided on, ``tokens`` are the ids of the tokens it was
-        asked with. ``approval`` is used up: its id, and the digest that it must be for.
-        ``elevation`` is that under which it is allowed. Returns the version it has made.
+        ``seen`` is the version or the growth that was decided on, ``tokens`` are the ids of the
+        tokens it was asked with. ``approval`` is used up: its id, and the digest that it must be
+        for. ``elevation`` is that under which it is allowed. Returns what the chain is with it.
 
         Raises:
-            Changed: the version is another by now, or the approval or the elevation is over;
+            Changed: what was seen is another by now, or the approval or the elevation is over;
                 nothing was written.
             TaskNotActive, InvalidToken, Frozen, PrincipalSuspended, QuotaExceeded: it can't be
                 any more.
@@ -93,7 +93,7 @@ class Actions:
         status, *rest = await self._redis.run("call", shard, args, more_keys=known)
         match status:
             case b"ok":
-                return rest[0].decode()
+                return State(*(text.decode() for text in rest))
             case b"changed":
                 raise Changed
             case b"budget":
@@ -159,13 +159,13 @@ class Actions:
 
 
 def _survey(
-    row: Mapping[str, Any], chain: bytes, version: bytes, signals: bytes, left: bytes
+    row: Mapping[str, Any], chain: bytes, growth: bytes, signals: bytes, left: bytes
 ) -> Survey:
     known: dict[str, Any] = json.loads(chain) if chain else {}
     reported: dict[str, Any] = json.loads(signals)
     budgets: dict[str, str] = json.loads(left) if left else {}
     return Survey(
-        version=version.decode(),
+        growth=growth.decode(),
         task=Trail.read(row.get("trail", {})),
         chain=Trail.read(known.get("trail", {})),
         tasks=int(known.get("tasks", 0)),

@@ -7,10 +7,12 @@ diagnostic comes with an answer turns it into a deny (https://docs.cedarpolicy.c
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import cedarpy
 from cedarpy import pst
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from broker.policy.narrow import Needs
     from broker.policy.question import Question
 
+_REMEMBERED: Final = 4096
+"""Answers that are kept. A digest and a verdict are some 300 bytes."""
 _cedar: Any = cedarpy  # its signatures take bare dicts, which the type checker calls unknown
 
 
@@ -107,6 +111,8 @@ class CedarPolicies:
         self.facts: Mapping[str, PolicyFacts] = read.facts
         self._set = read.parsed
         self._needs = read.needs
+        self.counting = read.needs.counts
+        self._answers: OrderedDict[bytes, Verdict] = OrderedDict()
         self._schema = read.schema
 
     @property
@@ -117,14 +123,31 @@ class CedarPolicies:
     def only(self, nodes: Mapping[str, pst.Template]) -> CedarPolicies:
         """Return these policies in the place of all of them, to see what would be answered then."""
         other = copy.copy(self)
+        other._answers = OrderedDict()  # noqa: SLF001  ours
         other._set = cedarpy.PolicySet.from_pst(pst.PolicySet({}, nodes, ()))  # noqa: SLF001  ours
         return other
 
     def ask(self, question: Question) -> Verdict:
-        """Answer a question; takes some tens of microseconds, and blocks."""
-        request, entities = _request(question, self._needs)
+        """Answer a question; takes some tens of microseconds, and blocks.
+
+        These policies never change, and Cedar knows nothing but what it is handed: who hands it the
+        same gets the same answer, so that is worked out once.
+        """
+        asked = _asked(question, self._needs)
+        # By digest: a tool's arguments don't stay in memory.
+        digest = hashlib.sha256(json.dumps(asked).encode()).digest()
+        found = self._answers.pop(digest, None)
+        if found is None:
+            found = self._worked_out(*asked)
+            if len(self._answers) >= _REMEMBERED:
+                self._answers.popitem(last=False)
+        if not found.errors:
+            self._answers[digest] = found
+        return found
+
+    def _worked_out(self, request: dict[str, Any], entities: list[dict[str, Any]]) -> Verdict:
         try:
-            parsed = _cedar.Entities.from_json_str(entities, self._schema.parsed)
+            parsed = _cedar.Entities.from_json_str(json.dumps(entities), self._schema.parsed)
             result = _cedar.is_authorized(request, self._set, parsed, self._schema.parsed)
         except ValueError as error:
             return Verdict(allowed=False, errors=(f"the question doesn't fit the schema: {error}",))
@@ -142,7 +165,7 @@ class CedarPolicies:
         )
 
 
-def _request(question: Question, needs: Needs) -> tuple[dict[str, Any], str]:
+def _asked(question: Question, needs: Needs) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     kind, name = question.resource
     who = {"type": "Principal", "id": question.principal}
     what = {"type": kind, "id": name}
@@ -153,9 +176,9 @@ def _request(question: Question, needs: Needs) -> tuple[dict[str, Any], str]:
         "principal": who,
         "action": {"type": "Action", "id": question.action},
         "resource": what,
-        "context": json.dumps(project(question.context, needs.context)),
+        "context": project(question.context, needs.context),
     }
-    return request, json.dumps(entities)
+    return request, entities
 
 
 def _entity(uid: Mapping[str, str], attributes: Mapping[str, Any], needs: Needs) -> dict[str, Any]:

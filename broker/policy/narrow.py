@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from cedarpy import pst
 
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
     Tree = dict[str, Any]
     """Attributes by name, each with what is needed below it; empty: all of it."""
+
+
+_COUNTS: Final = dict.fromkeys(("grants", "calls", "amount"), 0)
+_COUNTED: Final = {"chain": _COUNTS, "after": _COUNTS, "task": {"trail": _COUNTS}}
+"""What of the context says how often or how much, and not what: see ``question.trail_context``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,11 @@ class Needs:
 
     context: Mapping[str, Any]
     entity: Mapping[str, Any]
+
+    @property
+    def counts(self) -> bool:
+        """Whether it depends on how often something was done, or how much it came to so far."""
+        return _leaves(project(_COUNTED, self.context))
 
 
 def needs_of(policies: Iterable[pst.Template]) -> Needs:
@@ -52,6 +62,13 @@ def project(value: Mapping[str, Any], needed: Mapping[str, Any]) -> dict[str, An
             deeper = below and isinstance(inner, dict)
             found[name] = project(cast("dict[str, Any]", inner), below) if deeper else inner
     return found if needed else dict(value)
+
+
+def _leaves(value: object) -> bool:
+    """Say whether a record has anything in it but records."""
+    if not isinstance(value, dict):
+        return True
+    return any(map(_leaves, cast("dict[str, object]", value).values()))
 
 
 def _with(tree: Tree | None, path: tuple[str, ...]) -> Tree | None:

@@ -111,6 +111,14 @@ class Policies:
             return None
         return "instead" if self._remote.instead else "besides"
 
+    @property
+    def counting(self) -> bool:
+        """Whether a decision can depend on how often or how much, and not only on what was done."""
+        loaded = self.loaded
+        return self._remote is not None or any(
+            policies.counting for policies in (loaded.enforced, *loaded.observed.values())
+        )
+
     def reload(self) -> bool:
         """Take the policies as they are now, all or nothing; says whether they had changed.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from tests.exposed import Exposed
 from tests.http.deciding import EVALUATION, DecisionWorld, decision_config, question
 from tests.waiting import wait_until
 
@@ -178,6 +179,37 @@ async def test_exactly_so_many_of_fifty_at_once(
         if e["data"]["effect"] == "allow"
     ]
     assert sorted(seen) == list(range(ALLOWED)), "each was decided on the one before"
+
+
+async def test_calls_that_add_nothing_new_are_one_script_each(
+    deciding: DecisionWorld, beside: DecisionWorld
+) -> None:
+    """On two replicas at once, where no policy looks at how many there were."""
+    both = (deciding, beside)
+    task = await deciding.task()
+    for one in both:
+        await ready(one, one, task)
+
+    def scripts() -> dict[str, float]:
+        pages = [one.app.metrics.exposition("") for one in both]
+        shown = [Exposed(body.decode(), media_type) for body, media_type in pages]
+        return {
+            name: sum(each.value("ledger_duration_seconds_count", call=name) or 0 for each in shown)
+            for name in ("survey", "call")
+        }
+
+    before = scripts()
+    found = await asyncio.gather(
+        *(scattered(one.allows(task, "crm.read")) for one in both for _ in range(20))
+    )
+
+    assert all(found)
+    after = scripts()
+    assert after["call"] - before["call"] == 40
+    assert after["survey"] == before["survey"], "none was decided again"
+    assert await deciding.allows(task, "crm.read")
+    last = (await deciding.decisions(task))[-1]["data"]["question"]["context"]
+    assert last["chain"]["calls"] in range(21, 43), "what it was told lags by what is under way"
 
 
 async def test_no_more_is_paid_than_may_be(pair: tuple[DecisionWorld, DecisionWorld]) -> None:

@@ -94,6 +94,41 @@ def test_each_chain_of_attributes_is_found(condition: str, context: dict[str, An
     assert found == context
 
 
+@pytest.mark.parametrize(
+    ("condition", "counts"),
+    [
+        ("context.risk > 1 && context.task.depth > 1 && context.chain.way_out", False),
+        ('context.adds.amount.greaterThan(decimal("1.0"))', False),
+        ("context.chain.calls > 1", True),
+        ('context.after.amount.greaterThan(decimal("1.0"))', True),
+        ("context.task.trail.grants > 1", True),
+        ("context.chain == context.chain", True),
+        ("context.task == context.task", True),
+        ("context == context", True),
+    ],
+)
+def test_whether_it_matters_how_often(condition: str, counts: bool) -> None:
+    scope = 'principal, action in Action::"call_tool", resource'
+    assert engine(f"permit ({scope}) when {{ {condition} }};").counting is counts
+
+
+def test_the_default_policies_look_at_what_was_done_and_not_how_often() -> None:
+    assert not CedarPolicies(default_sources(), SCHEMA).counting
+
+
+def test_an_answer_is_kept_for_the_same_question_to_the_same_policies() -> None:
+    asked = question_of({})
+    yes = engine('@id("yes") permit (principal, action, resource) when { context.risk < 5 };')
+    first = yes.ask(asked)
+
+    assert yes.ask(question_of({})) is first
+    assert first.allowed
+    assert not yes.ask(asked.with_context(risk=7)).allowed
+    assert yes.ask(asked) is first
+    assert not yes.only({}).ask(asked).allowed
+    assert not engine('@id("no") forbid (principal, action, resource);').ask(asked).allowed
+
+
 def test_a_context_used_as_a_whole_is_kept_whole() -> None:
     assert needs("context == context && context.risk > 1")["context"] == {}
     assert project({"a": {"b": 1}, "c": 2}, {}) == {"a": {"b": 1}, "c": 2}

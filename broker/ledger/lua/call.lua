@@ -24,4 +24,5 @@ index(true, 'do', task.id, A.decision_id, A.actor)
 if A.elevation then index(true, 'de', task.id, A.decision_id, A.elevation) end
 due('d', task.id .. '|' .. A.decision_id, NOW + A.report_ms)
 emit('decision', task.id, nil, A.decision, A.decision_id)
-return { 'ok', version_of(root_row(task)) }
+local root = root_row(task)
+return { 'ok', growth_of(root), counts_of(root.chain.trail), counts_of(task.trail) }

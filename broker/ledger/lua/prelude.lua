@@ -306,6 +306,7 @@ end
 
 local function extend(trail, step)
   trail = trail or {}
+  local before = { #(trail.effects or {}), #(trail.data_classes or {}), #(trail.ways or {}), trail.rank or 0 }
   trail.effects = union(trail.effects, step.effects)
   trail.data_classes = union(trail.data_classes, step.data_classes)
   trail.ways = union(trail.ways, step.ways)
@@ -314,7 +315,13 @@ local function extend(trail, step)
   -- As text: cjson writes numbers with 14 digits, and a sum has up to 16.
   trail.amount = string.format('%.0f', (tonumber(trail.amount) or 0) + (step.amount or 0))
   trail.rank = math.max(trail.rank or 0, step.rank or 0)
-  return trail
+  return trail, #trail.effects > before[1] or #trail.data_classes > before[2] or #trail.ways > before[3]
+    or trail.rank > before[4]
+end
+
+local function counts_of(trail)
+  trail = trail or {}
+  return string.format('%d.%d.%s', trail.grants or 0, trail.calls or 0, trail.amount or '0')
 end
 
 local function chain_in(root)
@@ -336,22 +343,31 @@ local function take(task, step)
   charge(task, step)
   local root = root_row(task)
   local chain = chain_in(root)
-  task.trail = extend(task.trail, step)
-  chain.trail = extend(chain.trail, step)
-  next_version(chain)
+  local more, more_in_all
+  task.trail, more = extend(task.trail, step)
+  chain.trail, more_in_all = extend(chain.trail, step)
+  if more or more_in_all then next_version(chain) end
   save(TASKS, task)
   if root ~= task then save(TASKS, root) end
 end
 
 -- What decisions about a chain are made on: its trail, and what was reported about anybody. A write
--- that was decided on another version is refused, so two that race don't each miss the other.
-local function version_of(root)
+-- that was decided on something else is refused, so two that race don't each miss the other. `seen`
+-- names its growth, or with the counts its whole version: see `Survey` in trail.py.
+local function growth_of(root)
   local chain = root and root.chain
   return string.format('%d.%s', chain and chain.version or 0, redis.call('HGET', FROZEN, 'signal#') or '0')
 end
 
+local function differs(task, root, seen)
+  local growth = growth_of(root)
+  if seen == growth then return false end
+  local chain = root and root.chain
+  return seen ~= table.concat({ growth, counts_of(chain and chain.trail), counts_of(task and task.trail) }, '.')
+end
+
 local function changed(task, seen)
-  return seen and version_of(root_row(task)) ~= seen
+  return seen and differs(task, root_row(task), seen)
 end
 
 -- The worst that was reported of a task, of those above it, and of their agents and owners. What
