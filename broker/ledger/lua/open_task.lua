@@ -3,7 +3,7 @@
 -- `seen` is the version that was decided on.
 local parent = A.task.parent_id and load(TASKS, A.task.parent_id)
 local root = parent and root_row(parent)
-if A.seen and differs(parent, root, A.seen) then return { 'changed' } end
+if changed(parent, A.seen) then return { 'changed' } end
 ROOTS[A.task.id] = A.task.root_id
 emit('decision', A.task.id, nil, A.decision, A.decision_id)
 if A.digest then

@@ -320,7 +320,6 @@ local function extend(trail, step)
 end
 
 local function counts_of(trail)
-  trail = trail or {}
   return string.format('%d.%d.%s', trail.grants or 0, trail.calls or 0, trail.amount or '0')
 end
 
@@ -359,15 +358,11 @@ local function growth_of(root)
   return string.format('%d.%s', chain and chain.version or 0, redis.call('HGET', FROZEN, 'signal#') or '0')
 end
 
-local function differs(task, root, seen)
-  local growth = growth_of(root)
-  if seen == growth then return false end
-  local chain = root and root.chain
-  return seen ~= table.concat({ growth, counts_of(chain and chain.trail), counts_of(task and task.trail) }, '.')
-end
-
 local function changed(task, seen)
-  return seen and differs(task, root_row(task), seen)
+  local root = task and root_row(task)
+  local growth, chain = growth_of(root), root and root.chain
+  return seen and seen ~= growth and seen ~= table.concat(
+    { growth, counts_of(chain and chain.trail or {}), counts_of(task and task.trail or {}) }, '.')
 end
 
 -- The worst that was reported of a task, of those above it, and of their agents and owners. What
