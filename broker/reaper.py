@@ -10,6 +10,8 @@ from broker.logs import get_logger
 from broker.tracing import begin
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from broker.audit_log import AuditLog
     from broker.elevating import Elevations
     from broker.ledger.models import Claimed
@@ -125,16 +127,19 @@ class Reaper:
         """
         await self._principals.keep_up()
         await self._detections.finish()
-        queries = self._pipeline.queries
-        stuck = {
-            capability.name: await queries.count(f"gx|{capability.backend}|{capability.name}|")
-            for capability in self._pipeline.catalog.capabilities.values()
-        }
-        self._pipeline.failing = {
-            backend: await queries.count(f"gr|{backend}|") for backend in self._pipeline.backends
-        }
+        capabilities = self._pipeline.catalog.capabilities.values()
+        stuck = await self._counts("gx|", {c.name: f"{c.backend}|{c.name}|" for c in capabilities})
+        backends = self._pipeline.backends
+        self._pipeline.failing = await self._counts("gr|", {name: f"{name}|" for name in backends})
         self._pipeline.stuck = stuck
         return stuck
+
+    async def _counts(self, kind: str, each: Mapping[str, str]) -> dict[str, int]:
+        """Count what is listed of a kind, by name. Mostly that is nothing, and one look says so."""
+        count = self._pipeline.queries.count
+        if not await count(kind):
+            return dict.fromkeys(each, 0)
+        return {name: await count(kind + rest) for name, rest in each.items()}
 
     async def tend(self) -> None:
         """Make the places that quotas count those of the live grants."""
