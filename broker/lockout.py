@@ -12,6 +12,7 @@ import asyncio
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from broker.catalog import Revocability
 from broker.errors import Unavailable
 from broker.lanes import Way
 from broker.logs import get_logger
@@ -41,7 +42,12 @@ class Lockout:
         self._doors = [_Door(target, clock, metrics) for target in targets if target.lockout]
 
     async def shut(self, grant: Grant) -> None:
-        """Return once a grant's account is shut out, or that is given up. It raises nothing."""
+        """Return once a grant's account is shut out, or that is given up. It raises nothing.
+
+        That of a static secret isn't: it is others' too, and nobody would let it in again.
+        """
+        if grant.revocability == Revocability.NEVER:
+            return
         doors = [door for door in self._doors if door.target.is_of(grant)]
         if doors:
             places = [door.ask(grant.account) for door in doors]

@@ -37,6 +37,7 @@ BEGIN
   FOR account IN
     SELECT rolname FROM pg_roles WHERE rolcanlogin
     AND rolname IN (SELECT json_array_elements_text(current_setting('broker.accounts')::json))
+    ORDER BY rolname  -- or two replicas could wait for each other
   LOOP
     BEGIN
       EXECUTE format('ALTER ROLE %I NOLOGIN', account);

@@ -31,10 +31,16 @@ class Valkey:
     async def shut(self, accounts: Sequence[str]) -> None:
         """Delete these users, which ends their connections too.
 
-        Turning one off would make it anew where it has gone meanwhile. Vault saves the ACL file.
+        Also from the ACL file, if there is one: the server would have them again once restarted.
+        Turning one off instead would make it anew where it has gone meanwhile.
         """
         async with self._session() as session:
             await session.acl_deluser(*accounts)
+            try:
+                await session.acl_save()
+            except ResponseError as error:
+                if _NO_FILE not in str(error):
+                    raise
 
     async def accounts(self) -> frozenset[str]:
         """Return the names of all ACL users."""
@@ -43,17 +49,8 @@ class Valkey:
         return frozenset(names)
 
     async def end(self, account: str) -> None:
-        """Delete an ACL user, which ends its connections too.
-
-        Also from the ACL file, if there is one: the server would have it again once restarted.
-        """
-        async with self._session() as session:
-            await session.acl_deluser(account)
-            try:
-                await session.acl_save()
-            except ResponseError as error:
-                if _NO_FILE not in str(error):
-                    raise
+        """Delete an ACL user: to shut it out is its end."""
+        await self.shut([account])
 
     async def close(self) -> None:
         """Nothing is kept open."""

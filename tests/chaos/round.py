@@ -91,7 +91,7 @@ async def play(
             await asyncio.sleep(_AGAIN_S)
             healed = await looker.alive()
         await client.finish()  # 4
-        ended, strays = await _all_dead(looker, bound_s + LOST_S), 0
+        ended, strays = await _all_dead(looker, bound_s), 0
         if (ended.leases or ended.roles) and strays_end_s:
             ended, strays = await _reconciled(arena, looker, strays_end_s)
         await client.try_all()  # 5
@@ -142,13 +142,17 @@ def _job(arena: Arena, plan: Plan) -> dict[str, Any]:
 
 
 async def _all_dead(looker: Looker, bound_s: float) -> Alive:
-    """Look until nothing is left, or time is up; return the last look."""
+    """Look until nothing is left, or time is up; return the last look.
+
+    What lives has ``bound_s``; to be closed in the ledger it has ``LOST_S`` more.
+    """
     deadline = time.monotonic() + bound_s
     while True:
         alive = await looker.alive()
-        left = alive.roles | alive.leases | alive.tokens | alive.unclosed
-        live = any(grant.state in LIVE for grant in alive.grants)
-        if not (left or live) or time.monotonic() > deadline:
+        lives = alive.roles | alive.leases | alive.tokens
+        is_open = alive.unclosed or any(grant.state in LIVE for grant in alive.grants)
+        left_s = deadline - time.monotonic() + (0 if lives else LOST_S)
+        if not (lives or is_open) or left_s < 0:
             return alive
         await asyncio.sleep(0.2)
 

@@ -13,22 +13,10 @@ from broker.trail import State, Step, Trail
 from tests.contract.ledger_bench import HOUR, Bench
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from broker.config import Config
-    from broker.dev.stack import DevStack
     from broker.tasks import Task
 
 READ: Final = Step(frozenset(("reads:orders",)), data_class="internal", rank=1)
 _DECISIONS = count(1)
-
-
-@pytest.fixture
-async def bench(engines: tuple[DevStack, Config]) -> AsyncGenerator[Bench]:
-    made = Bench(engines[1].redis.url)
-    await made.connection.command("FLUSHALL")
-    yield made
-    await made.close()
 
 
 async def call(bench: Bench, task: Task, seen: str, step: Step = READ) -> State:

@@ -60,11 +60,12 @@ def made(at: Accounts, clock: ManualClock) -> Lockout:
     return Lockout([target], clock, Metrics(clock))
 
 
-def of(account: str, capability: str = "read") -> Grant:
+def of(account: str, capability: str = "read", revocability: str = "instant") -> Grant:
     return Grant(
         *("grt_1", GrantState.REVOKING, "tsk_1", "writer", "orchestrator", capability, "vault"),
         *("read", "database/creds/x", "handle", 0, 1),
         account=account,
+        revocability=revocability,
     )
 
 
@@ -118,7 +119,7 @@ async def test_one_that_fails_is_let_alone_for_a_while(
     assert at.asked == [["v-0"], ["v-2"], ["v-3"]]
 
 
-@pytest.mark.parametrize("grant", [of(""), of("v-1", "other")])
+@pytest.mark.parametrize("grant", [of(""), of("v-1", "other"), of("v-1", revocability="never")])
 async def test_others_are_not_its_business(made: Lockout, at: Accounts, grant: Grant) -> None:
     await made.shut(grant)
     await made.shut(of("w-1"))
