@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker.audit.checkpoint import CheckpointFolder
 from broker.audit.drain import Drain, DrainSettings
-from broker.audit.errors import HeadUnreadable
+from broker.audit.errors import HeadUnreadable, LogDamaged
 from broker.audit.guard import Guard
 from broker.audit.head import Head
 from broker.audit.note import NoteError, VerifierKey, log_origin
 from broker.audit.signing_key import load_signer
 from broker.audit.sinks import Feed, Stdout
+from broker.audit.standing import newest_signed
 from broker.audit.webhook import Webhook
 from broker.config import read_secret_file
 from broker.config.audit import SinkKind
@@ -94,12 +95,16 @@ class AuditLog:
     async def start(self) -> None:
         """See how far the log lags, before anything is issued, and begin to feed the sinks.
 
-        Whether the ledger was set back behind the log is seen too, by whoever may write it.
+        Whether the ledger was set back behind the log is seen too, whoever may write it: one that
+        is restored may say that somebody else does. What is signed here was committed before.
 
         Raises:
             LedgerUnavailable: how far isn't known; all else has begun.
         """
         self._tasks = [asyncio.create_task(feed.run()) for feed in self._feeds]
+        with suppress(LogDamaged, OSError):  # said by whoever writes it
+            newest, _ = await asyncio.to_thread(newest_signed, self.folder, self.keys)
+            self._size = newest.size
         await self.look()
         await self.drain()
 

@@ -76,7 +76,7 @@ def stand(folder: Path, head: Head, keys: Sequence[VerifierKey]) -> Standing:
         LogDamaged: see 1 and 3.
         OSError: the disk.
     """
-    newest, note = _newest(folder, keys)
+    newest, note = newest_signed(folder, keys)
     found = segments(folder)
     if not found:
         if newest.size:
@@ -120,7 +120,7 @@ def _elsewhere(walk: _Walk, head: Head, signed: Place, note: str | None) -> Stan
     return Standing(None, head.size, at, signed, note, (end.size, end.prev), cut)
 
 
-def _newest(folder: Path, keys: Sequence[VerifierKey]) -> tuple[Checkpoint, str | None]:
+def newest_signed(folder: Path, keys: Sequence[VerifierKey]) -> tuple[Checkpoint, str | None]:
     """Return the newest checkpoint and its note; one of nothing if there is none.
 
     ``latest`` alone won't do: it could be an old one, put back.

@@ -325,3 +325,19 @@ async def test_only_what_was_shown_is_ended_with_the_sessions_it_has(own: Own) -
     cache.close()
     visitor.close()
     await world.close()
+
+
+async def test_an_old_ledger_is_held_at_once_although_it_says_that_another_writes_the_log(
+    own: Own,
+) -> None:
+    """It was saved while that one served, and its lease isn't over yet. The last test of these."""
+    async with own.served() as world:
+        task = await world.open()
+        await agrees(world)
+        backup = own.back_up(own.valkey)
+    async with own.served() as world:
+        await world.grant(task)
+    own.restore(own.valkey, backup)
+
+    async with own.served() as world:
+        assert await issuing(world, task) == (503, "quarantined")
