@@ -193,9 +193,10 @@ class AuditLog:
     async def _delivered(self) -> None:
         await asyncio.gather(*(feed.caught_up() for feed in self._feeds))
 
-    async def _hold(self, signed: int) -> None:
+    async def _hold(self, signed: int, newest_ms: int | None = None) -> None:
         await self._quarantine.set(
-            f"the audit log has {signed} records, and the ledger has forgotten some of them"
+            f"the audit log has {signed} records, and the ledger has forgotten some of them",
+            seen_ms=newest_ms,
         )
 
     def _committed(self, size: int) -> None:

@@ -64,7 +64,7 @@ class Replica:
             before_step=before_step,
         )
 
-    async def _told(self, size: int) -> None:
+    async def _told(self, size: int, _newest_ms: int | None) -> None:
         self.set_back.append(size)
 
 

@@ -126,13 +126,14 @@ class Drain:
         *,
         trusted: Sequence[VerifierKey] = (),
         on_commit: Callable[[int], None] = lambda _: None,
-        on_set_back: Callable[[int], Awaitable[None]] | None = None,
+        on_set_back: Callable[[int, int | None], Awaitable[None]] | None = None,
         before_step: Callable[[DrainStep], None] = lambda _: None,
     ) -> None:
         """``on_commit`` is told how many records are committed.
 
         ``on_set_back`` is told that the ledger has forgotten some of so many, before it is brought
-        up to them: nobody would notice afterwards.
+        up to them: nobody would notice afterwards; and, if that is known, when the newest of them
+        happened: others may have noticed, and put it right, since.
         """
         self._outbox = outbox
         self._signer = signer
@@ -150,6 +151,9 @@ class Drain:
         self._holder = False
         self._asked = self._failed = self._signed = self._forgot = float("-inf")
         self._running: asyncio.Future[DrainReport] | None = None
+        self._behind = (
+            False  # the ledger was, when the log was opened, and what it misses shows next
+        )
         self._last = Head()  # what this replica has committed, and the ledger must remember
 
     async def run_once(self) -> DrainReport:
@@ -244,13 +248,14 @@ class Drain:
 
     async def _set_back(self, head: Head, point: CommitPoint) -> None:
         """Have the ledger remember what the log holds: it has forgotten it, or was restored."""
-        await self._tell(head.size)
+        await self._tell(head.size, head.at_ms)
         await self._commit(head, point.at)
+        self._behind = True
 
-    async def _tell(self, size: int) -> None:
+    async def _tell(self, size: int, newest_ms: int | None = None) -> None:
         log.error("the ledger was set back behind the audit log", size=size)
         if self._on_set_back is not None:
-            await self._on_set_back(size)
+            await self._on_set_back(size, newest_ms)
 
     def _opened(self, head: Head | None) -> LogWriter:
         return LogWriter.open(
@@ -272,8 +277,9 @@ class Drain:
             if count:
                 self._before_step(DrainStep.APPEND)
                 await self._in_thread(self._append, writer, batch)  # 4
-            if any(gap.why == "reset" for gap in batch.gaps):  # some of its shards were
-                await self._tell(writer.head.size)
+            if any(gap.why == "reset" for gap in batch.gaps) and not self._behind:
+                await self._tell(writer.head.size)  # some of its shards were
+            self._behind = False
             if count or self._clock.monotonic() - self._asked > _RENEW_S:
                 await self._commit(writer.head, batch.at)  # 5
             drained += count

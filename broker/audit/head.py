@@ -50,6 +50,11 @@ class Head:
         """The Merkle root of everything up to here."""
         return self.tree().root()
 
+    @property
+    def at_ms(self) -> int:
+        """When the newest event up to here happened (epoch ms, the ledger's clock); 0 if none."""
+        return max((int(last.partition("-")[0]) for last, _ in self.cursor.values()), default=0)
+
     def to_json(self) -> str:
         """Write it as one line of JSON."""
         row = {

@@ -80,6 +80,19 @@ async def test_a_dead_replicas_lease_runs_out_and_its_commit_is_refused(outbox: 
     assert await outbox.point() == CommitPoint(heir.fence, "a head", 2)
 
 
+async def test_in_a_ledger_that_was_lost_the_same_fence_is_no_right(
+    bench: Bench, outbox: Outbox
+) -> None:
+    before = await outbox.lease("before")
+    await bench.connection.command("FLUSHALL")
+    after = await outbox.lease("after")
+    assert before
+    assert after
+    assert before.fence == after.fence
+    assert not await outbox.commit("before", CommitPoint(before.fence, "its head", 1), {})
+    assert await outbox.commit("after", CommitPoint(after.fence, "a head", 2), {})
+
+
 async def test_a_lease_that_nobody_else_took_keeps_its_fence(outbox: Outbox, bench: Bench) -> None:
     point = await outbox.lease("slow", ttl_ms=1)
     assert point is not None

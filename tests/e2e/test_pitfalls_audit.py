@@ -11,6 +11,8 @@ from broker.audit.verify import verify
 from broker.config.audit import SinkEntry, SinkKind
 from broker.errors import AuditUnavailable
 from broker.ledger import keys
+from broker.ledger.outbox import Outbox
+from broker.ledger.quarantine import QuarantineTable
 from tests.audit_bench import records
 from tests.contract.test_drain_disks import filled, small_disk
 from tests.receiver import Receiver
@@ -198,6 +200,35 @@ async def test_a_log_that_was_removed_is_noticed(
     # By whoever kept a checkpoint.
     report = verify(tmp_path / "log", [key], known=[note])
     assert not report.ok
+
+
+async def test_a_ledger_that_was_put_right_before_the_log_is_written_again_is_held_once(
+    make: Callable[..., World],
+) -> None:
+    """Who writes the log may come to it late: until then the dead one's lease stands."""
+    world = make()
+    connection = world.app.connection
+    quarantine = QuarantineTable(connection)
+    for _ in range(2):  # a quarantine that was ended before says nothing of a later one
+        await world.open()
+        await drained(world)
+        await connection.command("FLUSHALL")
+        assert await Outbox(connection).lease("of one that died")
+        assert not (await log_of(world).drain()).holder
+        await log_of(world).look()
+        assert await quarantine.standing() is not None
+        assert await quarantine.release(actor="operator", reason="looked")
+        await world.open()
+
+        await Outbox(connection).release("of one that died")
+        await drained(world)
+        assert await quarantine.standing() is None
+
+    # It is held again if it is lost again.
+    await connection.command("FLUSHALL")
+    await wait_until(log_of(world).drain, "it is written again")
+    await drained(world)
+    assert await quarantine.standing() is not None
 
 
 async def test_what_happens_to_children_is_in_the_log_too(
