@@ -88,9 +88,10 @@ class _Door:
             self._busy = None
 
     async def _shut(self, accounts: Sequence[str]) -> None:
+        kept_in: Sequence[str] = accounts
         try:
             async with asyncio.timeout(LONGEST_S):
-                await self.target.shut(accounts)
+                kept_in = await self.target.shut(accounts)
         except (Unavailable, TimeoutError) as error:
             self._way.failed()
             why = error.detail if isinstance(error, Unavailable) else "it takes too long"
@@ -105,4 +106,11 @@ class _Door:
             log.exception("shutting out failed", target=self.target.name)
         else:
             self._way.answered()
-        self._metrics.shut_out(len(accounts), done=not self._way.is_shut)
+            if kept_in:
+                log.warning(
+                    "accounts not shut out: the target's login may not change them",
+                    target=self.target.name,
+                    accounts=sorted(kept_in),
+                )
+        self._metrics.shut_out(len(accounts) - len(kept_in), done=True)
+        self._metrics.shut_out(len(kept_in), done=False)

@@ -31,9 +31,13 @@ class MySQL:
         self._login = login
         self._ca_file = ca_file
 
-    async def shut(self, accounts: Sequence[str]) -> None:
-        """Lock these users for every host that they may come from, and end their sessions."""
+    async def shut(self, accounts: Sequence[str]) -> Sequence[str]:
+        """Lock these users for every host that they may come from, and end their sessions.
+
+        Whoever may change users may change all of them.
+        """
         await asyncio.to_thread(self._shut, tuple(accounts))
+        return ()
 
     async def accounts(self) -> frozenset[str]:
         """Return the names of all users."""

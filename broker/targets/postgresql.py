@@ -32,6 +32,7 @@ _SHUTTING: Final = """
 DO $$
 DECLARE
   account text;
+  kept_in jsonb := '[]';
   plain boolean := NOT rolsuper FROM pg_roles WHERE rolname = current_user;
 BEGIN
   FOR account IN
@@ -42,12 +43,17 @@ BEGIN
     BEGIN
       EXECUTE format('ALTER ROLE %I NOLOGIN', account);
       IF plain THEN EXECUTE format('GRANT %I TO CURRENT_USER', account); END IF;
-    EXCEPTION WHEN undefined_object OR internal_error THEN
-      NULL;  -- somebody is ending it just now
+    EXCEPTION
+      WHEN undefined_object OR internal_error THEN
+        NULL;  -- somebody is ending it just now
+      WHEN insufficient_privilege THEN  -- somebody else made it, or it is a superuser
+        kept_in := kept_in || to_jsonb(account);
     END;
   END LOOP;
+  PERFORM set_config('broker.kept_in', kept_in::text, false);
 END $$
 """
+_KEPT_IN: Final = "SELECT current_setting('broker.kept_in')::json"
 _SESSIONS: Final = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = ANY (%s)
 """
@@ -67,32 +73,34 @@ class PostgreSQL:
         self._login = login
         self._door: AsyncConnection[Any] | None = None
 
-    async def shut(self, accounts: Sequence[str]) -> None:
+    async def shut(self, accounts: Sequence[str]) -> Sequence[str]:
         """Take all of these the login in one transaction, then end their sessions.
 
         By a connection that is kept: what a new one takes is more than the rest of it.
         """
         kept = self._door is not None
         try:
-            await self._shut(list(accounts))
+            return await self._shut(list(accounts))
         except BackendUnavailable:
             if not kept:
                 raise
-            await self._shut(list(accounts))  # that one may have been dead for long
+            return await self._shut(list(accounts))  # that one may have been dead for long
 
-    async def _shut(self, accounts: list[str]) -> None:
+    async def _shut(self, accounts: list[str]) -> list[str]:
         with _told():
             door, self._door = self._door or await self._connect(), None
             try:
                 named = "SELECT set_config('broker.accounts', %s, false)"
                 await door.execute(named, [json.dumps(accounts)])
                 await door.execute(_SHUTTING)
+                [[kept_in]] = await (await door.execute(_KEPT_IN)).fetchall()
                 # Once that is committed, or a new one slips in between.
-                await door.execute(_SESSIONS, [accounts])
+                await door.execute(_SESSIONS, [sorted(set(accounts) - set(kept_in))])
             except BaseException:
                 await door.close()
                 raise
             self._door = door
+            return kept_in
 
     async def accounts(self) -> frozenset[str]:
         """Return the names of all roles."""

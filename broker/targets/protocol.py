@@ -32,10 +32,11 @@ class Accounts(Protocol):
     they say holds no part of the URL.
     """
 
-    async def shut(self, accounts: Sequence[str]) -> None:
+    async def shut(self, accounts: Sequence[str]) -> Sequence[str]:
         """Let nobody log in with these any more, and end their sessions. Gone is success.
 
-        It makes no account, and whoever made them can end them after it as before.
+        It makes no account, and whoever made them can end them after it as before. Those that the
+        login may not change are returned; they keep no others in.
         """
         ...
 
@@ -70,13 +71,13 @@ class Target:
         """Whether a grant's account is one of the broker's here."""
         return grant.capability in self.capabilities and self.owns(grant.account)
 
-    async def shut(self, accounts: Sequence[str]) -> None:
-        """Shut some of the broker's accounts out.
+    async def shut(self, accounts: Sequence[str]) -> Sequence[str]:
+        """Shut some of the broker's accounts out; return those that may not be.
 
         Raises:
             BackendUnavailable, BackendRefused: some may still log in.
         """
-        await self._in_time(self._at.shut(list(filter(self.owns, accounts))))
+        return await self._in_time(self._at.shut(list(filter(self.owns, accounts))))
 
     async def accounts(self) -> frozenset[str]:
         """Return the broker's accounts there are.

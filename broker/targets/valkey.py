@@ -28,7 +28,7 @@ class Valkey:
         """``login`` reads ``redis://``, ``rediss://`` or ``unix://``, as redis-py takes them."""
         self._login = login
 
-    async def shut(self, accounts: Sequence[str]) -> None:
+    async def shut(self, accounts: Sequence[str]) -> Sequence[str]:
         """Delete these users, which ends their connections too.
 
         Also from the ACL file, if there is one: the server would have them again once restarted.
@@ -41,6 +41,7 @@ class Valkey:
             except ResponseError as error:
                 if _NO_FILE not in str(error):
                     raise
+        return ()
 
     async def accounts(self) -> frozenset[str]:
         """Return the names of all ACL users."""

@@ -59,13 +59,17 @@ async def test_with_its_task_a_credential_and_its_open_connections_end(
 async def test_its_accounts_are_ended_by_the_role_that_makes_them(
     engines: tuple[DevStack, Config],
 ) -> None:
-    """No superuser, as the page allows; and an account whose name wants quoting."""
-    postgres, account = engines[0].postgres, "v-x'\"y"
+    """No superuser, as the page allows; and an account whose name wants quoting.
+
+    One that somebody else made keeps none of its own in.
+    """
+    postgres, account, others = engines[0].postgres, "v-x'\"y", "v-others"
     assert postgres is not None
     place = f"{postgres.host}:{postgres.port}/orders"
     named = sql.Identifier(account)
     with psycopg.connect(postgres.admin_dsn.reveal(), autocommit=True) as admin:
         admin.execute("CREATE ROLE maker LOGIN CREATEROLE PASSWORD 'm'")
+        admin.execute(sql.SQL("CREATE ROLE {} LOGIN SUPERUSER").format(sql.Identifier(others)))
         admin.execute("GRANT CONNECT ON DATABASE orders TO maker WITH GRANT OPTION")
         try:
             with psycopg.connect(f"postgresql://maker:m@{place}", autocommit=True) as maker:
@@ -77,7 +81,7 @@ async def test_its_accounts_are_ended_by_the_role_that_makes_them(
             target = PostgreSQL(lambda: Secret(f"postgresql://maker:m@{place}"))
             assert account in await target.accounts()
 
-            await target.shut(["v-gone", account])
+            assert await target.shut([others, "v-gone", account]) == [others]
 
             with pytest.raises(psycopg.OperationalError):
                 await mine.execute("SELECT 1")
@@ -86,7 +90,7 @@ async def test_its_accounts_are_ended_by_the_role_that_makes_them(
             assert account in await target.accounts()
             kept = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s"
             admin.execute(kept, ["maker"])
-            await target.shut([account])  # by a new connection
+            assert await target.shut([account]) == []  # by a new connection
             await target.close()
 
             await target.end(account)
@@ -94,6 +98,6 @@ async def test_its_accounts_are_ended_by_the_role_that_makes_them(
             assert account not in await target.accounts()
             await target.end(account)  # gone is success
         finally:
-            for role in (*({account} & await Admin(engines[0]).roles()), "maker"):
+            for role in (*({account, others} & await Admin(engines[0]).roles()), "maker"):
                 text = sql.SQL("DROP OWNED BY {0} CASCADE; DROP ROLE {0}")
                 admin.execute(text.format(sql.Identifier(role)))

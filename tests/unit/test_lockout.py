@@ -26,13 +26,15 @@ class Accounts:
         self.asked: list[list[str]] = []
         self.may = asyncio.Event()
         self.error: Exception | None = None
+        self.kept_in: list[str] = []
         self.may.set()
 
-    async def shut(self, accounts: Sequence[str]) -> None:
+    async def shut(self, accounts: Sequence[str]) -> Sequence[str]:
         self.asked.append(list(accounts))
         await self.may.wait()
         if self.error:
             raise self.error
+        return self.kept_in
 
     async def accounts(self) -> frozenset[str]:
         raise NotImplementedError
@@ -117,6 +119,15 @@ async def test_one_that_fails_is_let_alone_for_a_while(
     await made.shut(of("v-2"))
     await made.shut(of("v-3"))
     assert at.asked == [["v-0"], ["v-2"], ["v-3"]]
+
+
+async def test_one_that_the_login_may_not_change_stops_no_others(
+    made: Lockout, at: Accounts
+) -> None:
+    at.kept_in = ["v-0"]
+    await asyncio.gather(*(made.shut(of(f"v-{number}")) for number in range(3)))
+    await made.shut(of("v-3"))
+    assert at.asked == [["v-0", "v-1", "v-2"], ["v-3"]]
 
 
 @pytest.mark.parametrize("grant", [of(""), of("v-1", "other"), of("v-1", revocability="never")])
