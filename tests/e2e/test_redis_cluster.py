@@ -13,6 +13,9 @@ import pytest
 from broker.errors import LedgerUnavailable
 from broker.ids import shard_of
 from broker.ledger import keys
+from broker.ledger.cluster import Cluster
+from broker.ledger.topology import Command, Login, TooFewReplicas, target
+from broker.secret import Secret
 from tests.admin import Admin
 from tests.deploy.alerting import DEPLOY
 from tests.servers.valkeys import ValkeyCluster
@@ -293,6 +296,33 @@ async def test_slots_that_move_are_followed(world: World, cluster: ValkeyCluster
     assert (await world.show_grant(first["grant_id"]))["state"] == "active"
     await world.complete(task)
     assert not await logs_in(first["credential"])
+
+
+async def test_a_write_that_is_sent_on_to_where_its_key_has_gone_waits_for_the_replicas_there(
+    section: dict[str, Any], cluster: ValkeyCluster
+) -> None:
+    login = Login(username="broker", password=Secret(PASSWORD))
+    servers = Cluster(target(cluster.url, login, 1.0), replicas=1)
+    name = keys.table(1, "tasks")
+    source = cluster.master_of(name)
+    other = next(m for m in cluster.masters() if m is not source)
+    replica = cluster.replica_of(other)
+    write = Command(("HSET", name, "tsk_1", "{}"), {}, lasting=True)
+    try:
+        assert await servers.ask([write]) == [1]
+        for state in cluster.move(name, source, other):
+            if not state.startswith("all keys"):
+                continue
+            assert await servers.ask([write]) == [0]
+            replica.pause()
+            try:
+                [answer] = await servers.ask([write])
+            finally:
+                replica.resume()
+            assert isinstance(answer, TooFewReplicas)
+    finally:
+        await servers.close()
+        empty(cluster)
 
 
 async def reached(given: list[dict[str, Any]], count: int) -> bool:
