@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 async def test_a_replica_that_has_served_is_not_kept(engines: tuple[DevStack, Config]) -> None:
     world = World(engines[0].issuer, engines[1])
+    await world.empty()
     for path in ("/readyz", "/metrics", "/.well-known/oauth-authorization-server"):
         assert (await world.http.get(path)).status_code == 200
     await world.open()
