@@ -193,8 +193,7 @@ class Drain:
             return await self._drain(self._writer or await self._open())
         except _Replaced:
             log.info("another replica writes the audit log now")
-            self._holder, self._fence = False, 0
-            await self._close()
+            await self._let_go()  # one that was lost may have given it to us anew
             return DrainReport(holder=False)
         except OSError as error:
             raise await self._give_up(error.strerror or type(error).__name__) from error
@@ -339,10 +338,10 @@ class Drain:
         return AuditUnavailable(f"This replica can't write the audit log: {why}")
 
     async def _let_go(self) -> None:
+        """Have no lease of ours stand; whether there is one isn't always known."""
+        self._holder, self._fence = False, 0
         await self._close()
-        if self._holder:
-            self._holder, self._fence = False, 0
-            await self._outbox.release(self.owner)
+        await self._outbox.release(self.owner)
 
     async def _close(self) -> None:
         writer, self._writer = self._writer, None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broker.dev.engines import Valkey
-from broker.errors import AuditUnavailable
+from broker.errors import AuditUnavailable, LedgerUnavailable
 from broker.ledger import keys
 from tests.audit_bench import (
     SOURCE,
@@ -30,6 +30,8 @@ from tests.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
     from pathlib import Path
+
+    from broker.audit.drain import DrainStep
 
 
 @pytest.fixture(scope="module")
@@ -295,6 +297,35 @@ async def test_a_ledger_that_is_set_back_under_its_writer_is_noticed_and_the_log
     assert replica.set_back
     assert records(tmp_path)[:16] == before
     await replica.drain.stop()
+
+
+async def test_a_writer_that_stops_as_its_ledger_is_lost_leaves_no_lease_behind(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """It asks for its own lease back, and is given another by a ledger that knows of none."""
+    away = False
+
+    def fails(_: DrainStep) -> None:
+        if away:
+            raise LedgerUnavailable("It is away.")
+
+    await emit(bench, 8)
+    before = Replica(bench, tmp_path)
+    await drained(bench, before)
+    await before.drain.stop()
+    replica = Replica(bench, tmp_path, before_step=fails)
+    await drained(bench, replica)
+    away = True
+    with pytest.raises(LedgerUnavailable):
+        await replica.drain.run_once()
+    away = False
+    await bench.connection.command("FLUSHALL")
+    assert not (await replica.drain.run_once()).holder
+    await replica.drain.stop()
+
+    heir = Replica(bench, tmp_path)
+    assert (await heir.drain.run_once()).holder
+    await heir.drain.stop()
 
 
 async def test_a_commit_point_that_is_no_such_thing_stops_the_log(
