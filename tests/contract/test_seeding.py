@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from broker.dev.bench.seeding import PER_TASK, Pattern, fill, seed
 from broker.ids import shard_of
 from broker.ledger import keys
+from broker.ledger.actions import Actions
 from tests.contract.ledger_bench import SHARDS, Bench
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _MOVING = {"created_at", "expires_at", "lives_until", "root_id", "task_id", "han
 async def issued(bench: Bench) -> Pattern:
     task = await bench.open()
     grant = await bench.activate(await bench.reserve(task))
-    return Pattern(await bench.task(task), grant)
+    return Pattern(await bench.task(task), grant, "sha256:these")
 
 
 async def footprint(bench: Bench, task: Task, grant: Grant) -> dict[str, list[str]]:
@@ -74,5 +75,7 @@ async def test_as_many_are_live_as_were_asked_for(
     await seed(engines[1].redis.url, like, count, told.append, shards=SHARDS)
     assert await bench.queries.count("gt|") == count + 1
     assert told == [count]
+    actions = Actions(bench.connection)
+    assert await actions.in_force("sha256:these", for_ms=3_600_000)  # none is decided again
     sync = await bench.connection.command("CONFIG", "GET", "appendfsync")
     assert "always" in str(sync)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.dev.bench.figures import Rounds, by_turns, grows, percentile
+from broker.dev.bench.figures import Rounds, brief, by_turns, grows, percentile
 
 
 def test_percentiles_lie_between_what_was_seen() -> None:
@@ -22,6 +22,21 @@ def test_percentiles_lie_between_what_was_seen() -> None:
 def test_one_value_has_no_percentile() -> None:
     with pytest.raises(ValueError, match="says nothing"):
         percentile([1.0], 99)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"),
+    [
+        (0, "0"),
+        (0.00207, "0.0021"),
+        (0.0116, "0.012"),
+        (0.1, "0.10"),
+        (1.006, "1.01"),
+        (12, "12.00"),
+    ],
+)
+def test_a_small_ratio_says_something_too(ratio: float, said: str) -> None:
+    assert brief(ratio) == said
 
 
 def test_the_ratio_is_that_of_the_medians_and_the_spread_that_of_the_rounds() -> None:

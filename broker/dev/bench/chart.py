@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from broker.dev.bench.figures import brief
 from broker.dev.bench.svg import BAD, FAINT, GOOD, INK, SERIES, Drawing
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def of_results(results: Sequence[Result], machine: str) -> str:
         width = min(taken, _MOST) * scale
         drawing.box(_LEFT, y + 4, width, _ROW - 12, GOOD if result.reached else BAD)
         sign = "≥" if result.goal.better == "higher" else "≤"
-        said = f"{result.rounds.ratio:.2f} × (to reach: {sign} {result.goal.target:g})"
+        said = f"{brief(result.rounds.ratio)} × (to reach: {sign} {result.goal.target:g})"
         drawing.text(_WIDTH - 16, y + 15, said, INK, "end", 11)
     x = _LEFT + scale
     drawing.line(x, _TOP - 4, x, _TOP + _ROW * len(results), INK, "4 3")

@@ -50,6 +50,11 @@ class Rounds:
         return min(ratios), max(ratios)
 
 
+def brief(ratio: float) -> str:
+    """Write a ratio as people read it: two digits after the point, or two that aren't zeros."""
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"  # noqa: PLR2004
+
+
 def by_turns(
     count: int,
     ours: Callable[[], float],

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from broker.dev.bench import chart
+from broker.dev.bench.figures import brief
 from broker.dev.bench.machine import sentence
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ def table(results: Sequence[Result], word: str, machine: dict[str, str]) -> None
             goal.reference,
             f"{_short(ours)} {goal.unit}",
             f"{_short(reference)} {goal.unit}",
-            f"{result.rounds.ratio:.2f}",
-            f"{low:.2f}–{high:.2f}",
+            brief(result.rounds.ratio),
+            f"{brief(low)}–{brief(high)}",
             wanted,
             _verdict("yes" if result.reached else "no"),
         )
@@ -74,7 +75,7 @@ def lines(found: Sequence[Line]) -> None:
         made.add_column(name, justify="right", no_wrap=True)
     for line in found:
         pair = (f"{_short(value)} {line.unit}" for value in (line.ours, line.reference))
-        made.add_row(line.row, *pair, f"{line.ratio:.2f}")
+        made.add_row(line.row, *pair, brief(line.ratio))
     _console().print(made)
 
 

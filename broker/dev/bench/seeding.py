@@ -55,6 +55,7 @@ for _, id in ipairs(A.ids) do
   due('g', grant.id, grant.expires_at)
 end
 """
+_NOTES: Final = keys.table(0, "frozen")
 _LIFE_MS: Final = 4 * 3_600_000
 _TASKS_AT_A_TIME: Final = 20
 _LOOK_S: Final = 0.1
@@ -63,10 +64,11 @@ _TIMEOUT_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A task and its grant, as the ledger holds them."""
+    """A task and its grant, as the ledger holds them, and which policies decided."""
 
     task: Task
     grant: Grant
+    policies: str
 
 
 def pattern(orchestrator: Client, redis: str) -> Pattern:
@@ -85,9 +87,18 @@ async def _read(redis: str, task_id: str, grant_id: str) -> Pattern:
         task, grant = await queries.task(task_id), await queries.grant(grant_id)
         assert task is not None  # noqa: S101  a broker has just answered with both
         assert grant is not None  # noqa: S101  as above
-        return Pattern(task, grant)
+        return Pattern(task, grant, await _policies(connection))
     finally:
         await connection.close()
+
+
+async def _policies(connection: Connection) -> str:
+    """Wait until a broker that has just started has written down by which ones it decides."""
+    while True:
+        note: bytes | None = await connection.command("HGET", _NOTES, keys.IN_FORCE)
+        if note:
+            return note.decode().partition("|")[0]
+        await asyncio.sleep(_LOOK_S)
 
 
 async def seed(
@@ -100,6 +111,7 @@ async def seed(
 ) -> None:
     """Add ``count`` live grants, and leave the ledger as if their events were all in the log.
 
+    Their policies have been in force for long: a broker that starts doesn't decide them all again.
     Meanwhile the server doesn't wait for its disk; afterwards it does, and its file is rewritten,
     so that no rewriting of it comes in the way of what is measured.
     """
@@ -117,6 +129,7 @@ async def seed(
                 )
             )
             on_progress(min(count, (batch[-1] + 1) * PER_TASK))
+        await connection.command("HSET", _NOTES, keys.IN_FORCE, f"{like.policies}|0")
         await _settle(connection)
     finally:
         await connection.close()
