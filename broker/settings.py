@@ -292,7 +292,7 @@ def targets(config: Config) -> list[Target]:
             entry.accounts,
             frozenset(entry.capabilities),
             _accounts(entry),
-            entry.lockout,
+            entry.lockout and entry.kind is not TargetKind.RABBITMQ,  # which can't
         )
         for entry in config.targets
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import tomli_w
@@ -16,7 +17,6 @@ from broker.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from pathlib import Path
 
     from broker.config import Config
 
@@ -158,7 +158,8 @@ class Draft:
         """
         text = self._completed(parts)
         config = self._parse(text)
-        write_private(self._data / FILE, f"# Written by `broker dev` at each start.\n{text}")
+        kept = tomli_w.dumps(_absolute(tomllib.loads(text), config))
+        write_private(self._data / FILE, f"# Written by `broker dev` at each start.\n{kept}")
         return config
 
     def _document(self) -> dict[str, Any]:
@@ -197,6 +198,22 @@ class Draft:
             if parts.postgres_dsn and str(capability.get("path", "")).startswith("database/creds/"):
                 capability.setdefault("dsn", parts.postgres_dsn)
         return tomli_w.dumps(document)
+
+
+def _absolute(written: object, config: object) -> Any:  # noqa: ANN401  what TOML has
+    """Return what was written with its paths as the configuration has them.
+
+    Where the copy is kept, relative ones would mean other files.
+    """
+    if isinstance(config, Path):
+        return str(config)
+    if isinstance(written, dict):
+        rows = cast("dict[str, object]", written)
+        return {name: _absolute(row, getattr(config, name, None)) for name, row in rows.items()}
+    if isinstance(written, list) and isinstance(config, tuple):
+        rows, read = cast("list[object]", written), cast("tuple[object, ...]", config)
+        return [_absolute(*pair) for pair in zip(rows, read, strict=True)]
+    return cast("object", written)
 
 
 def _read(file: Path) -> str:

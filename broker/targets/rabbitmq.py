@@ -29,8 +29,9 @@ class RabbitMQ:
         self._login = login
         self._ca_file = ca_file
 
-    async def shut(self, accounts: Sequence[str]) -> None:
-        """Leave them to who made them: changing a user that has gone would make it anew."""
+    async def shut(self, accounts: Sequence[str]) -> Sequence[str]:
+        """Leave all to who made them: changing a user that has gone would make it anew."""
+        return accounts
 
     async def accounts(self) -> frozenset[str]:
         """Return the names of all users."""

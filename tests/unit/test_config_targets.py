@@ -53,6 +53,21 @@ def test_only_accounts_that_match_are_the_brokers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "does"),
+    [
+        (TARGET, True),
+        (TARGET + "lockout = false", False),
+        (TARGET.replace("postgresql", "rabbitmq"), False),  # it can't
+    ],
+)
+def test_accounts_are_shut_out_where_that_can_be_done(
+    tmp_path: Path, text: str, does: bool
+) -> None:
+    [target] = targets(parsed(tmp_path, text))
+    assert target.lockout is does
+
+
+@pytest.mark.parametrize(
     ("text", "why"),
     [
         (TARGET.replace("v-token-br*", "*"), "would take in accounts"),
