@@ -151,9 +151,7 @@ class Drain:
         self._holder = False
         self._asked = self._failed = self._signed = self._forgot = float("-inf")
         self._running: asyncio.Future[DrainReport] | None = None
-        self._behind = (
-            False  # the ledger was, when the log was opened, and what it misses shows next
-        )
+        self._behind = False  # the ledger was when the log was opened: its gaps are known of
         self._last = Head()  # what this replica has committed, and the ledger must remember
 
     async def run_once(self) -> DrainReport:
@@ -223,6 +221,7 @@ class Drain:
     async def _open(self) -> LogWriter:
         """Step 2."""
         self._before_step(DrainStep.OPEN)
+        self._behind = False
         point = await self._outbox.lease(self.owner, self._fence)
         if point is None or point.fence != self._fence:
             raise _Replaced

@@ -34,7 +34,8 @@ class MySQL:
     async def shut(self, accounts: Sequence[str]) -> Sequence[str]:
         """Lock these users for every host that they may come from, and end their sessions.
 
-        Whoever may change users may change all of them.
+        One with SYSTEM_USER (MySQL 8) that the login may not change ends the call: those after it
+        are left to whoever made them.
         """
         await asyncio.to_thread(self._shut, tuple(accounts))
         return ()

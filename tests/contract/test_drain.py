@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from broker.audit.drain import DrainStep
 from broker.dev.engines import Valkey
 from broker.errors import AuditUnavailable, LedgerUnavailable
 from broker.ledger import keys
@@ -30,8 +31,6 @@ from tests.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
     from pathlib import Path
-
-    from broker.audit.drain import DrainStep
 
 
 @pytest.fixture(scope="module")
@@ -326,6 +325,32 @@ async def test_a_writer_that_stops_as_its_ledger_is_lost_leaves_no_lease_behind(
     heir = Replica(bench, tmp_path)
     assert (await heir.drain.run_once()).holder
     await heir.drain.stop()
+
+
+async def test_that_a_ledger_was_behind_once_excuses_no_gap_that_comes_later(
+    bench: Bench, tmp_path: Path
+) -> None:
+    away = False
+
+    def fails(step: DrainStep) -> None:
+        if away and step is DrainStep.READ:
+            raise LedgerUnavailable("It is away.")
+
+    before = Replica(bench, tmp_path)
+    await emit(bench, 8)
+    await drained(bench, before)
+    await before.drain.stop()
+    await bench.connection.command("FLUSHALL")
+    replica, away = Replica(bench, tmp_path, before_step=fails), True
+    with pytest.raises(LedgerUnavailable):
+        await replica.drain.run_once()
+    assert len(replica.set_back) == 1
+    away = False
+
+    await replica.drain.run_once()
+
+    assert len(replica.set_back) == 2
+    await replica.drain.stop()
 
 
 async def test_a_commit_point_that_is_no_such_thing_stops_the_log(
